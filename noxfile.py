@@ -1,0 +1,164 @@
+"""The project's checks, one session each; `nox -l` lists them, `.ci/run` runs them all.
+
+With no arguments `nox` runs what a change needs before it is committed. uv makes the environments
+if it is there, virtualenv and pip if it is not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
+COVERAGE_FLOOR = 95  # per cent of trio_duplex/, branches included
+
+nox.needs_version = ">=2025.2"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "layers", f"tests-{OLDEST}"]
+nox.options.reuse_venv = "yes"
+# A Python that is not here is skipped at home; in CI it would be a check that silently did not happen.
+nox.options.error_on_missing_interpreters = os.environ.get("CI") == "true"
+
+
+def _activate_pyenv() -> None:
+    """Let pyenv's `python3.N` shims run: they exist for every version, but work only for the selected ones."""
+    pyenv = shutil.which("pyenv")
+    if pyenv is None or "PYENV_VERSION" in os.environ:
+        return
+    listed = subprocess.run(
+        [pyenv, "versions", "--bare"], capture_output=True, text=True, check=False
+    ).stdout.split()
+    newest = {
+        python: max(
+            (version for version in listed if version.startswith(f"{python}.")),
+            key=lambda version: [int(part) for part in version.split(".") if part.isdigit()],
+            default=None,
+        )
+        for python in PYTHONS
+    }
+    if chosen := [version for version in newest.values() if version is not None]:
+        # "system" last: what pyenv does not have may still come with the machine.
+        os.environ["PYENV_VERSION"] = ":".join([*chosen, "system"])
+
+
+_activate_pyenv()
+
+
+def _pytest(session: nox.Session) -> None:
+    """Run the tests; the coverage floor holds for a full run, not for a chosen few tests."""
+    chosen = session.posargs or ["--cov", "--cov-report=term", f"--cov-fail-under={COVERAGE_FLOOR}"]
+    session.run(
+        "python", "-m", "pytest", *chosen,
+        env={"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")},
+    )  # fmt: skip
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """The tests, with the newest dependencies; arguments after `--` go to pytest."""
+    session.install("-e", ".[all]", "--group", "test")
+    _pytest(session)
+
+
+@nox.session(python=OLDEST)
+def min_versions(session: nox.Session) -> None:
+    """The tests, with the lowest versions of the direct dependencies that pyproject.toml allows."""
+    session.install("uv")  # pip cannot resolve downwards
+    session.run(
+        "uv", "pip", "install", "--quiet", "--python", _python(session),
+        "--resolution", "lowest-direct", "-e", ".[all]", "--group", "test",
+    )  # fmt: skip
+    session.run("uv", "pip", "list", "--quiet", "--python", _python(session))
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def lint(session: nox.Session) -> None:
+    """ruff's rules and its formatting; and that the newsfragments can be read."""
+    session.install("--group", "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("towncrier", "build", "--draft", silent=True)
+
+
+@nox.session(python=OLDEST)
+def types(session: nox.Session) -> None:
+    """mypy and pyright, both strict, on the package and on a file that uses it as a user would."""
+    session.install("-e", ".[all]", "--group", "types")
+    session.run("mypy", *_mypy_cache(session))
+    session.run("pyright", "--warnings", "--pythonpath", _python(session))
+
+
+@nox.session(python=OLDEST)
+def typing_compat(session: nox.Session) -> None:
+    """A user who still has trio-typing can use us, at run time and under mypy (without its crashing plugin)."""
+    session.install(".", "--group", "typing-compat")
+    session.run("python", "-W", "error", "-c", "import trio_typing, trio_duplex")
+    # From elsewhere and without our configuration: trio_duplex is then what is installed, as it is
+    # for a user.
+    user_files = [str(path.resolve()) for path in Path("tests/typing").glob("*.py")]
+    with session.chdir(session.create_tmp()):
+        session.run("mypy", "--strict", "--config-file=", *_mypy_cache(session), *user_files)
+
+
+@nox.session(python=OLDEST)
+def layers(session: nox.Session) -> None:
+    """The design's layers: imports point down only."""
+    session.install("-e", ".", "--group", "layers")
+    session.run("lint-imports", "--no-cache")
+
+
+@nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """The documentation; a warning or a reference that leads nowhere is an error."""
+    session.install("-e", ".[all]", "--group", "docs")
+    session.run(
+        "sphinx-build",
+        "-q",
+        "-E",
+        "-W",
+        "--keep-going",
+        "-n",
+        "-b",
+        "html",
+        "docs",
+        "docs/_build/html",
+    )
+
+
+@nox.session(python=OLDEST)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel from the sdist, install it in an empty place, and use it from there."""
+    session.install("build[virtualenv]")  # virtualenv needs no ensurepip, which Debian takes out
+    tmp = Path(session.create_tmp()).resolve()
+    shutil.rmtree(tmp / "dist", ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(tmp / "dist"), ".", silent=True)
+    (built,) = (tmp / "dist").glob("*.whl")
+
+    empty = tmp / "empty"
+    session.run("python", "-m", "virtualenv", "--quiet", "--clear", str(empty))
+    scripts = empty / ("Scripts" if sys.platform == "win32" else "bin")
+    python, command = str(scripts / "python"), str(scripts / "trio-duplex")
+    with session.chdir(tmp):  # where there is no trio_duplex/ to be imported by mistake
+        session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
+        session.run(python, "-W", "error", "-c", "import trio_duplex", external=True)
+        # Without the extra, the command must say so, not show a traceback.
+        session.run(command, "demo", success_codes=[1], external=True)
+        session.run(python, "-m", "pip", "install", "--quiet", f"{built}[cli]", external=True)
+        session.run(command, "demo", external=True)
+
+
+def _python(session: nox.Session) -> str:
+    """The path of the session's own interpreter, for tools that look for one."""
+    return str(Path(session.bin).resolve() / "python")
+
+
+def _mypy_cache(session: nox.Session) -> list[str]:
+    """A cache per session: they see different stubs, and would keep discarding a shared one."""
+    return [f"--cache-dir={Path(session.create_tmp()).resolve() / 'mypy'}"]
