@@ -1,0 +1,35 @@
+# Sphinx's settings. `nox -s docs` builds with -W -n: every warning and every dangling reference fails.
+import importlib.metadata
+
+project = "trio_duplex"
+author = copyright = "The trio_duplex maintainers"
+release = version = importlib.metadata.version("trio-duplex")
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",  # Google-style docstrings
+    "sphinxcontrib_trio",  # marks what is async, and what is an async iterator or context manager
+    "myst_parser",  # pages that are also read in the repository are Markdown
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "trio_duplex"
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_preserve_defaults = True
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # "Attributes:" may name what the class body documents too
+
+# No intersphinx: its inventories come over the network, and the documentation must build without.
+# So names of other people's are not looked up; all that begins with trio_duplex is.
+nitpick_ignore_regex = [
+    (r"py:.*", r"(?!trio_duplex\b)[a-z_]+(\.\w+)+"),  # trio.abc.Stream, ssl.SSLContext, ...
+    (
+        "py:(class|exc|obj)",
+        r"None|bool|bytes|bytearray|dict|float|frozenset|int|list|object|str|tuple|type"
+        r"|[A-Z]\w*(Error|Exception|ExceptionGroup)",
+    ),  # builtins
+]
