@@ -1,0 +1,64 @@
+"""Where a stream's ends are, as Trio's sockets tell it and as people read it."""
+
+from __future__ import annotations
+
+import trio
+
+# (host, port), IPv6's (host, port, flowinfo, scope), or a Unix socket's path.
+Address = tuple[str, int] | tuple[str, int, int, int] | str
+
+
+def local_address(stream: trio.abc.Stream) -> Address | None:
+    """The address of our end, or None where the stream has none to tell."""
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        return _checked(stream.socket.getsockname())
+    except OSError:
+        return None
+
+
+def remote_address(stream: trio.abc.Stream) -> Address | None:
+    """The address of the peer's end, or None where the stream has none to tell.
+
+    A socket forgets it when a reset arrives: ask early.
+    """
+    if not isinstance(stream, trio.SocketStream):
+        return None
+    try:
+        return _checked(stream.socket.getpeername())
+    except OSError:
+        return None
+
+
+def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:
+    """Where a listener listens, or None where it has no address to tell."""
+    if not isinstance(listener, trio.SocketListener):
+        return None
+    try:
+        return _checked(listener.socket.getsockname())
+    except OSError:  # closed by now
+        return None
+
+
+def _checked(address: object) -> Address | None:
+    match address:
+        case (str(host), int(port)):
+            return (host, port)
+        case (str(host), int(port), int(flow), int(scope)):
+            return (host, port, flow, scope)
+        case str(path) if path:
+            return path
+        case bytes(path) if path:  # Linux's abstract namespace
+            return path.decode("utf-8", "backslashreplace").replace("\0", "@", 1)
+        case _:
+            return None
+
+
+def format_address(address: Address | None) -> str | None:
+    """Write an address as people do: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path."""
+    match address:
+        case None | str():
+            return address
+        case (host, port, *_):
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,119 @@
+"""A negotiated stream: TLS in the role that we were given, ready for use."""
+
+from __future__ import annotations
+
+import ssl
+
+import trio
+
+from trio_duplex._address import Address
+from trio_duplex._handshake import send_last_words
+from trio_duplex._role import Decision, Role
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds for a graceful close to send what is left and the close_notify. It
+fits one TCP retransmission (3 s); a peer that does not read is not owed more."""
+
+
+class Connection(trio.abc.Stream):
+    """An authenticated TLS stream, and the role that we play on it.
+
+    It is a ``trio.abc.Stream``: every handler written for one takes it
+    unchanged. Made by `negotiate`, `serve_tcp`, `serve_listeners`,
+    `DuplexListener` and `open_tcp_connection`, never directly.
+
+    Attributes:
+        tls: The bare ``trio.SSLStream``, over the bare transport
+            (``tls.transport_stream``). Its own methods may be used in place of
+            the connection's, which add that the alert of a fatal record error
+            reaches the peer, and that closing is bounded.
+        decision: The role taken, why, and how long it took.
+        local_address: Our end: ``(host, port)``, IPv6's four fields, a Unix
+            socket's path, or None.
+        remote_address: The peer's end, likewise.
+        cancel_scope: Covers this connection's handler alone. Cancel it, or set
+            its ``deadline`` (absolute, on Trio's clock), from any task. Where
+            no server runs the handler, enter it yourself.
+    """
+
+    __slots__ = (
+        "_outgoing",
+        "cancel_scope",
+        "decision",
+        "local_address",
+        "remote_address",
+        "tls",
+    )
+
+    def __init__(
+        self,
+        tls: trio.SSLStream[trio.abc.Stream],
+        outgoing: ssl.MemoryBIO,
+        *,
+        decision: Decision,
+        local_address: Address | None,
+        remote_address: Address | None,
+    ) -> None:
+        self.tls = tls
+        self._outgoing = outgoing
+        self.decision = decision
+        self.local_address = local_address
+        self.remote_address = remote_address
+        self.cancel_scope = trio.CancelScope()
+
+    @property
+    def role(self) -> Role:
+        """The TLS role that we play."""
+        return self.decision.role
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive and decrypt some data; ``b""`` when the peer has ended it in due form.
+
+        Args:
+            max_bytes: The most to return, in bytes; None for a good default.
+
+        Raises:
+            trio.BrokenResourceError: The peer broke the TLS protocol (it is
+                sent the alert), ended the stream without close_notify, or
+                reset the connection; ``__cause__`` tells which.
+            trio.ClosedResourceError: The connection was closed here.
+            trio.BusyResourceError: Another task is receiving.
+        """
+        try:
+            return await self.tls.receive_some(max_bytes)
+        except trio.BrokenResourceError:
+            await self._send_alert()
+            raise
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt and send all of ``data``.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The connection was closed here.
+            trio.BusyResourceError: Another task is sending.
+        """
+        try:
+            await self.tls.send_all(data)
+        except trio.BrokenResourceError:
+            await self._send_alert()
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """Wait until `send_all` might not block; see ``trio.abc.SendStream``."""
+        await self.tls.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        """Send a close_notify and close, within `CLOSE_TIMEOUT` seconds.
+
+        Never waits for the peer's close_notify. If cancelled, or if the peer
+        takes nothing any more, the transport is closed by force.
+        """
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            if self._outgoing.pending:  # an alert, from a call on the bare `tls`
+                await self._send_alert()
+            await self.tls.aclose()
+
+    async def _send_alert(self) -> None:
+        """Send the alert of a fatal record error: ``SSLStream`` raises and forgets it."""
+        await send_last_words(self.tls.transport_stream, self._outgoing)

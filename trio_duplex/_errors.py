@@ -1,0 +1,119 @@
+"""The exception tree: what a negotiation can end in, other than a connection.
+
+Each exception carries its facts as attributes, and builds from them a message
+that says role, peer, what was seen, the TLS reason, and what to do. Trio's own
+``BrokenResourceError``, ``ClosedResourceError`` and ``BusyResourceError`` keep
+their meaning on an open connection and have no place here.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_duplex._role import Role
+
+# attrs makes the constructors: the first argument is the summary, all facts
+# are keyword-only. Identity is what counts for an exception, not equality.
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class DuplexError(Exception):
+    """A connection could not be negotiated; the base of all errors here.
+
+    Attributes:
+        summary: What went wrong, in one clause.
+        role: The TLS role that we had taken, or None if none was taken yet.
+        peer: The remote address as text, such as ``"192.0.2.7:4711"``, or None
+            where the stream has none to tell.
+        seen: What the peer did or sent, or None.
+        tls_reason: What TLS says, such as ``"unknown_ca"``, or None.
+        advice: What to do about it, or None.
+    """
+
+    summary: str = attrs.field(kw_only=False)
+    role: Role | None = None
+    peer: str | None = None
+    seen: str | None = None
+    tls_reason: str | None = None
+    advice: str | None = None
+
+    def __str__(self) -> str:
+        who = f"peer {self.peer}" if self.peer else "peer"
+        playing = f"as TLS {self.role}" if self.role else "no TLS role taken yet"
+        facts = [who, playing]
+        if self.seen:
+            facts.append(f"saw {self.seen}")
+        if self.tls_reason:
+            facts.append(f"TLS says {self.tls_reason}")
+        text = f"{self.summary} ({'; '.join(facts)})"
+        return f"{text}: {self.advice}" if self.advice else text
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class PeerClosedError(DuplexError):
+    """The peer left before its opening was complete: EOF or a reset.
+
+    Port scans and health checks look like this.
+
+    Attributes:
+        received: How many bytes of an opening had come.
+        reset: Whether it left with a reset (RST) rather than an EOF (FIN).
+    """
+
+    received: int
+    reset: bool
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class NotTLSError(DuplexError):
+    """The peer does not begin as its TLS role must.
+
+    Either its opening is no ClientHello, in which case no TLS object was ever
+    made for it, or it answered our ClientHello in another protocol.
+
+    Attributes:
+        received: The first bytes themselves, at most 64 of them. What they
+            look like is ``seen``, such as ``"an SSH banner"``.
+    """
+
+    received: bytes
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class HandshakeError(DuplexError):
+    """The TLS handshake failed; ``__cause__`` is what ``ssl`` or the stream said."""
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class HandshakeTimeoutError(HandshakeError):
+    """The TLS handshake was not complete within ``handshake_timeout``.
+
+    Attributes:
+        timeout: The timeout that applied, in seconds.
+    """
+
+    timeout: float
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class GlareError(HandshakeError):
+    """Both ends sent a ClientHello: the window closed before the peer's arrived.
+
+    Attributes:
+        missed_by: Seconds from the end of our detection window to the arrival
+            of the peer's ClientHello.
+        window: The detection window that applied, in seconds.
+    """
+
+    missed_by: float
+    window: float
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class PeerRejectedError(DuplexError):
+    """The peer, or we, may not take part in this connection."""
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class SelfConnectionError(PeerRejectedError):
+    """The peer is ourselves: our own ClientHello, or our own identity, came back."""

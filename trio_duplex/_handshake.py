@@ -1,0 +1,281 @@
+"""One TLS handshake, driven on the BIO pair of a bare ``trio.SSLStream``.
+
+Theory of operation
+-------------------
+
+``trio.SSLStream`` is final and takes no initial bytes. But its constructor
+calls ``ssl_context.wrap_bio(incoming, outgoing, ...)``, so an object that
+stands in the context's place is handed both memory BIOs and the ``SSLObject``.
+With these we
+
+* write into ``incoming`` what the peer had sent before TLS existed;
+* run ``SSLObject.do_handshake()`` ourselves, and so see the peer's first
+  flight before OpenSSL does;
+* send what stands in ``outgoing`` when the handshake fails: the alert. Trio's
+  stream raises first, and the peer would see a bare EOF, or hang.
+
+In the end Trio's ``do_handshake()`` finds the handshake done, flushes our last
+flight, and from then on the stream is as if it had made it all itself.
+
+A TLS 1.3 server's session tickets wait in ``outgoing`` at that moment. They
+must not be sent before the first application data (a peer that does not read
+yet could deadlock: python-trio/trio#819), and nothing may overtake them,
+because records are numbered: see `_hold_tickets`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, TypeVarTuple, cast
+
+import trio
+
+from trio_duplex._errors import HandshakeError
+from trio_duplex._role import Role
+
+LAST_WORDS_TIMEOUT = 1.0
+"""Seconds for an alert to leave and for the peer to hang up after it. A peer
+that read the alert answers within a round trip; nobody else is worth more."""
+
+LAST_WORDS_DRAIN = 256 * 1024
+"""Bytes that we read and drop meanwhile. Unread data would turn our FIN into a
+reset, which can overtake the alert. The longest honest flight (a certificate
+chain) is a tenth of it."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class _ContextTap:
+    """Stands in an ``SSLContext``'s place and keeps what ``wrap_bio`` is given."""
+
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
+    ssl_object: ssl.SSLObject
+
+    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession | None) -> None:
+        self._context = context
+        self._session = session
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        *,
+        server_side: bool,
+        server_hostname: str | bytes | None,
+    ) -> ssl.SSLObject:
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.ssl_object = self._context.wrap_bio(
+            incoming,
+            outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            session=self._session,
+        )
+        return self.ssl_object
+
+
+class Handshake:
+    """A handshake in one role over one transport, and afterwards its outgoing BIO.
+
+    Args:
+        transport: The raw stream. It is not closed here, whatever happens.
+        context: The TLS context for ``role``.
+        role: The TLS role that we play.
+        peer: The remote address as text, for messages.
+        server_hostname: Name to send as SNI, in the client role.
+        session: TLS session to resume, in the client role.
+        https_compatible: As for ``trio.SSLStream``.
+
+    Attributes:
+        tls: The bare ``trio.SSLStream`` over ``transport``.
+        outgoing: What OpenSSL has written and nobody has sent yet.
+    """
+
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        context: ssl.SSLContext,
+        role: Role,
+        *,
+        peer: str | None = None,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+        https_compatible: bool = False,
+    ) -> None:
+        tap = _ContextTap(context, session)
+        self.tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+            transport,
+            cast("ssl.SSLContext", tap),  # of which SSLStream calls wrap_bio alone
+            server_side=role is Role.SERVER,
+            server_hostname=server_hostname,
+            https_compatible=https_compatible,
+        )
+        self.outgoing = tap.outgoing
+        self._incoming = tap.incoming
+        self._ssl_object = tap.ssl_object
+        self._transport = transport
+        self._role = role
+        self._peer = peer
+
+    async def send_client_hello(self) -> bytes:
+        """Send our ClientHello; call it first, and in the client role alone.
+
+        Returns:
+            The ClientHello as it went out, record headers included.
+
+        Raises:
+            HandshakeError: The stream broke.
+        """
+        self._advance()
+        hello = self.outgoing.read()
+        await self._on_the_wire(self._transport.send_all, hello)
+        return hello
+
+    async def receive(self, max_bytes: int | None = None) -> bytes:
+        """Receive some of the peer's handshake, without giving it to OpenSSL.
+
+        Raises:
+            HandshakeError: The peer hung up, or the stream broke.
+        """
+        data = await self._on_the_wire(self._transport.receive_some, max_bytes)
+        if not data:
+            raise HandshakeError(
+                "the peer hung up during the TLS handshake",
+                role=self._role,
+                peer=self._peer,
+                seen="end of stream",
+                advice="its own log should say why"
+                if self._role is Role.SERVER
+                else "it may be no TLS server, or have refused us without an alert",
+            )
+        return bytes(data)
+
+    async def complete(self, received: bytes) -> None:
+        """Drive the handshake to its end.
+
+        Args:
+            received: What the peer has sent so far and OpenSSL has not seen.
+
+        Raises:
+            HandshakeError: The handshake failed; our alert has been sent, and
+                the peer was given up to `LAST_WORDS_TIMEOUT` seconds to read it.
+        """
+        self._incoming.write(received)
+        try:
+            while not self._advance():
+                if self.outgoing.pending:
+                    await self._on_the_wire(self._transport.send_all, self.outgoing.read())
+                self._incoming.write(await self.receive())
+        except ssl.SSLError as exc:
+            await send_last_words(self._transport, self.outgoing)
+            reason = tls_reason(exc)
+            raise HandshakeError(
+                "the TLS handshake failed",
+                role=self._role,
+                peer=self._peer,
+                tls_reason=reason,
+                advice=_advice(exc),
+            ) from exc
+        if self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3":
+            _hold_tickets(self._ssl_object, self.outgoing)
+        await self._on_the_wire(self.tls.do_handshake)
+
+    def _advance(self) -> bool:
+        """Let OpenSSL go as far as it can; tell whether the handshake is done."""
+        try:
+            self._ssl_object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    async def _on_the_wire(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        try:
+            return await function(*args)
+        except trio.BrokenResourceError as exc:
+            raise HandshakeError(
+                "the connection broke during the TLS handshake",
+                role=self._role,
+                peer=self._peer,
+                seen=str(exc) or None,
+                advice="its own log should say why",
+            ) from exc
+
+
+async def send_last_words(transport: trio.abc.Stream, outgoing: ssl.MemoryBIO) -> None:
+    """Send a pending alert and see it off: FIN, then a short bounded drain.
+
+    Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
+    nothing is pending, and never raises for what the peer or the stream does.
+    """
+    words = outgoing.read()
+    if not words:
+        return
+    with (
+        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True),
+        contextlib.suppress(
+            trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+        ),
+    ):
+        await transport.send_all(words)
+        if isinstance(transport, trio.abc.HalfCloseableStream):
+            await transport.send_eof()
+            left = LAST_WORDS_DRAIN
+            while left > 0 and (dropped := await transport.receive_some()):
+                left -= len(dropped)
+
+
+def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
+    """Keep session tickets back until something else is about to be sent.
+
+    Whatever OpenSSL writes next (application data, close_notify, an alert, a
+    key update), the tickets go in front of it: they were numbered first.
+    """
+    tickets = outgoing.read()
+    if not tickets:
+        return
+    names = ("read", "write", "unwrap")
+
+    def releasing(method: Callable[..., T]) -> Callable[..., T]:
+        def call(*args: object) -> T:
+            try:
+                return method(*args)
+            finally:
+                if outgoing.pending:
+                    for name in names:
+                        delattr(ssl_object, name)  # the class's own again, at full speed
+                    later = outgoing.read()
+                    outgoing.write(tickets + later)
+
+        return call
+
+    for name in names:
+        setattr(ssl_object, name, releasing(getattr(ssl_object, name)))
+
+
+def tls_reason(exc: ssl.SSLError) -> str:
+    """Say in TLS's own words what an ``SSLError`` stands for."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {exc.verify_message}"
+    reason = exc.reason or ""
+    _, is_alert, alert = reason.partition("_ALERT_")
+    if is_alert:
+        return f"the peer's alert {alert.lower()}"
+    return reason.lower().replace("_", " ") or str(exc)
+
+
+def _advice(exc: ssl.SSLError) -> str | None:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return "check that the peer's certificate is valid and issued by one of our trust roots"
+    reason = exc.reason or ""
+    if "_ALERT_" in reason:
+        return "the peer refused us: compare our certificate with what it trusts"
+    if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
+        return "give the peer a certificate: both roles must present one"
+    if "UNSUPPORTED_PROTOCOL" in reason or "VERSION" in reason:
+        return "the peer must speak TLS 1.2 or later"
+    return None

@@ -1,0 +1,68 @@
+"""Which TLS role we play, and why: the words that everything else uses."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+
+class Role(enum.Enum):
+    """The TLS role that *we* play on a connection; the peer plays the other."""
+
+    SERVER = "server"
+    """We answer the peer's ClientHello."""
+
+    CLIENT = "client"
+    """We send the ClientHello, even where it was the peer who dialled."""
+
+    @property
+    def other(self) -> Role:
+        """The role of the peer."""
+        return Role.CLIENT if self is Role.SERVER else Role.SERVER
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Reason(enum.Enum):
+    """What a role decision rests on."""
+
+    SPOKE = "spoke"
+    """The peer sent first: it is the TLS client."""
+
+    SILENT = "silent"
+    """The peer sent nothing in the detection window: it is the TLS server."""
+
+    ANNOUNCED = "announced"
+    """The peer announced its role in so many bytes."""
+
+    RULE = "rule"
+    """Nothing had to be detected: a rule, or the caller who dialled, fixed the role."""
+
+    REMEMBERED = "remembered"
+    """The peer took this role lately."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@attrs.frozen
+class Decision:
+    """The role taken, why, and what it cost.
+
+    Attributes:
+        role: The TLS role that we play.
+        reason: What the decision rests on.
+        waited: Seconds from the start of the detection window to the decision.
+        window: The detection window that applied, in seconds (``math.inf`` if
+            unbounded; 0 where none was needed).
+    """
+
+    role: Role
+    reason: Reason
+    waited: float
+    window: float
+
+    def __str__(self) -> str:
+        return f"{self.role} ({self.reason} after {self.waited:.3f} s)"
