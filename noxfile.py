@@ -18,10 +18,11 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 COVERAGE_FLOOR = 95  # per cent of trio_duplex/, branches included
 
-nox.needs_version = ">=2025.2"
+nox.needs_version = ">=2025.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "layers", f"tests-{OLDEST}"]
 nox.options.reuse_venv = "yes"
+nox.options.download_python = "never"  # what is tested is what the machine has
 # A Python that is not here is skipped at home; in CI it would be a check that silently did not happen.
 nox.options.error_on_missing_interpreters = os.environ.get("CI") == "true"
 
