@@ -8,6 +8,7 @@ traceback.
 from __future__ import annotations
 
 import logging
+from typing import cast
 
 import trio
 
@@ -19,8 +20,8 @@ LOGGER = logging.getLogger("trio_duplex")
 def is_peer_fault(error: Exception) -> bool:
     """Whether an exception that left a handler is the peer's or the network's doing."""
     if isinstance(error, ExceptionGroup):
-        others = error.split((trio.BrokenResourceError, DuplexError))[1]
-        return others is None
+        parts = cast("ExceptionGroup[Exception]", error).exceptions
+        return all(is_peer_fault(part) for part in parts)
     return isinstance(error, trio.BrokenResourceError | DuplexError)
 
 
