@@ -29,6 +29,7 @@ from trio_duplex._errors import (
 from trio_duplex._handshake import ALERT_HANDSHAKE_FAILURE, Handshake, send_alert
 from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
+from trio_duplex._progress import Progress
 from trio_duplex._reflection import SentHellos
 from trio_duplex._role import Decision, Role
 from trio_duplex._window import DEFAULT_WINDOW, check_seconds
@@ -90,6 +91,7 @@ class TakenRole:
         session: TLS session to resume in the client role.
         server_hostname: Name to send as SNI in the client role.
         accepted: Whether the peer dialled: only then may it be ourselves.
+        progress: Is told each stage, and may hold it up or end it.
     """
 
     stream: trio.abc.Stream
@@ -100,6 +102,7 @@ class TakenRole:
     session: ssl.SSLSession | None = None
     server_hostname: str | None = None
     accepted: bool = True
+    progress: Progress = attrs.field(factory=Progress)
 
     @property
     def peer(self) -> str | None:
@@ -109,7 +112,8 @@ class TakenRole:
         """Handshake and judge the peer; ``opening`` is what came in the window."""
         role, timeout = self.decision.role, self.settings.handshake_timeout
         phase = "the TLS handshake was not complete"
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as scope:
+            self.progress.sheddable(scope)
             match role:
                 case Role.SERVER:
                     handshake = await self._as_server(opening)
@@ -125,6 +129,8 @@ class TakenRole:
                 local_address=local_address(self.stream),
                 remote_address=self.remote,
             )
+        if self.progress.shed is not None:
+            raise self.progress.shed
         raise HandshakeTimeoutError(
             f"{phase} within {timeout:g} s",
             role=role,
@@ -165,6 +171,7 @@ class TakenRole:
         if self.accepted and random in SENT_HELLOS:
             await send_alert(self.stream, ALERT_HANDSHAKE_FAILURE)
             raise self._our_own_hello("the peer sent us a ClientHello of ours")
+        await self.progress.take_turn(Role.SERVER)
         handshake = self._handshake()
         await handshake.complete(received)
         return handshake
@@ -214,6 +221,7 @@ class TakenRole:
         with SENT_HELLOS.remember(random) if self.accepted else nullcontext():
             answer = await handshake.receive(OPENING_SIZE)
             arrived = trio.current_time()
+            self.progress.answered()
             while (opening := classify(answer)).kind is OpeningKind.INCOMPLETE:
                 answer += await handshake.receive(OPENING_SIZE)
             match opening.kind:
