@@ -106,7 +106,7 @@ def test_a_peer_that_trusts_somebody_else_is_found_wrong(monkeypatch: pytest.Mon
 
 def test_a_peer_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(stream: trio.SocketStream, authority: Authority) -> Theirs:
-        return await trio.sleep_forever()
+        await trio.sleep_forever()
 
     monkeypatch.setattr(_demo_peers, "PATIENCE", 0.1)
     monkeypatch.setattr(_demo_peers, "PEERS", (attrs.evolve(peer("speaking peer"), behave=hang),))
@@ -202,7 +202,6 @@ def test_a_signal_cancels(number: signal.Signals) -> None:
             await trio.sleep_forever()
         finally:
             cancelled = True
-        return 0
 
     assert run(told_to_stop) == 128 + number
     assert cancelled
