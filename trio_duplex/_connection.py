@@ -156,7 +156,7 @@ class Connection(trio.abc.Stream):
         await self.tls.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Send a close_notify and close, within `CLOSE_TIMEOUT` seconds.
+        """Send a close_notify and close, within 5 seconds.
 
         Never waits for the peer's close_notify. If cancelled, or if the peer
         takes nothing any more, the transport is closed by force.
