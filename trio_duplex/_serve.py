@@ -54,9 +54,10 @@ class Server:
 
     @property
     def addresses(self) -> list[Address]:
-        """Where it listens, as ``(host, port)``, IPv6's four fields, or a Unix path.
+        """The addresses that it listens on, in the order of `listeners`.
 
-        In the order of `listeners`; one without an address is left out.
+        Each is ``(host, port)``, IPv6's four fields, or a Unix path; a listener
+        without an address is left out.
         """
         return [address for address in self._addresses if address is not None]
 
