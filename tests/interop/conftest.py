@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 import trustme
 
-from interop.harness import EchoServer, Files
+from interop.harness import MESSAGE, EchoServer, Files
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +18,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     authority.cert_pem.write_to_path(str(files.trust))
     for path, issuer in ((files.node, authority), (files.stranger, trustme.CA())):
         issuer.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(path))
+    files.message.write_bytes(MESSAGE)
     return files
 
 

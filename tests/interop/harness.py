@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Literal, Self
 
@@ -55,6 +55,11 @@ class Files:
     trust: Path
     node: Path
     stranger: Path
+
+    @property
+    def message(self) -> Path:
+        """`MESSAGE`, for programs that read it from a file."""
+        return self.folder / "message"
 
     @property
     def credentials(self) -> Credentials:
@@ -213,14 +218,25 @@ class EchoServer:
 
 @contextlib.contextmanager
 def program(
-    *command: str | Path, cwd: Path | None = None, pass_fds: Sequence[int] = ()
+    *command: str | Path,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+    discard: bool = False,
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Run a program with pipes to all three of its streams; kill it in the end."""
+    """Run a program with pipes to all three of its streams; kill it in the end.
+
+    Args:
+        command: What to run.
+        cwd: The folder to run it in; None for ours.
+        pass_fds: File descriptors that it inherits.
+        discard: It writes more than a pipe holds, and nobody reads it.
+    """
+    output = subprocess.DEVNULL if discard else subprocess.PIPE
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=output,
+        stderr=output,
         cwd=cwd,
         pass_fds=pass_fds,
     ) as process:
@@ -267,9 +283,18 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
         time.sleep(0.01)
 
 
-def run(*command: str | Path, message: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end, however it ends."""
-    return subprocess.run(command, input=message, capture_output=True, timeout=TIMEOUT, check=False)
+def run(
+    *command: str | Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end, however it ends, with nothing to read from stdin."""
+    return subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=TIMEOUT,
+        check=False,
+        env=environment,
+    )
 
 
 def free_port() -> int:
