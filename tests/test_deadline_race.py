@@ -9,6 +9,7 @@ what is raced is the kernel's readiness against Trio's deadline.
 from __future__ import annotations
 
 import random
+import ssl
 from collections import Counter
 
 import trio
@@ -33,8 +34,9 @@ MESSAGE = b"the bytes that came with the last breath of the window"
 
 async def test_the_deadline_race_loses_no_byte_and_never_hangs() -> None:
     authority = trustme.CA()
-    credentials = Credentials.mutual(
-        certificate_chain=authority.issue_cert("127.0.0.1"), trust=authority
+    ours, theirs = (
+        Credentials.mutual(certificate_chain=authority.issue_cert("127.0.0.1"), trust=authority)
+        for _ in range(2)
     )
     offsets = random.Random(5_000)
     roles: Counter[Role] = Counter()
@@ -45,8 +47,8 @@ async def test_the_deadline_race_loses_no_byte_and_never_hangs() -> None:
             # Nothing yields between this look at the clock and negotiate()'s own.
             expiry = trio.current_time() + WINDOW
             when = expiry + offsets.uniform(-JITTER, JITTER)
-            nursery.start_soon(speak, peer, when, credentials, echo)
-            role = await serve(stream, credentials)
+            nursery.start_soon(speak, peer, when, theirs.client_context, echo)
+            role = await serve(stream, ours)
         assert echo == ([MESSAGE] if role is Role.SERVER else [])
         roles[role] += 1
 
@@ -80,11 +82,11 @@ async def serve(stream: trio.SocketStream, credentials: Credentials) -> Role:
 async def speak(
     stream: trio.SocketStream,
     when: float,
-    credentials: Credentials,
+    context: ssl.SSLContext,
     echo: list[bytes | bytearray],
 ) -> None:
     """The peer's end: a TLS client as anybody would write it, but for its timing."""
-    tls = trio.SSLStream(stream, credentials.client_context, server_hostname="127.0.0.1")
+    tls = trio.SSLStream(stream, context, server_hostname="127.0.0.1")
     try:
         await trio.sleep_until(when)
         await tls.do_handshake()

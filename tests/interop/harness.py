@@ -47,13 +47,15 @@ class Files:
     Attributes:
         folder: Where they are; tests may write here.
         trust: The authority that everybody trusts.
-        node: A certificate of that authority, for every role and for 127.0.0.1.
+        ours: A certificate of that authority, for 127.0.0.1 and both roles.
+        peer: Another one, as good.
         stranger: One of an authority that nobody trusts.
     """
 
     folder: Path
     trust: Path
-    node: Path
+    ours: Path
+    peer: Path
     stranger: Path
 
     @property
@@ -63,7 +65,7 @@ class Files:
 
     @property
     def credentials(self) -> Credentials:
-        return Credentials.mutual(certificate_chain=self.node, trust=self.trust)
+        return Credentials.mutual(certificate_chain=self.ours, trust=self.trust)
 
 
 @attrs.frozen
@@ -395,7 +397,7 @@ def python_context(
     )
     context.minimum_version = TLS_VERSIONS[min(versions)]
     context.maximum_version = TLS_VERSIONS[max(versions)]
-    context.load_cert_chain(files.node)
+    context.load_cert_chain(files.peer)
     context.load_verify_locations(files.trust)
     context.verify_mode = ssl.CERT_REQUIRED
     return context

@@ -33,7 +33,7 @@ def test_gnutls_cli_gets_a_server(server: EchoServer, files: Files, version: Ver
     with program(
         require_tool("gnutls-cli"), "--port", str(server.port), "--logfile", "/dev/null",
         "--priority", PRIORITY.format(version), "--x509cafile", files.trust,
-        "--x509certfile", files.node, "--x509keyfile", files.node, "127.0.0.1",
+        "--x509certfile", files.peer, "--x509keyfile", files.peer, "127.0.0.1",
     ) as peer:  # fmt: skip
         assert exchange(peer) == MESSAGE
         assert peer.wait(TIMEOUT) == 0
@@ -56,7 +56,7 @@ async def test_gnutls_serv_that_dials_in_gets_a_client(files: Files, version: Ve
         program(
             gnutls_serv, "--port", str(port), "--echo", "--crlf", "--quiet", "--require-client-cert",
             "--priority", PRIORITY.format(version), "--x509cafile", files.trust,
-            "--x509certfile", files.node, "--x509keyfile", files.node,
+            "--x509certfile", files.peer, "--x509keyfile", files.peer,
             discard=True,  # every line that it echoes
         ),
         program(socat, f"TCP:127.0.0.1:{port},retry=100,interval=0.05", f"TCP:127.0.0.1:{ours}"),

@@ -75,7 +75,7 @@ def report(process: subprocess.Popen[bytes]) -> bytes:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_s_client_gets_a_server(server: EchoServer, files: Files, version: Version) -> None:
-    with s_client(server.port, files, OPTION[version], certificate=files.node) as peer:
+    with s_client(server.port, files, OPTION[version], certificate=files.peer) as peer:
         assert exchange(peer) == MESSAGE
         assert peer.wait(30) == 0
     outcome = server.outcome()
@@ -91,7 +91,7 @@ def test_s_server_that_dials_in_gets_a_client(
     server: EchoServer, files: Files, tmp_path: Path, version: Version
 ) -> None:
     options = (OPTION[version],)
-    with s_server(server.port, files, tmp_path, *options, certificate=files.node) as peer:
+    with s_server(server.port, files, tmp_path, *options, certificate=files.peer) as peer:
         assert exchange(peer) == MESSAGE
         assert peer.wait(30) == 0
     outcome = server.outcome()
@@ -158,7 +158,7 @@ def test_a_peer_without_certificate_reads_that_it_needs_one(
 
 def test_a_client_of_tls_1_1_reads_protocol_version(server: EchoServer, files: Files) -> None:
     with Relay(server.watched_port) as relay:
-        with s_client(relay.port, files, *OLD, certificate=files.node) as peer:
+        with s_client(relay.port, files, *OLD, certificate=files.peer) as peer:
             assert b"SSL alert number 70" in report(peer)
         relay.wait()
     assert plaintext_alerts(relay.from_target) == [(2, 70)]
@@ -173,7 +173,7 @@ def test_a_server_of_tls_1_1_says_protocol_version_to_us(
     # Here the verdict is the peer's, and what is checked is that we hear it.
     with (
         Relay(server.watched_port) as relay,
-        s_server(relay.port, files, tmp_path, *OLD, certificate=files.node) as peer,
+        s_server(relay.port, files, tmp_path, *OLD, certificate=files.peer) as peer,
     ):
         assert b"unsupported protocol" in report(peer)
         relay.wait()

@@ -43,17 +43,17 @@ def go(files: Files) -> tuple[list[str | Path], Path]:
     source = SOURCES / "peer.go"
     built = run(require_tool("go"), "build", "-o", program, source, environment=environment)
     assert built.returncode == 0, built.stderr.decode()
-    return [program], files.node
+    return [program], files.peer
 
 
 def node(files: Files) -> tuple[list[str | Path], Path]:
-    return [require_tool("node"), SOURCES / "peer.mjs"], files.node
+    return [require_tool("node"), SOURCES / "peer.mjs"], files.peer
 
 
 def java(files: Files) -> tuple[list[str | Path], Path]:
     require_tool("javac")  # without the compiler, java takes no source file
-    keystore = files.folder / "node.p12"
-    pem = files.node.read_bytes()
+    keystore = files.folder / "peer.p12"
+    pem = files.peer.read_bytes()
     key = serialization.load_pem_private_key(pem, None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     certificate = x509.load_pem_x509_certificate(pem)

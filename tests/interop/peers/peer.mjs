@@ -1,4 +1,4 @@
-// A peer in Node's tls: node peer.mjs PORT TRUST NODE MESSAGE CASE... (as peer.go, where it is explained)
+// A peer in Node's tls: node peer.mjs PORT TRUST CERTIFICATE MESSAGE CASE... (as peer.go, where it is explained)
 
 import assert from "node:assert";
 import { once } from "node:events";
