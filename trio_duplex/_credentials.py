@@ -135,7 +135,11 @@ def _alpn_list(alpn: Iterable[str]) -> list[str]:
     """Check what ``ssl`` would say of ALPN names only in its own terms."""
     if isinstance(alpn, str):
         raise ValueError(f'alpn is a list of protocol names, such as ["{alpn}"], not a string')
-    return list(alpn)
+    names = list(alpn)
+    for name in names:
+        if not (name.isascii() and 1 <= len(name) <= 255):  # one length byte: RFC 7301, section 3.1
+            raise ValueError(f"an ALPN protocol name has 1 to 255 ASCII characters, not {name!r}")
+    return names
 
 
 def _refuse_password() -> str:
