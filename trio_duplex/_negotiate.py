@@ -8,6 +8,7 @@ is then in the variable, whatever the cancel scope says.
 
 from __future__ import annotations
 
+import math
 import ssl
 from typing import assert_never
 
@@ -319,17 +320,28 @@ class _TakenRole:
                 advice="the peer echoes, or relays to ourselves: it is no TLS server",
             )
         else:
-            waited = self.decision.waited
             error = GlareError(
                 f"both ends sent a ClientHello: the window was missed by {missed_by:.3f} s",
                 role=Role.CLIENT,
                 peer=self.peer,
                 seen="a ClientHello in answer to ours",
                 tls_reason=refusal.tls_reason if refusal else None,
-                advice=f"set window to more than {waited + missed_by:.1f} s on the side that "
-                f"listens (it was {waited:.1f} s), or make the peer speak sooner",
+                advice=self._advice_on_glare(missed_by),
                 missed_by=missed_by,
                 window=self.decision.window,
             )
         error.__cause__ = refusal
         return error
+
+    def _advice_on_glare(self, missed_by: float) -> str:
+        if self.decision.reason is Reason.RULE:  # we dialled: the window was the listener's
+            return (
+                "the listener took us for silent, or is no TLS server: have its window raised, "
+                "or dial as TLS server"
+            )
+        # The next tenth of a second above what would just have missed again.
+        enough = (math.floor((self.decision.waited + missed_by) * 10) + 1) / 10
+        return (
+            f"set window to at least {enough:g} s on the side that listens "
+            f"(it was {self.decision.window:g} s), or make the peer speak sooner"
+        )
