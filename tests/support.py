@@ -202,6 +202,23 @@ class RecordingStream(trio.abc.HalfCloseableStream):
         await self.stream.aclose()
 
 
+class ScriptedStream(RecordingStream):
+    """A stream that sends as told: ``send`` gets what is to be sent, and the stream to send it on."""
+
+    def __init__(
+        self,
+        stream: RecordingStream,
+        send: Callable[[bytes, RecordingStream], Awaitable[object]],
+    ) -> None:
+        super().__init__(stream)
+        self._below = stream
+        self._send = send
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._send(bytes(data), self._below)
+        self.sent += data
+
+
 class ResettingStream(RecordingStream):
     """A stream whose peer resets the connection once everything has been read up to here."""
 
@@ -285,6 +302,41 @@ async def dial(
 ) -> Connection:
     """`open_tcp_connection` without the TCP."""
     return await dial_role(stream, mine or credentials(), Settings(handshake_timeout=timeout), role)
+
+
+async def raw_peer(
+    stream: trio.abc.Stream,
+    role: Role,
+    version: ssl.TLSVersion | None = None,
+    *,
+    data: bytes = b"",
+    context: ssl.SSLContext | None = None,
+) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """Play a TLS role by hand, up to the end of the handshake.
+
+    Args:
+        data: Sent at once when the handshake is done, in one piece with what is left of it.
+
+    Returns:
+        The TLS object, what it is to read, and what it has written.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = (context or peer_context(role, version)).wrap_bio(
+        incoming, outgoing, server_side=role is Role.SERVER
+    )
+    while True:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            if outgoing.pending:
+                await stream.send_all(outgoing.read())
+            incoming.write(await stream.receive_some())
+        else:
+            break
+    if data:
+        tls.write(data)
+    await stream.send_all(outgoing.read())
+    return tls, incoming, outgoing
 
 
 # ------------------------------------------------------------------------------------------ listeners
