@@ -7,6 +7,7 @@ BIO pair, and ask whether this peer may take part.
 
 from __future__ import annotations
 
+import math
 import ssl
 from contextlib import nullcontext
 from typing import assert_never
@@ -31,7 +32,7 @@ from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
 from trio_duplex._progress import Progress
 from trio_duplex._reflection import SentHellos
-from trio_duplex._role import Decision, Role
+from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._window import DEFAULT_WINDOW, check_seconds
 
 DEFAULT_HANDSHAKE_TIMEOUT = 30.0
@@ -258,20 +259,31 @@ class TakenRole:
         if theirs == ours or (self.accepted and theirs in SENT_HELLOS):
             error: DuplexError = self._our_own_hello("a ClientHello of ours came back")
         else:
-            waited = self.decision.waited
             error = GlareError(
                 f"both ends sent a ClientHello: the window was missed by {missed_by:.3f} s",
                 role=Role.CLIENT,
                 peer=self.peer,
                 seen="a ClientHello in answer to ours",
                 tls_reason=refusal.tls_reason if refusal else None,
-                advice=f"set window to more than {waited + missed_by:.1f} s on the side that "
-                f"listens (it was {waited:.1f} s), or make the peer speak sooner",
+                advice=self._advice_on_glare(missed_by),
                 missed_by=missed_by,
                 window=self.decision.window,
             )
         error.__cause__ = refusal
         return error
+
+    def _advice_on_glare(self, missed_by: float) -> str:
+        if self.decision.reason is Reason.RULE:  # we dialled: the window was the listener's
+            return (
+                "the listener took us for silent, or is no TLS server: have its window raised, "
+                "or dial as TLS server"
+            )
+        # The next tenth of a second above what would just have missed again.
+        enough = (math.floor((self.decision.waited + missed_by) * 10) + 1) / 10
+        return (
+            f"set window to at least {enough:g} s on the side that listens "
+            f"(it was {self.decision.window:g} s), or make the peer speak sooner"
+        )
 
     def _our_own_hello(self, summary: str) -> SelfConnectionError:
         return SelfConnectionError(
