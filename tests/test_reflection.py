@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +60,7 @@ def test_bounded_by_default() -> None:
 def test_never_more_than_open_and_recent(steps: list[int]) -> None:
     """Opening and closing in any order."""
     sent = SentHellos(recent=2)
-    still_open = {}
+    still_open: dict[int, tuple[bytes, AbstractContextManager[None]]] = {}
     for number, step in enumerate(steps):
         if step in still_open:
             opened, manager = still_open.pop(step)
