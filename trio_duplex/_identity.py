@@ -67,6 +67,7 @@ class PeerIdentity:
             return cls._from_parsed(x509.load_der_x509_certificate(certificate), chain)
         except (
             UnsupportedAlgorithm,
+            x509.InvalidVersion,
             x509.DuplicateExtension,
             x509.UnsupportedGeneralNameType,
         ) as exc:
