@@ -66,7 +66,7 @@ class PeerIdentity:
             return cls._from_parsed(x509.load_der_x509_certificate(certificate), chain)
         except ValueError:
             raise
-        except Exception as exc:  # noqa: BLE001 - InvalidVersion, UnsupportedAlgorithm, TypeError, and what comes
+        except Exception as exc:  # InvalidVersion, UnsupportedAlgorithm, TypeError ...
             raise ValueError(f"the certificate can't be read: {exc}") from exc
 
     @classmethod
