@@ -35,12 +35,15 @@ async def negotiate(
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
     session: ssl.SSLSession | None = None,
+    role: Role | None = None,
+    server_hostname: str | None = None,
 ) -> Connection:
     """Take the TLS role that the peer does not, and complete the handshake.
 
     Args:
-        stream: An accepted stream, of TCP or any other ``trio.abc.Stream``. It
-            is closed if anything fails, cancellation included.
+        stream: A stream, of TCP or any other ``trio.abc.Stream``: one that was
+            accepted or, with ``role``, one that we dialled. It is closed if
+            anything fails, cancellation included.
         credentials: What we present and whom we trust, for both roles.
         window: The detection window, in seconds. Bytes within it: we are the
             TLS server. Silence: we are the TLS client. 0 takes every peer for
@@ -51,6 +54,11 @@ async def negotiate(
             and send none; as for ``trio.SSLStream``.
         session: A TLS session of ``credentials.client_context`` to resume if
             we become the TLS client (FTPS data connections need it).
+        role: The role that we play, on a stream that we dialled; there is no
+            window then, and ``handshake_timeout`` begins at once. None detects
+            it.
+        server_hostname: The name to send as SNI if we become the TLS client;
+            None takes it from the credentials' ``peer`` policy.
 
     Returns:
         The open connection, with its role.
@@ -71,7 +79,10 @@ async def negotiate(
     check_session(session, credentials)
     remote, progress = remote_address(stream), Progress()
     try:
-        decision, opening = await detect(stream, settings.window, remote, progress)
+        if role is None:
+            decision, opening = await detect(stream, settings.window, remote, progress)
+        else:
+            decision, opening = Decision(Role(role), Reason.RULE, waited=0.0, window=0.0), b""
         return await take_role(
             stream,
             credentials,
@@ -81,6 +92,8 @@ async def negotiate(
             remote=remote,
             progress=progress,
             session=session,
+            server_hostname=server_hostname,
+            accepted=role is None,
         )
     except BaseException:
         await abandon(stream)
@@ -152,6 +165,8 @@ async def take_role(
     remote: Address | None,
     progress: Progress,
     session: ssl.SSLSession | None = None,
+    server_hostname: str | None = None,
+    accepted: bool = True,
 ) -> Connection:
     """Do what was decided: wait for a turn, handshake, and judge the peer.
 
@@ -164,6 +179,8 @@ async def take_role(
         remote: The peer's address.
         progress: Is told each stage, and may hold it up or end it.
         session: To resume in the client role.
+        server_hostname: To send as SNI in the client role.
+        accepted: Whether the peer dialled.
     """
     if decision.role is Role.CLIENT:  # a server takes its turn when the opening is read
         await progress.take_turn(Role.CLIENT)
@@ -174,34 +191,11 @@ async def take_role(
         decision,
         remote,
         session=session,
+        server_hostname=server_hostname,
+        accepted=accepted,
         progress=progress,
     )
     return await taken.negotiate(opening)
-
-
-async def dial_role(
-    stream: trio.abc.Stream,
-    credentials: Credentials,
-    settings: Settings,
-    role: Role,
-    server_hostname: str | None = None,
-) -> Connection:
-    """Complete the handshake in a role that the caller fixed. Closes on failure."""
-    decision = Decision(role=role, reason=Reason.RULE, waited=0.0, window=0.0)
-    taken = TakenRole(
-        stream,
-        credentials.material,
-        settings,
-        decision,
-        remote_address(stream),
-        server_hostname=server_hostname,
-        accepted=False,
-    )
-    try:
-        return await taken.negotiate(b"")
-    except BaseException:
-        await abandon(stream)
-        raise
 
 
 async def abandon(stream: trio.abc.Stream) -> None:
