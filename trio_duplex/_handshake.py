@@ -211,6 +211,8 @@ async def send_last_words(transport: trio.abc.Stream, outgoing: ssl.MemoryBIO) -
 
     Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
     nothing is pending, and never raises for what the peer or the stream does.
+    While another task is sending, the alert stays pending: whoever closes the
+    stream, or tries to send next, comes here again.
     """
     words = outgoing.read()
     if not words:
@@ -221,7 +223,11 @@ async def send_last_words(transport: trio.abc.Stream, outgoing: ssl.MemoryBIO) -
             trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
         ),
     ):
-        await transport.send_all(words)
+        try:
+            await transport.send_all(words)
+        except trio.BusyResourceError:
+            outgoing.write(words)
+            raise
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
             left = LAST_WORDS_DRAIN
@@ -235,21 +241,25 @@ def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
     Whatever OpenSSL writes next (application data, close_notify, an alert, a
     key update), the tickets go in front of it: they were numbered first.
     """
-    tickets = outgoing.read()
-    if not tickets:
+    held = outgoing.read()
+    if not held:
         return
     names = ("read", "write", "unwrap")
 
     def releasing(method: Callable[..., T]) -> Callable[..., T]:
         def call(*args: object) -> T:
+            nonlocal held
             try:
                 return method(*args)
             finally:
-                if outgoing.pending:
+                # A task that waits to receive keeps calling this, while another's
+                # send has long released them.
+                if held and outgoing.pending:
                     for name in names:
                         delattr(ssl_object, name)  # the class's own again, at full speed
                     later = outgoing.read()
-                    outgoing.write(tickets + later)
+                    outgoing.write(held + later)
+                    held = b""
 
         return call
 
