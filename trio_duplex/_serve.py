@@ -264,6 +264,11 @@ class Server:
         raise ValueError(f"{listener!r} is not a listener of this server")
 
 
+def _check_handler(handler: object) -> None:
+    if not callable(handler):
+        raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
+
+
 async def serve_listeners(
     handler: Handler,
     listeners: Sequence[trio.abc.Listener[trio.abc.Stream]],
@@ -305,8 +310,7 @@ async def serve_listeners(
         ValueError, TypeError: An argument is wrong; the listeners are untouched.
     """
     settings = Settings(window, handshake_timeout, https_compatible)
-    if not callable(handler):
-        raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
+    _check_handler(handler)
     failures: list[BaseException] = []
     cancel_scope = trio.CancelScope()
 
@@ -370,7 +374,9 @@ async def serve_tcp(
         OSError: The port can't be had, or a listener failed for good.
         ValueError, TypeError: An argument is wrong; nothing was opened.
     """
-    Settings(window, handshake_timeout, https_compatible)  # before any socket is opened
+    # Before any socket is opened.
+    Settings(window, handshake_timeout, https_compatible)
+    _check_handler(handler)
     listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     await serve_listeners(
         handler,
