@@ -101,10 +101,10 @@ class _Service:
                     try:
                         with self._accepting:
                             await accept_each(self.listener, start)
-                    except OSError as exc:
-                        self.fail(exc)
                     except trio.ClosedResourceError:
                         pass  # by its owner, who wants no more of it
+                    except Exception as exc:  # noqa: BLE001 - the caller gets it, bare
+                        self.fail(exc)
                     finally:
                         with trio.CancelScope(shield=True):
                             await trio.aclose_forcefully(self.listener)
