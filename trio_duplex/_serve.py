@@ -138,19 +138,21 @@ class _Service:
                 self._end()
         if connection is None:
             return
+        # Here and not in `_handle`: a drain may come before that starts.
+        self._handling.add(connection)
         if self.handler_nursery is None:
             await self._handle(connection)
             return
         try:
             self.handler_nursery.start_soon(self._handle, connection)
         except RuntimeError as exc:  # that nursery is closed
+            self._handling.discard(connection)
             await _close(connection, gracefully=False)
             self._end()
             self.fail(exc)
 
     async def _handle(self, connection: Connection) -> None:
         error: Exception | None = None
-        self._handling.add(connection)
         try:
             with connection.cancel_scope:
                 await self.handler(connection)
@@ -161,10 +163,10 @@ class _Service:
             # A handler's bug must not look like the due end of the data.
             await _close(connection, gracefully=error is None or is_peer_fault(error))
             self._end()
-        if error is not None:
-            if self.raise_handler_errors and not is_peer_fault(error):
+            # In here, because a Cancelled that came with the error goes on from here.
+            if error is not None and self.raise_handler_errors and not is_peer_fault(error):
                 self.fail(error)
-            else:
+            elif error is not None:
                 log_handler_failure(error, format_address(connection.remote_address))
 
     def _end(self) -> None:
@@ -225,8 +227,9 @@ class Server:
         """Stop accepting, let connections finish, cancel what is left.
 
         Peers that are still in their detection window or handshake go on, and
-        count as connections. When all listeners are drained, ``serve_tcp`` or
-        ``serve_listeners`` returns.
+        count as connections. So does that of a handler that calls this: it
+        waits for itself, and is cancelled at the timeout. When all listeners
+        are drained, ``serve_tcp`` or ``serve_listeners`` returns.
 
         Args:
             timeout: Seconds that connections have to finish; 0 cancels them at
@@ -330,11 +333,15 @@ async def serve_listeners(
         )
         for listener in listeners
     ]
-    with cancel_scope:
-        async with trio.open_nursery() as nursery:
-            for service in services:
-                nursery.start_soon(service.run)
-            task_status.started(Server(services, cancel_scope))
+    try:
+        with cancel_scope:
+            async with trio.open_nursery() as nursery:
+                for service in services:
+                    nursery.start_soon(service.run)
+                task_status.started(Server(services, cancel_scope))
+    except* trio.Cancelled:  # from outside; what failed before it counts for more
+        if not failures:
+            raise
     if failures:
         raise failures[0]
 
