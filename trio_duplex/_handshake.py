@@ -183,7 +183,7 @@ class Handshake:
                     await self._on_the_wire(self._transport.send_all, self.outgoing.read())
                 self._incoming.write(await self.receive())
         except ssl.SSLError as exc:
-            await send_last_words(self._transport, self.outgoing.read())
+            await send_last_words(self._transport, self.outgoing)
             reason = tls_reason(exc)
             raise HandshakeError(
                 "the TLS handshake failed",
@@ -200,7 +200,7 @@ class Handshake:
         """Send a close_notify and see it off, as `send_last_words` does."""
         with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
             self._ssl_object.unwrap()
-        await send_last_words(self._transport, self.outgoing.read())
+        await send_last_words(self._transport, self.outgoing)
 
     def _advance(self) -> bool:
         """Let OpenSSL go as far as it can; tell whether the handshake is done."""
@@ -231,16 +231,20 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
         description: The AlertDescription (RFC 8446 section 6).
     """
     # Content type alert, legacy version TLS 1.2, two bytes: fatal, description.
-    record = bytes([0x15, 3, 3, 0, 2, 2, description])
-    await send_last_words(transport, record)
+    alert = ssl.MemoryBIO()
+    alert.write(bytes([0x15, 3, 3, 0, 2, 2, description]))
+    await send_last_words(transport, alert)
 
 
-async def send_last_words(transport: trio.abc.Stream, words: bytes) -> None:
+async def send_last_words(transport: trio.abc.Stream, outgoing: ssl.MemoryBIO) -> None:
     """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
 
     Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
-    there is nothing to send, and never raises for what peer or stream do.
+    nothing is pending, and never raises for what the peer or the stream does.
+    While another task is sending, the alert stays pending: whoever closes the
+    stream, or tries to send next, comes here again.
     """
+    words = outgoing.read()
     if not words:
         return
     with (
@@ -249,7 +253,11 @@ async def send_last_words(transport: trio.abc.Stream, words: bytes) -> None:
             trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
         ),
     ):
-        await transport.send_all(words)
+        try:
+            await transport.send_all(words)
+        except trio.BusyResourceError:
+            outgoing.write(words)
+            raise
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
             left = LAST_WORDS_DRAIN
@@ -263,21 +271,25 @@ def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
     Whatever OpenSSL writes next (application data, close_notify, an alert, a
     key update), the tickets go in front of it: they were numbered first.
     """
-    tickets = outgoing.read()
-    if not tickets:
+    held = outgoing.read()
+    if not held:
         return
     names = ("read", "write", "unwrap")
 
     def releasing(method: Callable[..., T]) -> Callable[..., T]:
         def call(*args: object) -> T:
+            nonlocal held
             try:
                 return method(*args)
             finally:
-                if outgoing.pending:
+                # A task that waits to receive keeps calling this, while another's
+                # send has long released them.
+                if held and outgoing.pending:
                     for name in names:
                         delattr(ssl_object, name)  # the class's own again, at full speed
                     later = outgoing.read()
-                    outgoing.write(tickets + later)
+                    outgoing.write(held + later)
+                    held = b""
 
         return call
 
