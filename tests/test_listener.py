@@ -307,6 +307,23 @@ async def test_closed_underneath_it_says_so(autojump_clock: trio.testing.MockClo
         await receive_all(never)
 
 
+async def test_closed_underneath_it_drops_what_becomes_ready_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with DuplexListener(memory, credentials()) as listener:
+        tls = peer_stream(memory.connect(), Role.SERVER)
+        with trio.move_on_after(1):
+            await listener.accept()
+        await memory.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+        await tls.do_handshake()
+        assert trio.current_time() == 5
+        with pytest.raises(trio.BrokenResourceError):
+            await tls.receive_some()
+
+
 async def test_closing_drops_what_is_pending_and_what_nobody_fetched(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -395,6 +412,18 @@ async def test_cancelled_from_outside(autojump_clock: trio.testing.MockClock) ->
     assert scope.cancelled_caught
     assert memory.closed
     await receive_all(never)
+
+
+async def test_cancelled_from_outside_as_its_body_ends(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    with trio.CancelScope() as scope:
+        async with DuplexListener(memory, credentials()) as listener:
+            with trio.move_on_after(1):
+                await listener.accept()
+            scope.cancel()
+    assert memory.closed
 
 
 async def test_a_nursery_that_is_cancelled_leaves_nobody_waiting(
