@@ -35,6 +35,9 @@ MESSAGE = random.Random(8071).randbytes(1 << 20)
 """What is echoed: 1 MiB in which no part looks like another. The server hangs up after that many
 bytes, so that a peer also sees how a stream ends."""
 
+BLOCK = 1 << 16
+"""What a peer that can't send and receive at once sends, before it waits for the echo."""
+
 Version = Literal["1.2", "1.3"]
 VERSIONS: tuple[Version, ...] = ("1.2", "1.3")
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -404,9 +407,20 @@ def python_context(
 
 
 def python_dials(
-    sock: socket.socket, context: ssl.SSLContext, role: Role, message: bytes = MESSAGE
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    role: Role,
+    *,
+    halfway: Callable[[], object] = lambda: None,
 ) -> bytes:
-    """On a connected socket, play `role` with the blocking ssl module; return the echo."""
+    """On a connected socket, play `role` with the blocking ssl module; return the echo.
+
+    Args:
+        sock: It is closed in the end.
+        context: Of the peer's, for `role`.
+        role: The peer's.
+        halfway: Called when half of `MESSAGE` has come back.
+    """
     sock.settimeout(TIMEOUT)
     echo = bytearray()
     with context.wrap_socket(
@@ -416,13 +430,13 @@ def python_dials(
         suppress_ragged_eofs=False,
     ) as tls:
         # In turns: before Python 3.13, two threads must not use one SSLSocket.
-        while len(echo) < len(message):
-            tls.sendall(message[len(echo) :][:65536])
-            due = min(len(message), len(echo) + 65536)
-            while len(echo) < due:
-                chunk = tls.recv(due - len(echo))
+        for start in range(0, len(MESSAGE), BLOCK):
+            if start == len(MESSAGE) // 2:
+                halfway()
+            tls.sendall(MESSAGE[start : start + BLOCK])
+            while len(echo) < start + BLOCK:
+                chunk = tls.recv(start + BLOCK - len(echo))
                 assert chunk, f"the stream ended after {len(echo)} bytes"
                 echo += chunk
-        if len(message) == len(MESSAGE):
-            assert tls.recv(1) == b""  # a close_notify, not a bare FIN
+        assert tls.recv(1) == b""  # a close_notify, not a bare FIN
     return bytes(echo)
