@@ -96,6 +96,7 @@ class Handshake:
     Attributes:
         tls: The bare ``trio.SSLStream`` over ``transport``.
         outgoing: What OpenSSL has written and nobody has sent yet.
+        https_compatible: As given.
     """
 
     def __init__(
@@ -118,6 +119,7 @@ class Handshake:
             https_compatible=https_compatible,
         )
         self.outgoing = tap.outgoing
+        self.https_compatible = https_compatible
         self._incoming = tap.incoming
         self._ssl_object = tap.ssl_object
         self._transport = transport
@@ -196,11 +198,11 @@ class Handshake:
             _hold_tickets(self._ssl_object, self.outgoing)
         await self._on_the_wire(self.tls.do_handshake)
 
-    async def take_leave(self) -> None:
+    async def take_leave(self, *, shield: bool = True) -> None:
         """Send a close_notify and see it off, as `send_last_words` does."""
         with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
             self._ssl_object.unwrap()
-        await send_last_words(self._transport, self.outgoing.read())
+        await send_last_words(self._transport, self.outgoing.read(), shield=shield)
 
     def _advance(self) -> bool:
         """Let OpenSSL go as far as it can; tell whether the handshake is done."""
@@ -235,16 +237,16 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
     await send_last_words(transport, record)
 
 
-async def send_last_words(transport: trio.abc.Stream, words: bytes) -> None:
+async def send_last_words(transport: trio.abc.Stream, words: bytes, *, shield: bool = True) -> None:
     """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
 
-    Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
+    Shielded by default, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
     there is nothing to send, and never raises for what peer or stream do.
     """
     if not words:
         return
     with (
-        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True),
+        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=shield),
         contextlib.suppress(
             trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
         ),
