@@ -20,7 +20,7 @@ async def test_an_upload_arrives_though_we_read_nothing(version: ssl.TLSVersion)
     # close into a reset, at which the kernel drops what it has not sent yet.
     stream, peer = await tcp_pair()
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * len(UPLOAD))
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
     handed_over = trio.Event()
     received = bytearray()
 

@@ -226,20 +226,22 @@ def program(
     *command: str | Path,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: socket.socket | None = None,
     discard: bool = False,
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Run a program with pipes to all three of its streams; kill it in the end.
+    """Run a program with pipes to all three of its standard streams; kill it in the end.
 
     Args:
         command: What to run.
         cwd: The folder to run it in; None for ours.
         pass_fds: File descriptors that it inherits.
+        stdin: A socket in place of the pipe, as inetd gives.
         discard: It writes more than a pipe holds, and nobody reads it.
     """
     output = subprocess.DEVNULL if discard else subprocess.PIPE
     with subprocess.Popen(
         command,
-        stdin=subprocess.PIPE,
+        stdin=subprocess.PIPE if stdin is None else stdin.fileno(),
         stdout=output,
         stderr=output,
         cwd=cwd,
