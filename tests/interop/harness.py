@@ -307,12 +307,13 @@ def run(
 def free_port() -> int:
     """A TCP port on 127.0.0.1 for a program that can't pick one by itself and tell.
 
-    The kernel gives out ports at random, so nobody else is likely to get it meanwhile.
+    Below 32768, where Linux by default takes no port for outgoing connections: one of the kernel's own
+    choice might be taken between our look and the program's.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        assert isinstance(port, int)
-        return port
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 # -------------------------------------------------------------------------------------- a relay
