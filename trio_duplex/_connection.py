@@ -239,7 +239,7 @@ class Connection(trio.abc.Stream):
 
     async def _send_alert(self) -> None:
         """Send the alert of a fatal record error: ``SSLStream`` raises and forgets it."""
-        await send_last_words(self.tls.transport_stream, self._handshake.outgoing.read())
+        await send_last_words(self.tls.transport_stream, self._handshake.outgoing)
 
     def _late_verdict(self, error: trio.BrokenResourceError) -> CertificateRejectedError | None:
         cause = error.__cause__
