@@ -100,6 +100,7 @@ class Handshake:
     Attributes:
         tls: The bare ``trio.SSLStream`` over ``transport``.
         outgoing: What OpenSSL has written and nobody has sent yet.
+        https_compatible: As given.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Handshake:
             https_compatible=https_compatible,
         )
         self.outgoing = tap.outgoing
+        self.https_compatible = https_compatible
         self._incoming = tap.incoming
         self._ssl_object = tap.ssl_object
         self._transport = transport
@@ -227,9 +229,13 @@ class Handshake:
             self.outgoing.read()
             await send_alert(self._transport, ALERT_ACCESS_DENIED)
             return
+        await self.take_leave()
+
+    async def take_leave(self, *, shield: bool = True) -> None:
+        """Send a close_notify and see it off, as `send_last_words` does."""
         with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
             self._ssl_object.unwrap()
-        await send_last_words(self._transport, self.outgoing)
+        await send_last_words(self._transport, self.outgoing, shield=shield)
 
     def _only_tickets_pending(self) -> bool:
         return self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3"
@@ -268,10 +274,12 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
     await send_last_words(transport, alert)
 
 
-async def send_last_words(transport: trio.abc.Stream, outgoing: ssl.MemoryBIO) -> None:
+async def send_last_words(
+    transport: trio.abc.Stream, outgoing: ssl.MemoryBIO, *, shield: bool = True
+) -> None:
     """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
 
-    Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
+    Shielded by default, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
     nothing is pending, and never raises for what the peer or the stream does.
     While another task is sending, the alert stays pending: whoever closes the
     stream, or tries to send next, comes here again.
@@ -280,7 +288,7 @@ async def send_last_words(transport: trio.abc.Stream, outgoing: ssl.MemoryBIO) -
     if not words:
         return
     with (
-        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True),
+        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=shield),
         contextlib.suppress(
             trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
         ),
