@@ -16,7 +16,6 @@ import trio.testing
 import trustme
 
 from trio_duplex import Connection, Credentials, Role, negotiate
-from trio_duplex._negotiate import Settings, dial_role
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = (TLS12, TLS13)
@@ -286,11 +285,10 @@ async def connection_pair(
         )
 
     async def be_client() -> None:
-        # A window of 0 makes a TLS client of it, as long as the server keeps its silence.
         ends[Role.CLIENT] = await negotiate(
             dialling,
             client or credentials(version),
-            window=0,
+            role=Role.CLIENT,
             session=session,
             https_compatible=https_compatible,
         )
@@ -305,7 +303,7 @@ async def dial(
     stream: trio.abc.Stream, role: Role, mine: Credentials | None = None, timeout: float = 30
 ) -> Connection:
     """`open_tcp_connection` without the TCP."""
-    return await dial_role(stream, mine or credentials(), Settings(handshake_timeout=timeout), role)
+    return await negotiate(stream, mine or credentials(), role=role, handshake_timeout=timeout)
 
 
 async def raw_peer(
