@@ -5,7 +5,7 @@ that stays silent through the detection window is the TLS server, so we are the
 TLS client, although it was the peer who dialled.
 """
 
-from trio_duplex._connection import Connection
+from trio_duplex._connection import CertificateRejectedError, Connection
 from trio_duplex._credentials import Credentials
 from trio_duplex._dial import open_tcp_connection
 from trio_duplex._errors import (
@@ -18,9 +18,22 @@ from trio_duplex._errors import (
     PeerRejectedError,
     SelfConnectionError,
 )
+from trio_duplex._identity import PeerIdentity
 from trio_duplex._listener import DuplexListener
 from trio_duplex._negotiate import negotiate
 from trio_duplex._opening import Opening, OpeningKind, TLSMessage, classify
+from trio_duplex._own import Check, Grade, check_certificate
+from trio_duplex._pem import CredentialsError
+from trio_duplex._policy import (
+    AllOf,
+    AnyOf,
+    AnyTrustedPeer,
+    NamedByAddress,
+    NamedPeer,
+    PeerPolicy,
+    PinnedPeer,
+    RolesAllowed,
+)
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._serve import (
     DrainResult,
@@ -32,27 +45,41 @@ from trio_duplex._serve import (
 )
 
 __all__ = [
+    "AllOf",
+    "AnyOf",
+    "AnyTrustedPeer",
+    "CertificateRejectedError",
+    "Check",
     "Connection",
     "Credentials",
+    "CredentialsError",
     "Decision",
     "DrainResult",
     "DuplexError",
     "DuplexListener",
     "GlareError",
+    "Grade",
     "Handler",
     "HandshakeError",
     "HandshakeTimeoutError",
+    "NamedByAddress",
+    "NamedPeer",
     "NotTLSError",
     "Opening",
     "OpeningKind",
     "PeerClosedError",
+    "PeerIdentity",
+    "PeerPolicy",
     "PeerRejectedError",
+    "PinnedPeer",
     "Reason",
     "Role",
+    "RolesAllowed",
     "SelfConnectionError",
     "Server",
     "TLSMessage",
     "by_role",
+    "check_certificate",
     "classify",
     "negotiate",
     "open_tcp_connection",

@@ -8,8 +8,9 @@ import trio
 
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
-from trio_duplex._negotiate import DEFAULT_HANDSHAKE_TIMEOUT, Settings, dial_role
+from trio_duplex._negotiate import dial_role
 from trio_duplex._role import Role
+from trio_duplex._take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 
 
 async def open_tcp_connection(

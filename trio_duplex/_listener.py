@@ -19,7 +19,8 @@ from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
 from trio_duplex._errors import DuplexError
 from trio_duplex._events import log_accept_failure, log_negotiation_failure, log_refused
-from trio_duplex._negotiate import DEFAULT_HANDSHAKE_TIMEOUT, Settings, accept_role
+from trio_duplex._negotiate import accept_role
+from trio_duplex._take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._window import DEFAULT_WINDOW
 
 CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}

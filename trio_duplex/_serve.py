@@ -19,8 +19,8 @@ from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
 from trio_duplex._events import is_peer_fault, log_handler_failure
 from trio_duplex._listener import accept_each, negotiate_or_log
-from trio_duplex._negotiate import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._role import Role
+from trio_duplex._take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._window import DEFAULT_WINDOW, check_seconds
 
 
@@ -256,6 +256,14 @@ class Server:
         for service in services:
             await service.wait_idle()
         return DrainResult(finished=finished, cancelled=left)
+
+    def replace_credentials(self, credentials: Credentials) -> None:
+        """Use other credentials for every connection that is accepted from now on.
+
+        Connections that are open, or in negotiation, go on with the former.
+        """
+        for service in self._services:
+            service.credentials = credentials
 
     def _service(self, listener: trio.abc.Listener[trio.abc.Stream]) -> _Service:
         for service in self._services:

@@ -1,0 +1,111 @@
+"""The public API, used as a user would: for the type checkers alone, never run.
+
+mypy and pyright check it strictly, and mypy once more where trio-typing is installed
+(`nox -s typing_compat`), so it names nothing of trio that only one of the two describes.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from typing import assert_never, assert_type
+
+import trio
+
+import trio_duplex
+from trio_duplex import Reason, Role
+
+
+async def over_any_stream(stream: trio.abc.Stream) -> None:
+    async for chunk in stream:
+        await stream.send_all(chunk)
+
+
+async def over_a_connection(connection: trio_duplex.Connection) -> int:
+    match connection.role:
+        case Role.SERVER:
+            await connection.send_all(b"220 ready\r\n")
+        case Role.CLIENT:
+            await connection.receive_some(4096)
+        case _ as role:
+            assert_never(role)
+    connection.cancel_scope.deadline = math.inf
+    assert_type(connection.decision.reason, Reason)
+    assert_type(connection.decision.waited, float)
+    assert_type(connection.tls.transport_stream, trio.abc.Stream)
+    return 1  # whatever a handler returns is nobody's business
+
+
+class Service:
+    async def __call__(self, connection: trio_duplex.Connection) -> None:
+        await over_any_stream(connection)
+
+
+def credentials(context: ssl.SSLContext) -> trio_duplex.Credentials:
+    trio_duplex.Credentials(server_context=context, client_context=context)
+    return trio_duplex.Credentials.mutual(
+        certificate_chain="node.pem", private_key=b"-----BEGIN ...", trust="fleet-ca.pem"
+    )
+
+
+async def serve(mine: trio_duplex.Credentials) -> None:
+    handlers: list[trio_duplex.Handler] = [
+        over_any_stream,
+        over_a_connection,
+        Service(),
+        trio_duplex.by_role(server=over_any_stream, client=over_a_connection),
+    ]
+    async with trio.open_nursery() as nursery:
+        for handler in handlers:
+            await trio_duplex.serve_tcp(handler, 8443, mine, host="::1", window=math.inf)
+        listeners = await trio.open_tcp_listeners(0)
+        await trio_duplex.serve_listeners(over_any_stream, listeners, mine, window=0)
+
+        server: trio_duplex.Server = await nursery.start(
+            trio_duplex.serve_tcp, over_a_connection, 8443, mine
+        )
+        print(server.addresses)
+        result = await server.drain(timeout=10)
+        assert_type(result.finished, int)
+        assert_type(result.cancelled, int)
+        server.cancel_scope.cancel()
+
+
+async def with_trio_itself(mine: trio_duplex.Credentials) -> None:
+    (listener,) = await trio.open_tcp_listeners(0)
+    duplex = trio_duplex.DuplexListener(listener, mine, window=1.5)
+    async with duplex:
+        assert_type(await duplex.accept(), trio_duplex.Connection)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, over_any_stream, [duplex])
+        nursery.start_soon(trio.serve_listeners, over_a_connection, [duplex])
+    await trio.serve_listeners(over_a_connection, [duplex])
+
+
+async def negotiate(stream: trio.SocketStream, mine: trio_duplex.Credentials) -> None:
+    try:
+        connection = await trio_duplex.negotiate(stream, mine, handshake_timeout=10)
+    except trio_duplex.GlareError as exc:
+        error: trio_duplex.HandshakeError = exc
+        print(error)
+    except trio_duplex.PeerClosedError:
+        return
+    except trio_duplex.DuplexError as exc:
+        print(exc)
+    else:
+        async with connection:
+            await over_any_stream(connection)
+
+
+async def dial(mine: trio_duplex.Credentials) -> None:
+    async with await trio_duplex.open_tcp_connection(
+        "node.example", 8443, mine, role=Role.SERVER
+    ) as connection:
+        assert_type(connection, trio_duplex.Connection)
+
+
+def look(prefix: bytes) -> str:
+    opening = trio_duplex.classify(prefix)
+    assert_type(opening, trio_duplex.Opening)
+    assert_type(opening.kind, trio_duplex.OpeningKind)
+    return opening.kind.name
