@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 
 import attrs
@@ -68,15 +69,28 @@ class Connection(trio.abc.Stream):
         cancel_scope: Covers this connection's handler alone. Cancel it, or set
             its ``deadline`` (absolute, on Trio's clock), from any task. Where
             no server runs the handler, enter it yourself.
+        close_timeout: Seconds for `aclose`; 5 by default.
+        idle_timeout: Seconds without a byte either way after which a receive
+            raises; ``math.inf`` by default.
+        send_timeout: Seconds for one `send_all`, after which it raises;
+            ``math.inf`` by default.
+        bytes_received: Application data received through `receive_some`.
+        bytes_sent: Application data sent through `send_all`.
     """
 
     __slots__ = (
+        "_active",
         "_handshake",
         "_peer",
+        "bytes_received",
+        "bytes_sent",
         "cancel_scope",
+        "close_timeout",
         "decision",
+        "idle_timeout",
         "local_address",
         "remote_address",
+        "send_timeout",
         "tls",
     )
 
@@ -95,6 +109,12 @@ class Connection(trio.abc.Stream):
         self.local_address = local_address
         self.remote_address = remote_address
         self.cancel_scope = trio.CancelScope()
+        self.close_timeout = CLOSE_TIMEOUT
+        self.idle_timeout = math.inf
+        self.send_timeout = math.inf
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._active = 0.0
 
     @property
     def role(self) -> Role:
@@ -130,38 +150,71 @@ class Connection(trio.abc.Stream):
             trio.BusyResourceError: Another task is receiving.
         """
         try:
-            return await self.tls.receive_some(max_bytes)
+            if self.idle_timeout == math.inf:
+                data = await self.tls.receive_some(max_bytes)
+            else:
+                data = await self._receive_unless_idle(max_bytes)
         except trio.BrokenResourceError as exc:
             await self._send_alert()
             if (late := self._late_verdict(exc)) is not None:
                 raise late from exc.__cause__
             raise
+        self.bytes_received += len(data)
+        return data
+
+    async def _receive_unless_idle(self, max_bytes: int | None) -> bytes | bytearray:
+        started = trio.current_time()
+        while True:
+            # Sending counts as life too: then we wait on, from the last of it.
+            with trio.move_on_at(max(started, self._active) + self.idle_timeout):
+                return await self.tls.receive_some(max_bytes)
+            if trio.current_time() >= max(started, self._active) + self.idle_timeout:
+                await trio.aclose_forcefully(self.tls.transport_stream)
+                raise trio.BrokenResourceError(
+                    f"nothing was received or sent for {self.idle_timeout:g} s (idle_timeout)"
+                )
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken.
+            trio.BrokenResourceError: The connection is broken, or the peer did
+                not take it all within ``send_timeout``.
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is sending.
         """
         try:
-            await self.tls.send_all(data)
+            if self.send_timeout == math.inf:
+                await self.tls.send_all(data)
+            else:
+                await self._send_in_time(data)
         except trio.BrokenResourceError:
             await self._send_alert()
             raise
+        self.bytes_sent += len(data)
+        if self.idle_timeout != math.inf:
+            self._active = trio.current_time()
+
+    async def _send_in_time(self, data: bytes | bytearray | memoryview) -> None:
+        with trio.move_on_after(self.send_timeout) as scope:
+            await self.tls.send_all(data)
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self.tls.transport_stream)
+            raise trio.BrokenResourceError(
+                f"the peer did not take all data within {self.send_timeout:g} s (send_timeout)"
+            )
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not block; see ``trio.abc.SendStream``."""
         await self.tls.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Send a close_notify and close, within `CLOSE_TIMEOUT` seconds.
+        """Send a close_notify and close, within ``close_timeout`` seconds.
 
         Never waits for the peer's close_notify. If cancelled, or if the peer
         takes nothing any more, the transport is closed by force.
         """
-        with trio.move_on_after(CLOSE_TIMEOUT):
+        with trio.move_on_after(self.close_timeout):
             if self._handshake.outgoing.pending:  # an alert, from a call on the bare `tls`
                 await self._send_alert()
             await self.tls.aclose()

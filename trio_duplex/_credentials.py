@@ -224,6 +224,9 @@ def _alpn_names(alpn: Alpn, role: Role) -> tuple[str, ...]:
     names = alpn.get(role, ()) if isinstance(alpn, Mapping) else alpn
     if isinstance(names, str):
         raise ValueError(f'alpn is a list of protocol names, such as ["{names}"], not a string')
+    for name in names:
+        if not (name.isascii() and 1 <= len(name) <= 255):  # one length byte: RFC 7301, section 3.1
+            raise ValueError(f"an ALPN protocol name has 1 to 255 ASCII characters, not {name!r}")
     return tuple(names)
 
 

@@ -95,7 +95,7 @@ class PeerIdentity:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names as text: DNS, then IP, then URI."""
+        """All names as text, DNS names first, then IP addresses, then URIs."""
         return (*self.dns_names, *map(str, self.ip_addresses), *self.uris)
 
     def __str__(self) -> str:

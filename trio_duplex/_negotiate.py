@@ -12,9 +12,10 @@ import ssl
 
 import trio
 
-from trio_duplex._address import format_address, remote_address
+from trio_duplex._address import Address, format_address, remote_address
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
+from trio_duplex._progress import Progress
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._take_role import (
     DEFAULT_HANDSHAKE_TIMEOUT,
@@ -68,7 +69,9 @@ async def negotiate(
     """
     settings = Settings(window, handshake_timeout, https_compatible)
     check_session(session, credentials)
-    return await accept_role(stream, credentials, settings, session)
+    return await accept_role(
+        stream, credentials, settings, session, remote=remote_address(stream), progress=Progress()
+    )
 
 
 def check_session(session: ssl.SSLSession | None, credentials: Credentials) -> None:
@@ -82,12 +85,23 @@ async def accept_role(
     credentials: Credentials,
     settings: Settings,
     session: ssl.SSLSession | None = None,
+    *,
+    remote: Address | None,
+    progress: Progress,
 ) -> Connection:
-    """`negotiate`, with arguments that have been checked."""
+    """`negotiate`, with arguments that have been checked.
+
+    Args:
+        stream: See `negotiate`, as for the next three.
+        credentials: Their state at the decision is what counts.
+        settings: Window and timeouts.
+        session: To resume in the client role.
+        remote: The peer's address.
+        progress: Is told each stage, and may hold it up or end it.
+    """
     try:
-        remote = remote_address(stream)
         started = trio.current_time()
-        opening = await _first_bytes(stream, settings.window, format_address(remote))
+        opening = await _first_bytes(stream, settings.window, format_address(remote), progress)
         decision = Decision(
             role=Role.CLIENT if opening is None else Role.SERVER,
             reason=Reason.SILENT if opening is None else Reason.SPOKE,
@@ -133,12 +147,17 @@ async def _abandon(stream: trio.abc.Stream) -> None:
         await trio.aclose_forcefully(stream)
 
 
-async def _first_bytes(stream: trio.abc.Stream, window: float, peer: str | None) -> bytes | None:
+async def _first_bytes(
+    stream: trio.abc.Stream, window: float, peer: str | None, progress: Progress
+) -> bytes | None:
     """Receive the first of the opening, or None if the window stays silent."""
     opening = None
     try:
-        with trio.move_on_after(window):
+        with trio.move_on_after(window) as scope:
+            progress.sheddable(scope)
             opening = await stream.receive_some(OPENING_SIZE)
+        if progress.shed is not None:
+            raise progress.shed
         # The last look: bytes that reached the kernel after the scheduler had
         # given up on them. It rescues one expiry in five of a race.
         if (

@@ -7,6 +7,7 @@ BIO pair, and ask whether this peer may take part.
 
 from __future__ import annotations
 
+import math
 import ssl
 from contextlib import nullcontext
 from typing import assert_never
@@ -29,8 +30,9 @@ from trio_duplex._errors import (
 from trio_duplex._handshake import ALERT_HANDSHAKE_FAILURE, Handshake, send_alert
 from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
+from trio_duplex._progress import Progress
 from trio_duplex._reflection import SentHellos
-from trio_duplex._role import Decision, Role
+from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._window import DEFAULT_WINDOW, check_seconds
 
 DEFAULT_HANDSHAKE_TIMEOUT = 30.0
@@ -90,6 +92,7 @@ class TakenRole:
         session: TLS session to resume in the client role.
         server_hostname: Name to send as SNI in the client role.
         accepted: Whether the peer dialled: only then may it be ourselves.
+        progress: Is told each stage, and may hold it up or end it.
     """
 
     stream: trio.abc.Stream
@@ -100,6 +103,7 @@ class TakenRole:
     session: ssl.SSLSession | None = None
     server_hostname: str | None = None
     accepted: bool = True
+    progress: Progress = attrs.field(factory=Progress)
 
     @property
     def peer(self) -> str | None:
@@ -109,7 +113,8 @@ class TakenRole:
         """Handshake and judge the peer; ``opening`` is what came in the window."""
         role, timeout = self.decision.role, self.settings.handshake_timeout
         phase = "the TLS handshake was not complete"
-        with trio.move_on_after(timeout):
+        with trio.move_on_after(timeout) as scope:
+            self.progress.sheddable(scope)
             match role:
                 case Role.SERVER:
                     handshake = await self._as_server(opening)
@@ -125,6 +130,8 @@ class TakenRole:
                 local_address=local_address(self.stream),
                 remote_address=self.remote,
             )
+        if self.progress.shed is not None:
+            raise self.progress.shed
         raise HandshakeTimeoutError(
             f"{phase} within {timeout:g} s",
             role=role,
@@ -165,6 +172,7 @@ class TakenRole:
         if self.accepted and random in SENT_HELLOS:
             await send_alert(self.stream, ALERT_HANDSHAKE_FAILURE)
             raise self._our_own_hello("the peer sent us a ClientHello of ours")
+        await self.progress.take_turn(Role.SERVER)
         handshake = self._handshake()
         await handshake.complete(received)
         return handshake
@@ -214,6 +222,7 @@ class TakenRole:
         with SENT_HELLOS.remember(random) if self.accepted else nullcontext():
             answer = await handshake.receive(OPENING_SIZE)
             arrived = trio.current_time()
+            self.progress.answered()
             while (opening := classify(answer)).kind is OpeningKind.INCOMPLETE:
                 answer += await handshake.receive(OPENING_SIZE)
             match opening.kind:
@@ -250,20 +259,31 @@ class TakenRole:
         if theirs == ours or (self.accepted and theirs in SENT_HELLOS):
             error: DuplexError = self._our_own_hello("a ClientHello of ours came back")
         else:
-            waited = self.decision.waited
             error = GlareError(
                 f"both ends sent a ClientHello: the window was missed by {missed_by:.3f} s",
                 role=Role.CLIENT,
                 peer=self.peer,
                 seen="a ClientHello in answer to ours",
                 tls_reason=refusal.tls_reason if refusal else None,
-                advice=f"set window to more than {waited + missed_by:.1f} s on the side that "
-                f"listens (it was {waited:.1f} s), or make the peer speak sooner",
+                advice=self._advice_on_glare(missed_by),
                 missed_by=missed_by,
                 window=self.decision.window,
             )
         error.__cause__ = refusal
         return error
+
+    def _advice_on_glare(self, missed_by: float) -> str:
+        if self.decision.reason is Reason.RULE:  # we dialled: the window was the listener's
+            return (
+                "the listener took us for silent, or is no TLS server: have its window raised, "
+                "or dial as TLS server"
+            )
+        # The next tenth of a second above what would just have missed again.
+        enough = (math.floor((self.decision.waited + missed_by) * 10) + 1) / 10
+        return (
+            f"set window to at least {enough:g} s on the side that listens "
+            f"(it was {self.decision.window:g} s), or make the peer speak sooner"
+        )
 
     def _our_own_hello(self, summary: str) -> SelfConnectionError:
         return SelfConnectionError(
