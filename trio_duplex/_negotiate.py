@@ -108,7 +108,16 @@ async def accept_role(
             waited=trio.current_time() - started,
             window=settings.window,
         )
-        taken = TakenRole(stream, credentials.material, settings, decision, remote, session=session)
+        progress.decided(decision)
+        taken = TakenRole(
+            stream,
+            credentials.material,
+            settings,
+            decision,
+            remote,
+            session=session,
+            progress=progress,
+        )
         return await taken.negotiate(opening or b"")
     except BaseException:
         await _abandon(stream)
