@@ -13,7 +13,7 @@ from typing import Self
 
 import trio
 
-from trio_duplex._acceptor import Acceptor, Listener
+from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
 from trio_duplex._events import Observer
@@ -143,7 +143,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
                 negotiations.start_soon(self._acceptor.room.keep)
 
                 def start(stream: trio.abc.Stream, place: Place) -> None:
-                    negotiations.start_soon(self._negotiate, stream, place)
+                    negotiations.start_soon(self._negotiate, stream, place, name=TASK_NAME)
 
                 while True:
                     try:

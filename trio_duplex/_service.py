@@ -14,7 +14,7 @@ from typing import cast
 import attrs
 import trio
 
-from trio_duplex._acceptor import Acceptor, Listener, sole
+from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener, sole
 from trio_duplex._connection import Connection
 from trio_duplex._errors import DuplexError
 from trio_duplex._events import ConnectionClosed, HandlerFailed
@@ -49,7 +49,7 @@ class Service:
 
                     def start(stream: trio.abc.Stream, place: Place) -> None:
                         self.open += 1
-                        nursery.start_soon(self._serve, stream, place)
+                        nursery.start_soon(self._serve, stream, place, name=TASK_NAME)
 
                     try:
                         with self._accepting:

@@ -214,7 +214,6 @@ class TakenRole:
         return left(self.peer, received=received, reset=reset, role=Role.SERVER)
 
     async def _as_client(self) -> Handshake:
-        await self.progress.take_turn(Role.CLIENT)
         handshake = self._handshake()
         window_closed = trio.current_time()
         hello = await handshake.send_client_hello()
