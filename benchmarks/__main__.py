@@ -1,116 +1,96 @@
-"""Compare trio_duplex with Trio's own TLS listener: ``python -m benchmarks``."""
+"""``python -m benchmarks``: list, run, compare and plot."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import pki, processes
-from benchmarks.statistics import Summary, pairwise, summarise
-
-VARIANTS = {
-    "trio_duplex, no tickets": ("duplex", 0),
-    "trio_duplex, 2 tickets": ("duplex", 2),
-    "trio, 2 tickets": ("trio", 2),
-    "trio, no tickets": ("trio", 0),
-}
-RATIOS = [
-    ("defaults of both", "trio_duplex, no tickets", "trio, 2 tickets"),
-    ("2 tickets each", "trio_duplex, 2 tickets", "trio, 2 tickets"),
-    ("no tickets", "trio_duplex, no tickets", "trio, no tickets"),
-]
+from benchmarks import report
+from benchmarks.results import Run
+from benchmarks.runner import run
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.subjects import SUBJECTS
 
 
-def server(name: str, folder: Path, *options: str) -> processes.Process:
-    return processes.Process(
-        [sys.executable, "-m", "benchmarks.servers.python_server", name, str(folder), *options],
-        log=folder / f"{name}.log",
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    options = _parser().parse_args(arguments)
+    options.function(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.set_defaults(function=list_all)
+    commands = parser.add_subparsers(title="commands")
+
+    listing = commands.add_parser("list", help="what there is to measure (the default)")
+    listing.set_defaults(function=list_all)
+
+    running = commands.add_parser("run", help="measure, and print figures and goals")
+    running.set_defaults(function=run_some)
+    running.add_argument("--quick", action="store_true", help="under 2 minutes; proves nothing")
+    running.add_argument("--scenario", action="append", choices=SCENARIOS, metavar="NAME")
+    running.add_argument("--subject", action="append", choices=SUBJECTS, metavar="NAME")
+    running.add_argument("--output", type=Path, metavar="FILE", help="write the rounds as JSON")
+    running.add_argument("--against", type=Path, metavar="FILE", help="compare with a former run")
+    running.add_argument("--plots", type=Path, metavar="FOLDER", help="draw SVG plots")
+
+    showing = commands.add_parser("show", help="print, compare or plot a former run")
+    showing.set_defaults(function=show)
+    showing.add_argument("file", type=Path)
+    showing.add_argument("--against", type=Path, metavar="FILE")
+    showing.add_argument("--plots", type=Path, metavar="FOLDER")
+    return parser
+
+
+def list_all(options: argparse.Namespace) -> None:
+    """Say what there is."""
+    del options
+    print("Scenarios")
+    for scenario in SCENARIOS.values():
+        print(f"  {scenario.name:<20} {scenario.about}")
+    print("Subjects")
+    for subject in SUBJECTS.values():
+        missing = subject.missing()
+        absent = f"  [absent: {missing}]" if missing else ""
+        print(f"  {subject.name:<20} {subject.about}{absent}")
+    print("Measure with: python -m benchmarks run [--quick] [--scenario NAME] [--subject NAME]")
+
+
+def run_some(options: argparse.Namespace) -> None:
+    """Measure."""
+    before = Run.load(options.against) if options.against else None
+    results = run(
+        [SCENARIOS[name] for name in options.scenario or SCENARIOS],
+        [SUBJECTS[name] for name in options.subject or SUBJECTS],
+        quick=options.quick,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
     )
+    if options.output:
+        options.output.write_text(results.to_json())
+    _tell(results, before, options.plots)
+    if options.quick:
+        print("A quick run shows that everything works. Its figures prove nothing.")
 
 
-def handshakes(
-    folder: Path, client: processes.Client, args: argparse.Namespace, *, mutual: bool
-) -> None:
-    figures: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    options = [] if mutual else ["--one-way"]
-    with contextlib.ExitStack() as stack:
-        servers = {
-            name: stack.enter_context(server(subject, folder, f"--tickets={tickets}", *options))
-            for name, (subject, tickets) in VARIANTS.items()
-        }
-        for turn in range(args.rounds + 1):
-            for name, running in servers.items():
-                before = running.settled_cpu()
-                answer = client.call(
-                    "handshakes",
-                    port=int(running.announced),
-                    count=args.count,
-                    in_flight=args.in_flight,
-                )
-                if answer["errors"]:
-                    raise RuntimeError(f"{name}: {answer}")
-                if turn:  # the first is the warm-up
-                    figures[name].append((running.settled_cpu() - before) / args.count)
-    asked = "mutual" if mutual else "no client certificate"
-    print(f"\nServer CPU per accepted TLS 1.3 handshake (P-256, {asked}), and to its close")
-    for name, values in figures.items():
-        print(f"  {name:28}", show(summarise([1e6 * value for value in values]), "µs", 0))
-    for title, ours, theirs in RATIOS:
-        ratio = pairwise(figures[ours], figures[theirs])
-        print(f"  against trio, {title:16}", show(ratio, "", 3), goal(ratio.median, 1.00))
+def show(options: argparse.Namespace) -> None:
+    """Print a former run."""
+    before = Run.load(options.against) if options.against else None
+    _tell(Run.load(options.file), before, options.plots)
 
 
-def silent_peers(folder: Path, client: processes.Client, args: argparse.Namespace) -> None:
-    figures: dict[str, list[float]] = {"duplex": [], "trio": []}
-    for _ in range(args.memory_rounds):
-        for name, values in figures.items():
-            with server(name, folder, "--window=3600") as running:
-                # The slope between two levels: what warms up once does not count.
-                levels, held = [], 0
-                for count in (args.peers // 10, args.peers):
-                    answer = client.call("hold", port=int(running.announced), count=count)
-                    if answer["errors"]:
-                        raise RuntimeError(f"{name}: {answer}")
-                    held += count
-                    running.wait_for_files(held)
-                    running.collect_garbage()
-                    levels.append(running.resident())
-                client.call("release")
-                values.append((levels[1] - levels[0]) / args.peers)
-    print(f"\nResident memory per silent peer pending, of {args.peers}")
-    for name, values in figures.items():
-        print(f"  {name:28}", show(summarise([value / 1000 for value in values]), "kB", 2))
-    print(f"  {'':28}", goal(summarise(figures["duplex"]).median / 1000, 6.5))
+def _tell(results: Run, before: Run | None, plots: Path | None) -> None:
+    print(report.report(results, {name: SCENARIOS[name].about for name in SCENARIOS}))
+    if before is not None:
+        print("\nAgainst the former run")
+        print(report.compare(results, before))
+    if plots is not None:
+        from benchmarks.plots import draw
 
-
-def show(summary: Summary, unit: str, digits: int) -> str:
-    spread = f"{summary.low:.{digits}f} to {summary.high:.{digits}f}"
-    doubt = "" if summary.conclusive else "  (rounds differ too much to conclude)"
-    return f"{summary.median:8.{digits}f} {unit:3} ({spread}; {summary.rounds} rounds){doubt}"
-
-
-def goal(value: float, limit: float) -> str:
-    return f"goal <= {limit:g}: {'met' if value <= limit else 'MISSED'}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--count", type=int, default=300, help="handshakes a round")
-    parser.add_argument("--in-flight", type=int, default=4)
-    parser.add_argument("--memory-rounds", type=int, default=3)
-    parser.add_argument("--peers", type=int, default=5000)
-    args = parser.parse_args()
-    processes.raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="benchmarks-") as name:
-        folder = pki.make(Path(name))
-        with processes.Client(folder, log=folder / "client.log") as client:
-            handshakes(folder, client, args, mutual=True)
-            handshakes(folder, client, args, mutual=False)
-            silent_peers(folder, client, args)
+        for path in draw(results, plots):
+            print(f"drawn: {path}")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,10 @@ import ssl
 from pathlib import Path
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 
 def make(folder: Path) -> Path:
@@ -18,7 +22,21 @@ def make(folder: Path) -> Path:
     node.private_key_pem.write_to_path(folder / "node.key")
     (folder / "chain.pem").write_bytes(b"".join(pem.bytes() for pem in node.cert_chain_pems))
     node.private_key_and_cert_chain_pem.write_to_path(folder / "node.pem")
+    (folder / "node.p12").write_bytes(_pkcs12(authority, node))
     return folder
+
+
+def _pkcs12(authority: trustme.CA, node: trustme.LeafCert) -> bytes:
+    """Chain, authority and key as Java reads them, under a password that is no secret."""
+    key = serialization.load_pem_private_key(node.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    leaf, *others = [
+        x509.load_pem_x509_certificate(pem.bytes())
+        for pem in (*node.cert_chain_pems, authority.cert_pem)
+    ]
+    return pkcs12.serialize_key_and_certificates(
+        b"node", key, leaf, others, serialization.BestAvailableEncryption(b"benchmark")
+    )
 
 
 def context(
@@ -36,7 +54,8 @@ def context(
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     made.check_hostname = False
     made.load_cert_chain(folder / "node.pem")
-    made.load_verify_locations(folder / "ca.pem")
+    if mutual:  # loading it has OpenSSL send it, too
+        made.load_verify_locations(folder / "ca.pem")
     made.verify_mode = ssl.CERT_REQUIRED if mutual else ssl.CERT_NONE
     made.options |= ssl.OP_NO_RENEGOTIATION
     made.minimum_version = ssl.TLSVersion.TLSv1_2

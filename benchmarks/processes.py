@@ -7,6 +7,7 @@ import os
 import resource
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -91,6 +92,30 @@ class Process:
             if pipe is not None:
                 pipe.close()
 
+    def ask(self, line: str) -> str:
+        """Write it one line, and return the line that it answers."""
+        assert self.popen.stdin is not None
+        self.popen.stdin.write(line.encode() + b"\n")
+        self.popen.stdin.flush()
+        return self._read_line(CALL_TIMEOUT)
+
+    def wait_for_port(self, port: int) -> None:
+        """Wait until it listens, where it does not say so itself.
+
+        Raises:
+            TimeoutError: It does not after `START_TIMEOUT` seconds.
+        """
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            except OSError:
+                if time.monotonic() > deadline or self.popen.poll() is not None:
+                    raise TimeoutError(f"{self.popen.args!r} does not listen") from None
+                time.sleep(0.02)
+            else:
+                return
+
     def cpu(self) -> float:
         """CPU seconds, user and system, of the process and its living children."""
         return sum(map(cpu_seconds, [self.popen.pid, *descendants(self.popen.pid)]))
@@ -140,11 +165,14 @@ class Client(Process):
         super().__init__([sys.executable, "-m", "benchmarks.client", str(pki)], log=log)
 
     def call(self, do: str, **arguments: object) -> dict[str, Any]:
-        """Have it do one thing, and wait for what it has to tell."""
-        assert self.popen.stdin is not None
-        self.popen.stdin.write(json.dumps({"do": do, **arguments}).encode() + b"\n")
-        self.popen.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._read_line(CALL_TIMEOUT))
+        """Have it do one thing, and wait for what it has to tell.
+
+        Raises:
+            RuntimeError: A peer met an error: then the figures mean nothing.
+        """
+        answer: dict[str, Any] = json.loads(self.ask(json.dumps({"do": do, **arguments})))
+        if answer.get("errors"):
+            raise RuntimeError(f"{do}: {answer}")
         return answer
 
 
