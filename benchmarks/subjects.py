@@ -57,11 +57,13 @@ class Options:
         handler: What it does with a connection: `ECHO`, `SINK` or `SOURCE`.
         window: The detection window in seconds.
         port: Where to listen, together with others; 0 for a port of its own.
+        log: Whether to log what an operator would want to see.
     """
 
     handler: str = ECHO
     window: float = 5.0
     port: int = 0
+    log: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -107,6 +109,7 @@ def _python(name: str, *arguments: str) -> Callable[[Place, Options], Running]:
                 f"--handler={options.handler}",
                 f"--window={options.window}",
                 f"--port={options.port}",
+                *(["--log"] if options.log else []),
             ],
             log=place.folder / f"{name}.log",
         )

@@ -45,13 +45,15 @@ def garbage(bench: Bench, subject: Subject) -> Mapping[str, float]:
     """2,000 a second that speak HTTP."""
     seconds = 2 if bench.quick else 10
     rate = 200 if bench.quick else 2000
-    lines = bench.log_lines(subject.name)
+    lines = 0
 
     def flood(port: int) -> None:
+        nonlocal lines
+        lines = bench.log_lines(subject.name)
         with bench.second_client() as attacker:
             attacker.call("garbage_at", port=port, rate=rate, seconds=seconds)
 
-    figures = _attacked(bench, subject, Options(), flood, seconds)
+    figures = _attacked(bench, subject, Options(log=True), flood, seconds)
     return {**figures, "log lines": bench.log_lines(subject.name) - lines}
 
 

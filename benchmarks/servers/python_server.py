@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import logging
 import math
 import signal
 import socket
@@ -270,7 +271,10 @@ def main() -> None:
     parser.add_argument("--window", type=float, default=5.0)
     parser.add_argument("--handler", choices=TRIO_HANDLERS, default="echo")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--log", action="store_true")
     options = parser.parse_args()
+    if options.log:
+        logging.basicConfig(level=logging.INFO)
     processes.raise_file_limit()
     signal.signal(signal.SIGUSR1, lambda *_: gc.collect())
     SERVERS[options.server](options)
