@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar, TypeVarTuple, cast
 
 import trio
@@ -43,6 +43,8 @@ LAST_WORDS_DRAIN = 256 * 1024
 """Bytes that we read and drop meanwhile. Unread data would turn our FIN into a
 reset, which can overtake the alert. The longest honest flight (a certificate
 chain) is a tenth of it."""
+
+ALERT_HANDSHAKE_FAILURE = 40
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -122,6 +124,15 @@ class Handshake:
         self._role = role
         self._peer = peer
 
+    def peer_certificate(self) -> bytes | None:
+        """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
+        return self._ssl_object.getpeercert(binary_form=True)
+
+    def peer_chain(self) -> Sequence[bytes]:
+        """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""
+        chain = getattr(self._ssl_object, "get_verified_chain", tuple[bytes, ...])
+        return tuple(chain())
+
     async def send_client_hello(self) -> bytes:
         """Send our ClientHello; call it first, and in the client role alone.
 
@@ -172,7 +183,7 @@ class Handshake:
                     await self._on_the_wire(self._transport.send_all, self.outgoing.read())
                 self._incoming.write(await self.receive())
         except ssl.SSLError as exc:
-            await send_last_words(self._transport, self.outgoing)
+            await send_last_words(self._transport, self.outgoing.read())
             reason = tls_reason(exc)
             raise HandshakeError(
                 "the TLS handshake failed",
@@ -184,6 +195,12 @@ class Handshake:
         if self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3":
             _hold_tickets(self._ssl_object, self.outgoing)
         await self._on_the_wire(self.tls.do_handshake)
+
+    async def take_leave(self) -> None:
+        """Send a close_notify and see it off, as `send_last_words` does."""
+        with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
+            self._ssl_object.unwrap()
+        await send_last_words(self._transport, self.outgoing.read())
 
     def _advance(self) -> bool:
         """Let OpenSSL go as far as it can; tell whether the handshake is done."""
@@ -206,13 +223,24 @@ class Handshake:
             ) from exc
 
 
-async def send_last_words(transport: trio.abc.Stream, outgoing: ssl.MemoryBIO) -> None:
-    """Send a pending alert and see it off: FIN, then a short bounded drain.
+async def send_alert(transport: trio.abc.Stream, description: int) -> None:
+    """Send a fatal alert where no TLS object exists, and see it off.
+
+    Args:
+        transport: The raw stream.
+        description: The AlertDescription (RFC 8446 section 6).
+    """
+    # Content type alert, legacy version TLS 1.2, two bytes: fatal, description.
+    record = bytes([0x15, 3, 3, 0, 2, 2, description])
+    await send_last_words(transport, record)
+
+
+async def send_last_words(transport: trio.abc.Stream, words: bytes) -> None:
+    """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
 
     Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
-    nothing is pending, and never raises for what the peer or the stream does.
+    there is nothing to send, and never raises for what peer or stream do.
     """
-    words = outgoing.read()
     if not words:
         return
     with (
@@ -257,15 +285,19 @@ def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
         setattr(ssl_object, name, releasing(getattr(ssl_object, name)))
 
 
+def tls_alert(exc: ssl.SSLError) -> str | None:
+    """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
+    _, is_alert, alert = (exc.reason or "").partition("_ALERT_")
+    return alert.lower() if is_alert else None
+
+
 def tls_reason(exc: ssl.SSLError) -> str:
     """Say in TLS's own words what an ``SSLError`` stands for."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {exc.verify_message}"
-    reason = exc.reason or ""
-    _, is_alert, alert = reason.partition("_ALERT_")
-    if is_alert:
-        return f"the peer's alert {alert.lower()}"
-    return reason.lower().replace("_", " ") or str(exc)
+    if (alert := tls_alert(exc)) is not None:
+        return f"the peer's alert {alert}"
+    return (exc.reason or "").lower().replace("_", " ") or str(exc)
 
 
 def _advice(exc: ssl.SSLError) -> str | None:

@@ -1,0 +1,424 @@
+"""What the core's tests share: an authority, credentials, peers, and streams and listeners that misbehave."""
+
+from __future__ import annotations
+
+import math
+import socket
+import ssl
+import struct
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+import trustme
+
+from trio_duplex import Connection, Credentials, Role, negotiate
+from trio_duplex._negotiate import Settings, dial_role
+
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+VERSIONS = (TLS12, TLS13)
+
+each_version = pytest.mark.parametrize("version", VERSIONS, ids=["TLS1.2", "TLS1.3"])
+each_role = pytest.mark.parametrize("role", list(Role), ids=str)
+
+AUTHORITY = trustme.CA()
+STRANGER = trustme.CA()
+"""An authority that nobody here trusts."""
+NODE = AUTHORITY.issue_cert("node.example")
+INTRUDER = STRANGER.issue_cert("node.example")
+
+# What 0x15 carries, RFC 8446 section 6.
+UNEXPECTED_MESSAGE, BAD_RECORD_MAC, RECORD_OVERFLOW = 10, 20, 22
+HANDSHAKE_FAILURE, UNKNOWN_CA, PROTOCOL_VERSION = 40, 48, 70
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 0x14, 0x15, 0x16, 0x17
+
+
+# ---------------------------------------------------------------------------------------- credentials
+
+
+def credentials(
+    version: ssl.TLSVersion | None = None,
+    *,
+    certificate: trustme.LeafCert = NODE,
+    alpn: tuple[str, ...] = (),
+    session_tickets: int = 0,
+) -> Credentials:
+    """Credentials of the fleet, for one TLS version or for all."""
+    made = Credentials.mutual(
+        certificate_chain=certificate,
+        trust=AUTHORITY,
+        alpn=alpn,
+        session_tickets=session_tickets,
+        allow_self=True,  # both ends of these tests hold the same certificate
+    )
+    for role in Role:
+        pin(made.context(role), version)
+    return made
+
+
+def pin(context: ssl.SSLContext, version: ssl.TLSVersion | None) -> None:
+    if version is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of versions before 1.2
+            context.minimum_version = version
+            context.maximum_version = version
+
+
+def peer_context(
+    role: Role,
+    version: ssl.TLSVersion | None = None,
+    *,
+    certificate: trustme.LeafCert | None = NODE,
+    trust: trustme.CA = AUTHORITY,
+) -> ssl.SSLContext:
+    """The context of a peer that is no trio_duplex and plays this role."""
+    protocol = ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
+    context = ssl.SSLContext(protocol)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    trust.configure_trust(context)
+    if certificate is not None:
+        certificate.configure_cert(context)
+    pin(context, version)
+    return context
+
+
+def peer_stream(
+    stream: trio.abc.Stream,
+    role: Role,
+    version: ssl.TLSVersion | None = None,
+    *,
+    context: ssl.SSLContext | None = None,
+    https_compatible: bool = False,
+) -> trio.SSLStream[trio.abc.Stream]:
+    """The TLS stream of a peer that is no trio_duplex and plays this role."""
+    return trio.SSLStream(
+        stream,
+        context or peer_context(role, version),
+        server_side=role is Role.SERVER,
+        https_compatible=https_compatible,
+    )
+
+
+def client_hello(context: ssl.SSLContext | None = None) -> bytes:
+    """What a TLS client says first."""
+    outgoing = ssl.MemoryBIO()
+    tls = (context or peer_context(Role.CLIENT)).wrap_bio(ssl.MemoryBIO(), outgoing)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+class CountingContext(ssl.SSLContext):
+    """A context that remembers of which role it made each TLS object."""
+
+    made: list[Role]
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        self.made.append(Role.SERVER if server_side else Role.CLIENT)
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
+def counting_credentials() -> tuple[Credentials, list[Role]]:
+    """Credentials, and the roles of all TLS objects that were made with them."""
+    made: list[Role] = []
+    contexts = []
+    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+        context = CountingContext(protocol)
+        context.made = made
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        NODE.configure_cert(context)
+        AUTHORITY.configure_trust(context)
+        contexts.append(context)
+    return Credentials(server_context=contexts[0], client_context=contexts[1]), made
+
+
+# -------------------------------------------------------------------------------------------- records
+
+
+def records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Each whole record in the bytes: its type and what it carries."""
+    while len(data) >= 5:
+        end = 5 + int.from_bytes(data[3:5], "big")
+        if len(data) < end:
+            return
+        yield data[0], data[5:end]
+        data = data[end:]
+
+
+def record(kind: int, payload: bytes) -> bytes:
+    return bytes([kind, 3, 3]) + len(payload).to_bytes(2, "big") + payload
+
+
+def recut(hello: bytes, size: int) -> bytes:
+    """The same handshake messages in records of this many bytes."""
+    payload = b"".join(part for _, part in records(hello))
+    parts = (payload[start : start + size] for start in range(0, len(payload), size))
+    return b"".join(record(HANDSHAKE, part) for part in parts)
+
+
+def plain_alerts(data: bytes) -> list[int]:
+    """The descriptions of the fatal alerts that stand unencrypted in the bytes."""
+    found = [part for kind, part in records(data) if kind == ALERT and len(part) == 2]
+    return [description for level, description in found if level == 2]
+
+
+# -------------------------------------------------------------------------------------------- streams
+
+
+class RecordingStream(trio.abc.HalfCloseableStream):
+    """A stream that remembers what went through it."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self.stream = stream
+        self.sent = b""
+        self.received = b""
+        self.closed = False
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        self.sent += data
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        await self.stream.send_eof()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data = await self.stream.receive_some(max_bytes)
+        self.received += data
+        return data
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await self.stream.aclose()
+
+
+class ScriptedStream(RecordingStream):
+    """A stream that sends as told: ``send`` gets what is to be sent, and the stream to send it on."""
+
+    def __init__(
+        self,
+        stream: RecordingStream,
+        send: Callable[[bytes, RecordingStream], Awaitable[object]],
+    ) -> None:
+        super().__init__(stream)
+        self._below = stream
+        self._send = send
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._send(bytes(data), self._below)
+        self.sent += data
+
+
+class ResettingStream(RecordingStream):
+    """A stream whose peer resets the connection once everything has been read up to here."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, data: bytes = b"") -> None:
+        super().__init__(stream)
+        self._data = data
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        if self._data:
+            data, self._data = self._data[:max_bytes], self._data[max_bytes or len(self._data) :]
+            return data
+        raise trio.BrokenResourceError("reset")
+
+
+def memory_pair() -> tuple[RecordingStream, RecordingStream]:
+    """Two ends in memory that remember what went through them: ours, and the peer's."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    return RecordingStream(ours), RecordingStream(theirs)
+
+
+async def tcp_pair(host: str = "127.0.0.1") -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a TCP connection: the accepted one, and the dialled one."""
+    (listener,) = await trio.open_tcp_listeners(0, host=host)
+    async with listener:
+        dialled = await trio.open_tcp_stream(host, listener.socket.getsockname()[1])
+        return await listener.accept(), dialled
+
+
+def unix_pair() -> tuple[trio.SocketStream, trio.SocketStream]:
+    """Two ends of a Unix socket."""
+    ours, theirs = trio.socket.socketpair()
+    return trio.SocketStream(ours), trio.SocketStream(theirs)
+
+
+def reset(stream: trio.SocketStream) -> None:
+    """Close with an RST."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
+async def connection_pair(
+    version: ssl.TLSVersion | None = None,
+    *,
+    streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+    server: Credentials | None = None,
+    client: Credentials | None = None,
+    https_compatible: bool = False,
+    session: ssl.SSLSession | None = None,
+) -> tuple[Connection, Connection]:
+    """Two of ours, connected: the one that is TLS server, and the one that is TLS client."""
+    listening, dialling = streams or memory_pair()
+    ends: dict[Role, Connection] = {}
+
+    async def be_server() -> None:
+        ends[Role.SERVER] = await negotiate(
+            listening,
+            server or credentials(version),
+            window=math.inf,
+            https_compatible=https_compatible,
+        )
+
+    async def be_client() -> None:
+        # A window of 0 makes a TLS client of it, as long as the server keeps its silence.
+        ends[Role.CLIENT] = await negotiate(
+            dialling,
+            client or credentials(version),
+            window=0,
+            session=session,
+            https_compatible=https_compatible,
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_server)
+        nursery.start_soon(be_client)
+    return ends[Role.SERVER], ends[Role.CLIENT]
+
+
+async def dial(
+    stream: trio.abc.Stream, role: Role, mine: Credentials | None = None, timeout: float = 30
+) -> Connection:
+    """`open_tcp_connection` without the TCP."""
+    return await dial_role(stream, mine or credentials(), Settings(handshake_timeout=timeout), role)
+
+
+async def raw_peer(
+    stream: trio.abc.Stream,
+    role: Role,
+    version: ssl.TLSVersion | None = None,
+    *,
+    data: bytes = b"",
+    context: ssl.SSLContext | None = None,
+) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
+    """Play a TLS role by hand, up to the end of the handshake.
+
+    Args:
+        data: Sent at once when the handshake is done, in one piece with what is left of it.
+
+    Returns:
+        The TLS object, what it is to read, and what it has written.
+    """
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = (context or peer_context(role, version)).wrap_bio(
+        incoming, outgoing, server_side=role is Role.SERVER
+    )
+    while True:
+        try:
+            tls.do_handshake()
+        except ssl.SSLWantReadError:
+            if outgoing.pending:
+                await stream.send_all(outgoing.read())
+            incoming.write(await stream.receive_some())
+        else:
+            break
+    if data:
+        tls.write(data)
+    await stream.send_all(outgoing.read())
+    return tls, incoming, outgoing
+
+
+# ------------------------------------------------------------------------------------------ listeners
+
+
+class MemoryListener(trio.abc.Listener[trio.abc.Stream]):
+    """A listener in memory, which can be made to fail.
+
+    Attributes:
+        failures: Raised by the next calls of `accept`, one each.
+        tries: When `accept` was called, on Trio's clock.
+    """
+
+    def __init__(self) -> None:
+        self._in, self._out = trio.open_memory_channel[trio.abc.Stream](math.inf)
+        self.failures: list[Exception] = []
+        self.tries: list[float] = []
+        self.closed = False
+
+    def connect(self) -> RecordingStream:
+        """Dial: the peer's end, at once."""
+        ours, theirs = memory_pair()
+        self._in.send_nowait(ours)
+        return theirs
+
+    def push(self, stream: trio.abc.Stream) -> None:
+        """Have this stream accepted."""
+        self._in.send_nowait(stream)
+
+    async def accept(self) -> trio.abc.Stream:
+        self.tries.append(trio.current_time())
+        await trio.lowlevel.checkpoint()
+        if self.failures:
+            raise self.failures.pop(0)
+        return await self._out.receive()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        self._out.close()
+        await trio.lowlevel.checkpoint()
+
+
+# ---------------------------------------------------------------------------------------------- others
+
+
+async def echo(stream: trio.abc.Stream) -> None:
+    async for chunk in stream:
+        await stream.send_all(chunk)
+
+
+async def receive_exactly(stream: trio.abc.ReceiveStream, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        chunk = await stream.receive_some(count - len(data))
+        assert chunk, f"the stream ended after {len(data)} of {count} bytes"
+        data += chunk
+    return data
+
+
+async def receive_all(stream: trio.abc.ReceiveStream) -> bytes:
+    data = b""
+    async for chunk in stream:
+        data += chunk
+    return data
+
+
+async def caught(function: Callable[[], Awaitable[object]]) -> BaseException | None:
+    """What it raises: for a task whose failure must not end the others."""
+    try:
+        await function()
+    except Exception as exc:  # noqa: BLE001 - the caller looks at it
+        return exc
+    return None
+
+
+def open_descriptors() -> int:
+    """How many file descriptors this process has; skips the test where that is not told."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        pytest.skip("no /proc/self/fd")
+    return len(list(folder.iterdir()))
