@@ -503,8 +503,17 @@ async def test_targets() -> None:
 
 
 async def test_server_that_is_nowhere_can_not_be_dialled() -> None:
-    with pytest.raises(TypeError, match="neither on TCP nor in memory"):
-        await SpeakingPeer().run(trio_duplex.Server([], trio.CancelScope()))
+    class Elsewhere(trio.abc.Listener[trio.abc.Stream]):
+        async def accept(self) -> trio.abc.Stream:
+            await trio.sleep_forever()
+            raise AssertionError
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async with open_server(credentials=MINE, listener=Elsewhere()) as server:
+        with pytest.raises(TypeError, match="neither on TCP nor in memory"):
+            await SpeakingPeer().run(server)
 
 
 def test_run_sync_without_trio() -> None:

@@ -17,10 +17,6 @@ from typing import NamedTuple
 import trio
 
 from trio_duplex import Connection, Credentials, Role, negotiate
-
-# Dialling over a stream that is open already has no public name yet; it is
-# what `open_tcp_connection` does once TCP is connected.
-from trio_duplex._negotiate import Settings, dial_role
 from trio_duplex.testing._certificates import shared_authority
 
 DEFAULT_CAPACITY = 256 * 1024
@@ -286,8 +282,10 @@ async def open_memory_connection(
         ConnectionRefusedError: The listener was closed.
         trio_duplex.DuplexError: As for `trio_duplex.open_tcp_connection`.
     """
-    settings = Settings(handshake_timeout=handshake_timeout)
-    return await dial_role(await listener.dial(), credentials, settings, Role(role))
+    stream = await listener.dial()
+    return await negotiate(
+        stream, credentials, role=Role(role), handshake_timeout=handshake_timeout
+    )
 
 
 class ConnectionPair(NamedTuple):
@@ -330,7 +328,7 @@ async def open_connection_pair(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep, Role.SERVER, negotiate(accepted, mine, window=math.inf))
-        nursery.start_soon(keep, Role.CLIENT, dial_role(dialled, yours, Settings(), Role.CLIENT))
+        nursery.start_soon(keep, Role.CLIENT, negotiate(dialled, yours, role=Role.CLIENT))
     if failures:
         for end in ends.values():
             await trio.aclose_forcefully(end)

@@ -40,6 +40,7 @@ class Peer(abc.ABC):
             come from a fixture get a certificate of ``duplex_authority``.
         patience: Seconds that a single send or receive may take before the
             peer gives up, which its report tells as a ``trio.TooSlowError``.
+            60 by default: twice what a server gives a handshake.
         report: What the peer saw so far, in its latest run.
     """
 
@@ -47,7 +48,7 @@ class Peer(abc.ABC):
     """What it is called in reports."""
 
     credentials: Contexts | None = None
-    patience: float = 10.0
+    patience: float = 60.0
     report: PeerReport = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, Unpack
 
 import attrs
 import trio
 
-from trio_duplex import Connection, Credentials, Handler, Server, serve_listeners
+from trio_duplex import Connection, Credentials, Event, Handler, Limits, Server, serve_listeners
 from trio_duplex.testing._certificates import shared_authority
 from trio_duplex.testing._peers import Peer
 from trio_duplex.testing._target import Target
@@ -31,6 +31,15 @@ by then: a peer that still has something to say was left running."""
 
 JOIN_TIMEOUT = 30.0
 """Seconds for a thread to end: far more than any drain and bounded close take."""
+
+
+class ServeOptions(TypedDict, total=False):
+    """What else can be said of a server; as for `trio_duplex.serve_listeners`."""
+
+    handshake_timeout: float
+    https_compatible: bool
+    limits: Limits | None
+    observers: Iterable[Callable[[Event], object]]
 
 
 async def echo(connection: Connection) -> None:
@@ -92,10 +101,10 @@ def open_server(
     credentials: Credentials | None = None,
     *,
     window: float = DEFAULT_WINDOW,
-    handshake_timeout: float = 30.0,
     host: str = "127.0.0.1",
     listener: trio.abc.Listener[trio.abc.Stream] | None = None,
     drain_timeout: float = DRAIN_TIMEOUT,
+    **options: Unpack[ServeOptions],
 ) -> ServerContext:
     """Serve for the length of an ``async with`` block: `trio_duplex.serve_listeners`, drained.
 
@@ -113,10 +122,10 @@ def open_server(
         credentials: What the server presents and whom it trusts; None for
             throw-away ones.
         window: The detection window, in seconds.
-        handshake_timeout: Seconds for each handshake.
         host: Address to listen on, at a free TCP port.
         listener: Listen there instead: `open_memory_listener`, for one.
         drain_timeout: Seconds that connections have to finish in the end.
+        options: As for `trio_duplex.serve_listeners`.
 
     Returns:
         An async context manager, which gives the `trio_duplex.Server`.
@@ -138,9 +147,9 @@ def open_server(
                     listeners,
                     mine,
                     window=window,
-                    handshake_timeout=handshake_timeout,
                     raise_handler_errors=True,
                     task_status=task_status,
+                    **options,
                 )
             except Exception as exc:  # noqa: BLE001 - raised from the block
                 handler_error = exc
@@ -168,6 +177,24 @@ def open_server(
         raise_first(handler_error, block_error)
 
     return ServerContext(opened)
+
+
+class ServerFactory(Protocol):
+    """What the fixture ``duplex_server`` is: `open_server`, with credentials."""
+
+    def __call__(
+        self,
+        handler: Handler = ...,
+        credentials: Credentials | None = None,
+        *,
+        window: float = ...,
+        host: str = ...,
+        listener: trio.abc.Listener[trio.abc.Stream] | None = None,
+        drain_timeout: float = ...,
+        **options: Unpack[ServeOptions],
+    ) -> ServerContext:
+        """As for `open_server`."""
+        ...
 
 
 def raise_first(handler_error: Exception | None, block_error: BaseException | None) -> None:
@@ -204,9 +231,9 @@ def thread_server(
     credentials: Credentials | None = None,
     *,
     window: float = DEFAULT_WINDOW,
-    handshake_timeout: float = 30.0,
     host: str = "127.0.0.1",
     drain_timeout: float = DRAIN_TIMEOUT,
+    **options: Unpack[ServeOptions],
 ) -> Generator[ThreadServer]:
     """Serve in a background thread, for the length of a ``with`` block.
 
@@ -223,9 +250,9 @@ def thread_server(
         handler: As for `open_server`, and so are the other arguments.
         credentials: See `open_server`.
         window: See `open_server`.
-        handshake_timeout: See `open_server`.
         host: See `open_server`.
         drain_timeout: See `open_server`.
+        options: See `open_server`.
 
     Yields:
         Where it listens.
@@ -238,9 +265,9 @@ def thread_server(
             handler,
             credentials,
             window=window,
-            handshake_timeout=handshake_timeout,
             host=host,
             drain_timeout=drain_timeout,
+            **options,
         ) as server:
             address = server.addresses[0]
             assert isinstance(address, tuple)
@@ -260,6 +287,26 @@ def thread_server(
     thread.call(stop.set)
     error = thread.outcome.exception(JOIN_TIMEOUT)
     raise_first(error if isinstance(error, Exception) else None, block_error)
+
+
+class ThreadServerFactory(Protocol):
+    """What the fixture ``duplex_thread_server`` is: `thread_server`, with credentials.
+
+    What it starts is drained when the test ends.
+    """
+
+    def __call__(
+        self,
+        handler: Handler = ...,
+        credentials: Credentials | None = None,
+        *,
+        window: float = ...,
+        host: str = ...,
+        drain_timeout: float = ...,
+        **options: Unpack[ServeOptions],
+    ) -> ThreadServer:
+        """As for `thread_server`."""
+        ...
 
 
 @attrs.frozen
