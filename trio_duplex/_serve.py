@@ -160,8 +160,9 @@ class _Service:
             error = group.exceptions[0] if len(group.exceptions) == 1 else group
         finally:
             self._handling.discard(connection)
-            # A handler's bug must not look like the due end of the data.
-            await _close(connection, gracefully=error is None or is_peer_fault(error))
+            # An error must not look like the due end of the data: neither a bug, nor
+            # the fault of another peer, from which this one was to be served.
+            await _close(connection, gracefully=error is None)
             self._end()
             # In here, because a Cancelled that came with the error goes on from here.
             if error is not None and self.raise_handler_errors and not is_peer_fault(error):
