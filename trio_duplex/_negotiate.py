@@ -8,6 +8,7 @@ is then in the variable, whatever the cancel scope says.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import ssl
 from typing import assert_never
@@ -154,7 +155,7 @@ async def dial_role(
 
 async def _abandon(stream: trio.abc.Stream) -> None:
     """Close by force; shielded, or `Cancelled` would replace the exception in flight."""
-    with trio.CancelScope(shield=True):
+    with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
         await trio.aclose_forcefully(stream)
 
 
