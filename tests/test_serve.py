@@ -24,6 +24,7 @@ from support import (
     each_role,
     each_version,
     echo,
+    memory_pair,
     open_descriptors,
     peer_stream,
     receive_all,
@@ -506,6 +507,38 @@ async def test_a_peers_fault_that_leaves_a_handler_is_no_bug(
         memory = MemoryListener()
 
 
+async def test_the_fault_of_another_peer_does_not_look_like_the_due_end_of_the_data(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A proxy whose other end broke, and a client that must know that it has not got all."""
+    memory = MemoryListener()
+
+    async def proxy(connection: Connection) -> None:
+        await connection.send_all(b"the first half")
+        raise trio.BrokenResourceError("on the other connection")
+
+    async with serving(proxy, memory, raise_handler_errors=True):
+        assert await keep_talking(memory.connect()) == b"the first half<broken>"
+
+
+async def test_a_stream_that_breaks_as_it_is_closed_does_no_harm(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = MemoryListener()
+
+    class BreakingAtClose(RecordingStream):
+        async def aclose(self) -> None:
+            await super().aclose()
+            raise trio.BrokenResourceError
+
+    async with serving(takes(1), memory, raise_handler_errors=True) as server:
+        ours, theirs = memory_pair()
+        memory.push(BreakingAtClose(ours))
+        assert await keep_talking(theirs) == b""
+        assert (await server.drain(10)).cancelled == 0
+    assert caplog.records == []
+
+
 async def test_what_is_no_exception_ends_the_server(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -784,6 +817,7 @@ async def test_drain_lets_pending_peers_go_on(autojump_clock: trio.testing.MockC
             memory.connect()  # one that never answers
             await trio.testing.wait_all_tasks_blocked()
             assert await server.drain(10) == DrainResult(finished=2, cancelled=1)
+            assert trio.current_time() == 10
     assert handled == [Role.CLIENT]
 
 

@@ -8,6 +8,7 @@ is then in the variable, whatever the cancel scope says.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 
@@ -213,5 +214,5 @@ async def take_role(
 
 async def abandon(stream: trio.abc.Stream) -> None:
     """Close by force; shielded, or `Cancelled` would replace the exception in flight."""
-    with trio.CancelScope(shield=True):
+    with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
         await trio.aclose_forcefully(stream)
