@@ -372,7 +372,8 @@ def test_the_echo_example_stops_at_control_c(tmp_path: Path) -> None:
     with running_example("echo", tmp_path, drain_time=0) as (process, port):
         peer = StandardPeer(Role.CLIENT, port, peer_context(Role.CLIENT))
         process.send_signal(signal.SIGINT)
-        assert peer.last_words() == b""
+        with contextlib.suppress(ssl.SSLEOFError):  # KeyboardInterrupt may strike in a send_all
+            assert peer.last_words() == b""
         _, errors = process.communicate(timeout=20)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in errors
