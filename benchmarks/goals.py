@@ -10,7 +10,6 @@ import attrs
 from benchmarks.results import Key, Run
 from benchmarks.statistics import Summary
 
-
 MIN_ROUNDS = 3
 """Rounds that a ratio needs; fewer say nothing about the noise in it."""
 
