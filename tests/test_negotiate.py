@@ -22,6 +22,7 @@ import trio
 import trio.testing
 from support import (
     UNEXPECTED_MESSAGE,
+    RawPeer,
     RecordingStream,
     ResettingStream,
     ScriptedStream,
@@ -36,7 +37,6 @@ from support import (
     memory_pair,
     peer_stream,
     plain_alerts,
-    raw_peer,
     receive_all,
     receive_exactly,
     records,
@@ -663,7 +663,8 @@ async def test_data_that_came_with_the_end_of_the_handshake_is_not_lost(
     """The peer's last flight and its first data in one segment, where TLS lets it."""
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(raw_peer, theirs, role.other, version, data=b"early"))
+        peer = RawPeer(theirs, role.other, version)
+        nursery.start_soon(partial(peer.shake_hands, data=b"early"))
         connection = await negotiate(ours, credentials())
         assert await receive_exactly(connection, 5) == b"early"
 

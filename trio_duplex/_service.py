@@ -54,10 +54,10 @@ class Service:
                     try:
                         with self._accepting:
                             await self.acceptor.accept_each(self.listener, start)
-                    except OSError as exc:
-                        self.fail(exc)
                     except trio.ClosedResourceError:
                         pass  # by its owner, who wants no more of it
+                    except Exception as exc:  # noqa: BLE001 - the caller gets it, bare
+                        self.fail(exc)
                     finally:
                         with trio.CancelScope(shield=True):
                             await trio.aclose_forcefully(self.listener)
@@ -91,12 +91,15 @@ class Service:
                 self._end()
         if connection is None:
             return
+        # Here and not in `_handle`: a drain may come before that starts.
+        self._handling.add(connection)
         if self.handler_nursery is None:
             await self._handle(connection, place)
             return
         try:
             self.handler_nursery.start_soon(self._handle, connection, place)
         except RuntimeError as exc:  # that nursery is closed
+            self._handling.discard(connection)
             await _close(connection, gracefully=False)
             place.end()
             self._end()
@@ -106,7 +109,6 @@ class Service:
         error: Exception | None = None
         opened = trio.current_time()
         connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
-        self._handling.add(connection)
         try:
             with connection.cancel_scope:
                 await self.handler(connection)
