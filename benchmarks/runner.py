@@ -27,6 +27,7 @@ def run(
     *,
     quick: bool,
     say: Callable[[str], object],
+    keep: Callable[[Run], object] = lambda _: None,
 ) -> Run:
     """Run them all.
 
@@ -35,6 +36,7 @@ def run(
         subjects: Whom; one whose program is not there is skipped, loudly.
         quick: Small and few rounds: shows that it works, and proves nothing.
         say: Told what goes on.
+        keep: Given the results so far after each scenario: a run that is broken off is not lost.
     """
     results = Run(machine=machine.describe())
     present = []
@@ -58,6 +60,7 @@ def run(
             finally:
                 bench.stop_servers()
             results.units[scenario.name] = dict(scenario.units)
+            keep(results)
             say(f"{scenario.name}: {len(able)} subjects, {time.monotonic() - started:.0f} s")
     return results
 
