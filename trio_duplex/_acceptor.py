@@ -32,7 +32,7 @@ from trio_duplex._events import (
     RoleDecided,
 )
 from trio_duplex._limits import Limits
-from trio_duplex._negotiate import accept_role
+from trio_duplex._negotiate import abandon, detect, take_role
 from trio_duplex._report import Reporter
 from trio_duplex._role import Decision
 from trio_duplex._room import Place, Room
@@ -48,6 +48,9 @@ CAPACITY_PAUSE = 0.1
 KEEPALIVE_INTERVAL = 15
 KEEPALIVE_COUNT = 4
 """Four questions in a minute, after `Limits.keepalive` seconds of silence."""
+
+TASK_NAME = "trio_duplex connection"
+"""Of each connection's task; Trio would make a new string of 100 bytes for each."""
 
 Listener = trio.abc.Listener[trio.abc.Stream]
 
@@ -93,7 +96,7 @@ class Acceptor:
             except OSError as exc:
                 if exc.errno not in CAPACITY_ERRNOS:
                     raise
-                await self._pause(exc)
+                await self._pause(listener, exc)
                 continue
             remote = remote_address(stream)
             place = self.room.enter(remote)
@@ -107,10 +110,22 @@ class Acceptor:
     async def negotiate(self, stream: trio.abc.Stream, place: Place) -> Connection | None:
         """Negotiate; on failure report it, give up the place, and return None."""
         connection = None
+        settings, remote = self._settings, place.remote
         try:
-            connection = await accept_role(
-                stream, self.credentials, self._settings, progress=place, remote=place.remote
-            )
+            try:
+                decision, opening = await detect(stream, settings.window, remote, place)
+                connection = await take_role(
+                    stream,
+                    self.credentials,
+                    settings,
+                    decision=decision,
+                    opening=opening,
+                    remote=remote,
+                    progress=place,
+                )
+            finally:
+                if connection is None:
+                    await abandon(stream)
         except* Exception as group:  # noqa: BLE001 - a policy may raise anything, beside Cancelled
             self._failed(place, sole(group))
         finally:
@@ -153,7 +168,12 @@ class Acceptor:
     def _limit_reached(self, limit: str, value: float, peer: str | None) -> None:
         self.reporter.report(LimitReached(limit=limit, value=value, peer=peer))
 
-    async def _pause(self, error: OSError) -> None:
+    async def _pause(self, listener: Listener, error: OSError) -> None:
+        if isinstance(listener, trio.SocketListener) and not listener.socket.is_readable():
+            # accept(2) asks for a descriptor before it looks for a connection.
+            # While nobody waits, nobody is to make room.
+            await trio.lowlevel.wait_readable(listener.socket)
+            return
         self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
         with trio.move_on_after(CAPACITY_PAUSE):
             if self.room.make_room("open files", math.nan):

@@ -173,6 +173,10 @@ class Credentials:
         """The TLS context in force for the client role."""
         return self._material.client_context
 
+    def context(self, role: Role) -> ssl.SSLContext:
+        """The TLS context in force for ``role``."""
+        return self._material.context(role)
+
     @property
     def peer(self) -> PeerPolicy:
         """Who the peer may be."""

@@ -100,6 +100,7 @@ class Handshake:
     Attributes:
         tls: The bare ``trio.SSLStream`` over ``transport``.
         outgoing: What OpenSSL has written and nobody has sent yet.
+        https_compatible: As given.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Handshake:
             https_compatible=https_compatible,
         )
         self.outgoing = tap.outgoing
+        self.https_compatible = https_compatible
         self._incoming = tap.incoming
         self._ssl_object = tap.ssl_object
         self._transport = transport
@@ -194,7 +196,7 @@ class Handshake:
                     await self.send(self.outgoing.read())
                 self._incoming.write(await self.receive())
         except ssl.SSLError as exc:
-            await send_last_words(self._transport, self.outgoing.read())
+            await send_last_words(self._transport, self.outgoing)
             reason = tls_reason(exc)
             raise HandshakeError(
                 "the TLS handshake failed",
@@ -227,9 +229,13 @@ class Handshake:
             self.outgoing.read()
             await send_alert(self._transport, ALERT_ACCESS_DENIED)
             return
+        await self.take_leave()
+
+    async def take_leave(self, *, shield: bool = True) -> None:
+        """Send a close_notify and see it off, as `send_last_words` does."""
         with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
             self._ssl_object.unwrap()
-        await send_last_words(self._transport, self.outgoing.read())
+        await send_last_words(self._transport, self.outgoing, shield=shield)
 
     def _only_tickets_pending(self) -> bool:
         return self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3"
@@ -263,25 +269,35 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
         description: The AlertDescription (RFC 8446 section 6).
     """
     # Content type alert, legacy version TLS 1.2, two bytes: fatal, description.
-    record = bytes([0x15, 3, 3, 0, 2, 2, description])
-    await send_last_words(transport, record)
+    alert = ssl.MemoryBIO()
+    alert.write(bytes([0x15, 3, 3, 0, 2, 2, description]))
+    await send_last_words(transport, alert)
 
 
-async def send_last_words(transport: trio.abc.Stream, words: bytes) -> None:
+async def send_last_words(
+    transport: trio.abc.Stream, outgoing: ssl.MemoryBIO, *, shield: bool = True
+) -> None:
     """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
 
-    Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
-    there is nothing to send, and never raises for what peer or stream do.
+    Shielded by default, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
+    nothing is pending, and never raises for what the peer or the stream does.
+    While another task is sending, the alert stays pending: whoever closes the
+    stream, or tries to send next, comes here again.
     """
+    words = outgoing.read()
     if not words:
         return
     with (
-        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True),
+        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=shield),
         contextlib.suppress(
             trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
         ),
     ):
-        await transport.send_all(words)
+        try:
+            await transport.send_all(words)
+        except trio.BusyResourceError:
+            outgoing.write(words)
+            raise
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
             left = LAST_WORDS_DRAIN
@@ -295,21 +311,25 @@ def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
     Whatever OpenSSL writes next (application data, close_notify, an alert, a
     key update), the tickets go in front of it: they were numbered first.
     """
-    tickets = outgoing.read()
-    if not tickets:
+    held = outgoing.read()
+    if not held:
         return
     names = ("read", "write", "unwrap")
 
     def releasing(method: Callable[..., T]) -> Callable[..., T]:
         def call(*args: object) -> T:
+            nonlocal held
             try:
                 return method(*args)
             finally:
-                if outgoing.pending:
+                # A task that waits to receive keeps calling this, while another's
+                # send has long released them.
+                if held and outgoing.pending:
                     for name in names:
                         delattr(ssl_object, name)  # the class's own again, at full speed
                     later = outgoing.read()
-                    outgoing.write(tickets + later)
+                    outgoing.write(held + later)
+                    held = b""
 
         return call
 
