@@ -1,9 +1,18 @@
-"""What every test has: here, the report of tools that were missing."""
+"""What every test has: our own fixtures, and the report of tools that were missing."""
 
 from __future__ import annotations
 
+import importlib.metadata
+
 import pytest
 import tools
+
+pytest_plugins = ["pytester"]
+if not any(
+    entry.value == "trio_duplex.pytest_plugin"
+    for entry in importlib.metadata.entry_points(group="pytest11")
+):  # a checkout that is not installed
+    pytest_plugins.append("trio_duplex.pytest_plugin")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

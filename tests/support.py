@@ -17,7 +17,6 @@ import trio.testing
 import trustme
 
 from trio_duplex import Connection, Credentials, Role, negotiate
-from trio_duplex._negotiate import Settings, dial_role
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = (TLS12, TLS13)
@@ -49,7 +48,11 @@ def credentials(
 ) -> Credentials:
     """Credentials of the fleet, for one TLS version or for all."""
     made = Credentials.mutual(
-        certificate_chain=certificate, trust=AUTHORITY, alpn=alpn, session_tickets=session_tickets
+        certificate_chain=certificate,
+        trust=AUTHORITY,
+        alpn=alpn,
+        session_tickets=session_tickets,
+        allow_self=True,  # both ends of these tests hold the same certificate
     )
     for role in Role:
         pin(made.context(role), version)
@@ -138,7 +141,11 @@ def counting_credentials() -> tuple[Credentials, list[Role]]:
         NODE.configure_cert(context)
         AUTHORITY.configure_trust(context)
         contexts.append(context)
-    return Credentials(server_context=contexts[0], client_context=contexts[1]), made
+    credentials = Credentials(
+        server_context=contexts[0], client_context=contexts[1], allow_self=True
+    )
+    made.clear()  # the credentials have tried their own contexts
+    return credentials, made
 
 
 # -------------------------------------------------------------------------------------------- records
@@ -283,11 +290,10 @@ async def connection_pair(
         )
 
     async def be_client() -> None:
-        # A window of 0 makes a TLS client of it, as long as the server keeps its silence.
         ends[Role.CLIENT] = await negotiate(
             dialling,
             client or credentials(version),
-            window=0,
+            role=Role.CLIENT,
             session=session,
             https_compatible=https_compatible,
         )
@@ -302,7 +308,7 @@ async def dial(
     stream: trio.abc.Stream, role: Role, mine: Credentials | None = None, timeout: float = 30
 ) -> Connection:
     """`open_tcp_connection` without the TCP."""
-    return await dial_role(stream, mine or credentials(), Settings(handshake_timeout=timeout), role)
+    return await negotiate(stream, mine or credentials(), role=role, handshake_timeout=timeout)
 
 
 class RawPeer:

@@ -27,7 +27,7 @@ from support import (
 )
 
 from trio_duplex import Connection, DuplexListener, Role
-from trio_duplex._listener import CAPACITY_PAUSE
+from trio_duplex._acceptor import CAPACITY_PAUSE
 
 
 async def speak(stream: trio.abc.Stream, version: ssl.TLSVersion | None = None) -> None:

@@ -58,8 +58,8 @@ async def test_echo_example_works(
     for blob in certificate.cert_chain_pems:
         blob.write_to_path(tmp_path / "node.pem", append=True)
     monkeypatch.chdir(tmp_path)
-    mine = trio_duplex.Credentials.mutual(
-        certificate_chain="node.pem", private_key="node.key", trust="fleet-ca.pem"
+    peer = trio_duplex.Credentials.mutual(
+        certificate_chain=authority.issue_cert("peer.example"), trust=authority
     )
     started, wait_started = trio.open_memory_channel[trio_duplex.Server](1)
     serve_tcp = trio_duplex.serve_tcp
@@ -82,7 +82,7 @@ async def test_echo_example_works(
             (address,) = server.addresses
             assert isinstance(address, tuple)
             async with await trio_duplex.open_tcp_connection(
-                "127.0.0.1", address[1], mine, role=role
+                "127.0.0.1", address[1], peer, role=role
             ) as connection:
                 await connection.send_all(b"hello")
                 assert await connection.receive_some() == b"hello"

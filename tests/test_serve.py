@@ -46,7 +46,7 @@ from trio_duplex import (
     serve_listeners,
     serve_tcp,
 )
-from trio_duplex._listener import CAPACITY_PAUSE
+from trio_duplex._acceptor import CAPACITY_PAUSE
 
 
 @asynccontextmanager

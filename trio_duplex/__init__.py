@@ -5,61 +5,32 @@ that stays silent through the detection window is the TLS server, so we are the
 TLS client, although it was the peer who dialled.
 """
 
-from trio_duplex._connection import Connection
-from trio_duplex._credentials import Credentials
-from trio_duplex._dial import open_tcp_connection
-from trio_duplex._errors import (
-    DuplexError,
-    GlareError,
-    HandshakeError,
-    HandshakeTimeoutError,
-    NotTLSError,
-    PeerClosedError,
-    PeerRejectedError,
-    SelfConnectionError,
-)
-from trio_duplex._listener import DuplexListener
-from trio_duplex._negotiate import negotiate
-from trio_duplex._opening import Opening, OpeningKind, TLSMessage, classify
-from trio_duplex._role import Decision, Reason, Role
-from trio_duplex._serve import (
-    DrainResult,
-    Handler,
-    Server,
-    by_role,
-    serve_listeners,
-    serve_tcp,
-)
+# The names are imported when the first of them is asked for (PEP 562), because of
+# `trio_duplex.pytest_plugin`: pytest loads it in every run of every project that merely
+# has us installed, and Python loads this file before it. Imported here, they would cost
+# each of those runs trio, ssl and cryptography, 0.2 s, whether or not it tests anything
+# of ours. The other way, an entry point to a module beside the package, would put a
+# second name on everybody's import path. The price of this one: what is wrong with an
+# installation shows at the first use of a name, not at `import trio_duplex`.
 
-__all__ = [
-    "Connection",
-    "Credentials",
-    "Decision",
-    "DrainResult",
-    "DuplexError",
-    "DuplexListener",
-    "GlareError",
-    "Handler",
-    "HandshakeError",
-    "HandshakeTimeoutError",
-    "NotTLSError",
-    "Opening",
-    "OpeningKind",
-    "PeerClosedError",
-    "PeerRejectedError",
-    "Reason",
-    "Role",
-    "SelfConnectionError",
-    "Server",
-    "TLSMessage",
-    "by_role",
-    "classify",
-    "negotiate",
-    "open_tcp_connection",
-    "serve_listeners",
-    "serve_tcp",
-]
+from typing import TYPE_CHECKING
 
-# Where a name is defined is our business: its users see one flat package.
-for _name in __all__:
-    globals()[_name].__module__ = __name__
+if TYPE_CHECKING:
+    from trio_duplex._public import *  # noqa: F403 - type checkers follow it, and nobody else
+    from trio_duplex._public import __all__ as __all__
+else:
+
+    def __getattr__(name: str) -> object:
+        """Import all that is public, once, and give the name that was asked for."""
+        # What the import system and inspections look for is never there, and must cost nothing.
+        if not name.startswith("_") or name == "__all__":
+            from importlib import import_module
+
+            public = import_module("trio_duplex._public")
+            globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+            if name in globals():
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__getattr__("__all__")})

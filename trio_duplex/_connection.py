@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 
+import attrs
 import trio
 
-from trio_duplex._address import Address
-from trio_duplex._handshake import send_last_words
+from trio_duplex._address import Address, format_address
+from trio_duplex._errors import PeerRejectedError
+from trio_duplex._handshake import Handshake, send_last_words, tls_alert
+from trio_duplex._identity import PeerIdentity
 from trio_duplex._role import Decision, Role
 
 CLOSE_TIMEOUT = 5.0
 """Seconds for a graceful close to send what is left and the close_notify. It
 fits one TCP retransmission (3 s); a peer that does not read is not owed more."""
+
+
+CERTIFICATE_ALERTS = {
+    "access_denied",
+    "bad_certificate",
+    "certificate_expired",
+    "certificate_required",
+    "certificate_revoked",
+    "certificate_unknown",
+    "decrypt_error",
+    "handshake_failure",
+    "unknown_ca",
+    "unsupported_certificate",
+}
+"""Alerts by which a TLS 1.3 server says that it does not take our certificate."""
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class CertificateRejectedError(PeerRejectedError, trio.BrokenResourceError):
+    """The peer, as TLS 1.3 server, refused our certificate after our handshake was done.
+
+    In TLS 1.3 the client's handshake returns before the server has judged the
+    client's certificate (RFC 8446 section 4.4.2.4 and figure 1): the verdict
+    comes with the first read. It is a ``trio.BrokenResourceError`` too, so a
+    handler written for any Trio stream knows it.
+
+    Attributes:
+        alert: The peer's alert, such as ``"certificate_required"``.
+    """
+
+    alert: str
 
 
 class Connection(trio.abc.Stream):
@@ -34,37 +69,70 @@ class Connection(trio.abc.Stream):
         cancel_scope: Covers this connection's handler alone. Cancel it, or set
             its ``deadline`` (absolute, on Trio's clock), from any task. Where
             no server runs the handler, enter it yourself.
+        close_timeout: Seconds for `aclose`; 5 by default.
+        idle_timeout: Seconds without a byte either way after which a receive
+            raises; ``math.inf`` by default.
+        send_timeout: Seconds for one `send_all`, after which it raises;
+            ``math.inf`` by default.
+        bytes_received: Application data received through `receive_some`.
+        bytes_sent: Application data sent through `send_all`.
     """
 
     __slots__ = (
-        "_outgoing",
+        "_active",
+        "_handshake",
+        "_peer",
+        "bytes_received",
+        "bytes_sent",
         "cancel_scope",
+        "close_timeout",
         "decision",
+        "idle_timeout",
         "local_address",
         "remote_address",
+        "send_timeout",
         "tls",
     )
 
     def __init__(
         self,
-        tls: trio.SSLStream[trio.abc.Stream],
-        outgoing: ssl.MemoryBIO,
+        handshake: Handshake,
         *,
         decision: Decision,
         local_address: Address | None,
         remote_address: Address | None,
     ) -> None:
-        self.tls = tls
-        self._outgoing = outgoing
+        self.tls = handshake.tls
+        self._handshake = handshake
+        self._peer: PeerIdentity | None = None
         self.decision = decision
         self.local_address = local_address
         self.remote_address = remote_address
         self.cancel_scope = trio.CancelScope()
+        self.close_timeout = CLOSE_TIMEOUT
+        self.idle_timeout = math.inf
+        self.send_timeout = math.inf
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._active = 0.0
 
     @property
     def role(self) -> Role:
         """The TLS role that we play."""
         return self.decision.role
+
+    @property
+    def peer(self) -> PeerIdentity:
+        """Who the peer's certificate says it is.
+
+        Raises:
+            ValueError: The certificate, though trusted, can't be parsed.
+        """
+        if self._peer is None:  # parsed when somebody asks
+            certificate = self._handshake.peer_certificate()
+            assert certificate is not None  # or the peer would not have been admitted
+            self._peer = PeerIdentity.from_der(certificate, self._handshake.peer_chain())
+        return self._peer
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive and decrypt some data; ``b""`` when the peer has ended it in due form.
@@ -76,44 +144,115 @@ class Connection(trio.abc.Stream):
             trio.BrokenResourceError: The peer broke the TLS protocol (it is
                 sent the alert), ended the stream without close_notify, or
                 reset the connection; ``__cause__`` tells which.
+            CertificateRejectedError: The peer, a TLS 1.3 server, does not take
+                our certificate; comes with the first read.
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is receiving.
         """
         try:
-            return await self.tls.receive_some(max_bytes)
-        except trio.BrokenResourceError:
+            if self.idle_timeout == math.inf:
+                data = await self.tls.receive_some(max_bytes)
+            else:
+                data = await self._receive_unless_idle(max_bytes)
+        except trio.BrokenResourceError as exc:
             await self._send_alert()
+            if (late := self._late_verdict(exc)) is not None:
+                raise late from exc.__cause__
             raise
+        self.bytes_received += len(data)
+        return data
+
+    async def _receive_unless_idle(self, max_bytes: int | None) -> bytes | bytearray:
+        started = trio.current_time()
+        while True:
+            # Sending counts as life too: then we wait on, from the last of it.
+            with trio.move_on_at(max(started, self._active) + self.idle_timeout):
+                return await self.tls.receive_some(max_bytes)
+            if trio.current_time() >= max(started, self._active) + self.idle_timeout:
+                await trio.aclose_forcefully(self.tls.transport_stream)
+                raise trio.BrokenResourceError(
+                    f"nothing was received or sent for {self.idle_timeout:g} s (idle_timeout)"
+                )
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``.
 
         Raises:
-            trio.BrokenResourceError: The connection is broken.
+            trio.BrokenResourceError: The connection is broken, or the peer did
+                not take it all within ``send_timeout``.
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is sending.
         """
         try:
-            await self.tls.send_all(data)
+            if self.send_timeout == math.inf:
+                await self.tls.send_all(data)
+            else:
+                await self._send_in_time(data)
         except trio.BrokenResourceError:
             await self._send_alert()
             raise
+        self.bytes_sent += len(data)
+        if self.idle_timeout != math.inf:
+            self._active = trio.current_time()
+
+    async def _send_in_time(self, data: bytes | bytearray | memoryview) -> None:
+        with trio.move_on_after(self.send_timeout) as scope:
+            await self.tls.send_all(data)
+        if scope.cancelled_caught:
+            await trio.aclose_forcefully(self.tls.transport_stream)
+            raise trio.BrokenResourceError(
+                f"the peer did not take all data within {self.send_timeout:g} s (send_timeout)"
+            )
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not block; see ``trio.abc.SendStream``."""
         await self.tls.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Send a close_notify and close, within `CLOSE_TIMEOUT` seconds.
+        """Send a close_notify and close, within ``close_timeout`` seconds.
 
-        Never waits for the peer's close_notify. If cancelled, or if the peer
-        takes nothing any more, the transport is closed by force.
+        Does not wait for the peer's close_notify; but as a TLS 1.3 client that
+        has sent and never received, it gives the peer up to a second to hang
+        up. If cancelled, or if the peer takes nothing any more, the transport
+        is closed by force.
         """
-        with trio.move_on_after(CLOSE_TIMEOUT):
-            if self._outgoing.pending:  # an alert, from a call on the bare `tls`
+        with trio.move_on_after(self.close_timeout):
+            if self._handshake.outgoing.pending:  # an alert, from a call on the bare `tls`
                 await self._send_alert()
-            await self.tls.aclose()
+            try:
+                if self._tickets_may_be_unread():
+                    await self._handshake.take_leave(shield=False)
+            finally:
+                await self.tls.aclose()
+
+    def _tickets_may_be_unread(self) -> bool:
+        # A TLS 1.3 server sends session tickets after the handshake, and the first receive takes
+        # them. Where there was none, they are unread or still on their way, and the kernel answers
+        # them with a reset once we have closed, forgetting what it has not delivered of ours.
+        return (
+            self.role is Role.CLIENT
+            and self.bytes_sent > 0
+            and self.bytes_received == 0
+            and not self._handshake.https_compatible
+            and self.tls.version() == "TLSv1.3"
+        )
 
     async def _send_alert(self) -> None:
         """Send the alert of a fatal record error: ``SSLStream`` raises and forgets it."""
-        await send_last_words(self.tls.transport_stream, self._outgoing)
+        await send_last_words(self.tls.transport_stream, self._handshake.outgoing)
+
+    def _late_verdict(self, error: trio.BrokenResourceError) -> CertificateRejectedError | None:
+        cause = error.__cause__
+        if self.role is not Role.CLIENT or not isinstance(cause, ssl.SSLError):
+            return None
+        alert = tls_alert(cause)
+        if alert is None or alert not in CERTIFICATE_ALERTS:
+            return None
+        return CertificateRejectedError(
+            "the peer does not take our certificate",
+            role=self.role,
+            peer=format_address(self.remote_address),
+            tls_reason=f"the peer's alert {alert}",
+            advice="compare our certificate with what the peer trusts",
+            alert=alert,
+        )

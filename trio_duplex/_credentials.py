@@ -1,96 +1,112 @@
 """What we present and whom we trust, for both roles at once.
 
 The peer picks the role, so it would pick the weaker check if there were one:
-both contexts demand a certificate and verify it against the trust roots.
+credentials whose roles demand different things of the peer are refused.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import ssl
-import tempfile
-from collections.abc import Generator, Iterable, Sequence
-from pathlib import Path
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from os import PathLike
 
-import attrs
+from cryptography import x509
 
+from trio_duplex._admission import Material
+from trio_duplex._mutual import CertificateAndKey, MutualSource, warn_of_keylog
+from trio_duplex._own import Check, load_certificates
+from trio_duplex._pem import (
+    CredentialsError,
+    PemSource,
+    TrustmeAuthority,
+    TrustmeCertificate,
+    read_pem,
+)
+from trio_duplex._policy import AnyTrustedPeer, PeerPolicy
+from trio_duplex._probe import presented_certificates
 from trio_duplex._role import Role
+from trio_duplex._symmetry import differences, unfitness
 
-# PEM text is told from a path by its type, never by its content.
-PemSource = str | os.PathLike[str] | bytes
-
-
-@runtime_checkable
-class _Blob(Protocol):
-    def bytes(self) -> bytes: ...
+Alpn = Sequence[str] | Mapping[Role, Sequence[str]]
 
 
-@runtime_checkable
-class _TrustmeCertificate(Protocol):
-    """What we need of a ``trustme.LeafCert``, without importing trustme."""
-
-    @property
-    def private_key_and_cert_chain_pem(self) -> _Blob: ...
-
-
-@runtime_checkable
-class _TrustmeAuthority(Protocol):
-    """What we need of a ``trustme.CA``, without importing trustme."""
-
-    @property
-    def cert_pem(self) -> _Blob: ...
-
-
-@attrs.frozen
 class Credentials:
-    """A pair of TLS contexts, one for each role.
+    """What we present and whom we trust, for both roles.
 
-    Both must demand a certificate of the peer. ``OP_NO_RENEGOTIATION`` is set
-    on both, because a peer's HelloRequest on an open TLS 1.2 connection is
-    otherwise obeyed (measured with OpenSSL 3.0).
+    `Credentials.mutual` makes them from certificates; this constructor takes
+    contexts that you have made. ``OP_NO_RENEGOTIATION`` is set on both, because
+    a peer's HelloRequest on an open TLS 1.2 connection is otherwise obeyed
+    (measured with OpenSSL 3.0).
 
     Args:
         server_context: Used when we are the TLS server.
-        client_context: Used when we are the TLS client. Its ``check_hostname``
-            has no effect: an accepted peer's name is not known in advance.
+        client_context: Used when we are the TLS client.
+        peer: Who the peer may be, asked after the handshake in either role.
+        allow_asymmetric: Accept contexts that demand more of the peer in one
+            role than in the other. The peer picks the role, so this makes the
+            stronger demand worthless.
+        allow_self: Accept a peer that shows our own certificate or key, for
+            fleets that share one.
+        own_certificate: The certificate chain that the contexts present, to
+            know ourselves by: path, PEM bytes, or a ``trustme.LeafCert``. None
+            finds it out by handshakes in memory: always for the server
+            context, for the client's if the two contexts trust each other.
 
     Raises:
-        ValueError: A context does not require the peer's certificate, or is
-            made for the other role.
+        CredentialsError: A context is unfit for its role, or the two differ in
+            what they demand of the peer; it names each difference.
+        ValueError: ``peer`` is no policy.
     """
 
-    server_context: ssl.SSLContext
-    client_context: ssl.SSLContext
-
-    def __attrs_post_init__(self) -> None:
-        for role in Role:
-            context = self.context(role)
-            if context.verify_mode is not ssl.CERT_REQUIRED:
-                raise ValueError(
-                    f"the {role} context does not require the peer's certificate "
-                    f"(verify_mode is {context.verify_mode.name}): the peer picks the role, "
-                    "so both contexts must have verify_mode = ssl.CERT_REQUIRED"
-                )
-            unusable = ssl.PROTOCOL_TLS_CLIENT if role is Role.SERVER else ssl.PROTOCOL_TLS_SERVER
-            if context.protocol is unusable:
-                raise ValueError(f"the {role} context is a {context.protocol.name}")
-            context.options |= ssl.OP_NO_RENEGOTIATION
-
-    def context(self, role: Role) -> ssl.SSLContext:
-        """The TLS context for ``role``."""
-        return self.server_context if role is Role.SERVER else self.client_context
+    def __init__(
+        self,
+        *,
+        server_context: ssl.SSLContext,
+        client_context: ssl.SSLContext,
+        peer: PeerPolicy | None = None,
+        allow_asymmetric: bool = False,
+        allow_self: bool = False,
+        own_certificate: PemSource | TrustmeCertificate | None = None,
+    ) -> None:
+        unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
+        if defects := [defect for defect in unfit if defect]:
+            raise CredentialsError(*defects)
+        self._asymmetries = differences(server_context, client_context)
+        if self._asymmetries and not allow_asymmetric:
+            raise CredentialsError(
+                *self._asymmetries,
+                "the peer picks the role, so it would pick the weaker check: make both the "
+                "same, or say allow_asymmetric=True",
+            )
+        if own_certificate is None:
+            presented = presented_certificates(server_context, client_context)
+            own = [x509.load_der_x509_certificate(leaf) for leaf in presented]
+        else:
+            pem = read_pem(own_certificate, "own certificate")
+            own = load_certificates(pem, "own certificate")[:1]
+        for context in (server_context, client_context):
+            if context.keylog_filename:  # create_default_context obeys SSLKEYLOGFILE
+                warn_of_keylog(context.keylog_filename)
+        self._source: MutualSource | None = None
+        self._checks: tuple[Check, ...] = ()
+        self._material = Material.of(
+            server_context, client_context, _checked_policy(peer), own, allow_self=allow_self
+        )
 
     @classmethod
     def mutual(
         cls,
         *,
-        certificate_chain: PemSource | _TrustmeCertificate,
+        certificate_chain: PemSource | TrustmeCertificate,
         private_key: PemSource | None = None,
-        trust: PemSource | _TrustmeAuthority,
-        alpn: Sequence[str] = (),
+        trust: PemSource | TrustmeAuthority,
+        peer: PeerPolicy | None = None,
+        allow_self: bool = False,
+        alpn: Alpn = (),
+        certificates_by_name: Mapping[str, CertificateAndKey] | None = None,
         session_tickets: int = 0,
+        keylog: str | PathLike[str] | None = None,
+        check: bool = True,
     ) -> Credentials:
         """Make credentials that present and demand a certificate in both roles.
 
@@ -102,78 +118,117 @@ class Credentials:
                 stands in ``certificate_chain``. It must not be encrypted.
             trust: The certificates of the authorities that may have issued
                 the peer's: path, bytes, or a ``trustme.CA``.
-            alpn: Protocol names to offer and accept, preferred first.
+            peer: Who the peer may be, asked after the handshake in either
+                role; None for `AnyTrustedPeer`.
+            allow_self: Accept a peer that shows our own certificate or key,
+                for fleets that share one.
+            alpn: Protocol names to offer and accept, preferred first; or a
+                mapping from each role to them.
+            certificates_by_name: Other certificates to present in the server
+                role, to a peer that asks for their name by SNI: from DNS name
+                to ``(chain, key)`` or a ``trustme.LeafCert``.
             session_tickets: How many TLS 1.3 session tickets the server role
                 gives out. Each costs about 45 µs of a 330 µs handshake
                 (measured), and few peers of this kind resume: 0 by default.
+            keylog: A file to which the secrets of every connection are
+                appended, for debugging with Wireshark. Whoever reads it reads
+                the traffic: a warning is logged. None writes none.
+            check: Refuse a certificate that peers will refuse (see
+                `check_certificate`), and log what is doubtful.
 
         Returns:
             Credentials with TLS 1.2 as the floor in both roles.
 
         Raises:
-            OSError: A file can't be read.
-            ssl.SSLError: Certificate and key do not match, or are not PEM.
-            ValueError: ``alpn`` or ``session_tickets`` is out of range.
+            CredentialsError: A file can't be read, certificate and key do not
+                match, the certificate can't be used in one of the roles, …
+            ValueError: ``alpn`` or ``session_tickets`` is out of range, or
+                ``peer`` is no policy.
         """
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        client.check_hostname = False
-        server.num_tickets = session_tickets
-        with _as_files(certificate_chain, private_key) as (chain_file, key_file):
-            for context in (server, client):
-                context.load_cert_chain(chain_file, key_file, password=_refuse_password)
-        for context in (server, client):
-            context.minimum_version = ssl.TLSVersion.TLSv1_2
-            context.verify_mode = ssl.CERT_REQUIRED
-            _load_trust(context, trust)
-            if alpn:
-                context.set_alpn_protocols(_alpn_list(alpn))
-        return cls(server_context=server, client_context=client)
+        source = MutualSource(
+            certificate_chain=certificate_chain,
+            private_key=private_key,
+            trust=trust,
+            peer=_checked_policy(peer),
+            allow_self=allow_self,
+            alpn={role: _alpn_names(alpn, role) for role in Role},
+            certificates_by_name=dict(certificates_by_name or {}),
+            session_tickets=session_tickets,
+            keylog=keylog,
+            check=check,
+        )
+        self = cls.__new__(cls)
+        self._source = source
+        self._asymmetries = ()
+        self._material, self._checks = source.load()
+        return self
+
+    @property
+    def server_context(self) -> ssl.SSLContext:
+        """The TLS context in force for the server role."""
+        return self._material.server_context
+
+    @property
+    def client_context(self) -> ssl.SSLContext:
+        """The TLS context in force for the client role."""
+        return self._material.client_context
+
+    def context(self, role: Role) -> ssl.SSLContext:
+        """The TLS context in force for ``role``."""
+        return self._material.context(role)
+
+    @property
+    def peer(self) -> PeerPolicy:
+        """Who the peer may be."""
+        return self._material.peer
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """How the checks of our own certificate came out; empty if none were made."""
+        return self._checks
+
+    @property
+    def material(self) -> Material:
+        """What is in force now, as one; for the library itself."""
+        return self._material
+
+    def reload(self) -> None:
+        """Read the same files again; what is negotiated from now on uses them.
+
+        Connections that are open go on. If anything is wrong with the new
+        files, what was in force stays in force.
+
+        Raises:
+            CredentialsError: What is wrong with them; or these credentials
+                were not made by `mutual`, so that there is nothing to read.
+        """
+        if self._source is None:
+            raise CredentialsError("credentials made of contexts have no files to reload")
+        self._material, self._checks = self._source.load()
+
+    def __repr__(self) -> str:
+        parts = [repr(self._source)] if self._source else []
+        parts += [f"peer={self.peer!r}"]
+        if self._material.allow_self:
+            parts.append("allow_self=True")
+        if self._asymmetries:
+            parts.append(f"allow_asymmetric=True: {'; '.join(self._asymmetries)}")
+        return f"<Credentials {' '.join(parts)}>"
 
 
-def _alpn_list(alpn: Iterable[str]) -> list[str]:
-    """Check what ``ssl`` would say of ALPN names only in its own terms."""
-    if isinstance(alpn, str):
-        raise ValueError(f'alpn is a list of protocol names, such as ["{alpn}"], not a string')
-    names = list(alpn)
+def _checked_policy(peer: PeerPolicy | None) -> PeerPolicy:
+    if peer is None:
+        return AnyTrustedPeer()
+    if isinstance(peer, type) or not callable(peer):
+        raise ValueError(f"peer must be a policy, such as NamedPeer('a.example'), not {peer!r}")
+    return peer
+
+
+def _alpn_names(alpn: Alpn, role: Role) -> tuple[str, ...]:
+    names = alpn.get(role, ()) if isinstance(alpn, Mapping) else alpn
+    if isinstance(names, str):
+        raise ValueError(f'alpn is a list of protocol names, such as ["{names}"], not a string')
     for name in names:
         if not (name.isascii() and 1 <= len(name) <= 255):  # one length byte: RFC 7301, section 3.1
             raise ValueError(f"an ALPN protocol name has 1 to 255 ASCII characters, not {name!r}")
-    return names
-
-
-def _refuse_password() -> str:
-    """Stand in for OpenSSL's own prompt, which would block the event loop."""
-    raise ValueError("the private key is encrypted; decrypt it first")
-
-
-def _load_trust(context: ssl.SSLContext, trust: PemSource | _TrustmeAuthority) -> None:
-    if isinstance(trust, _TrustmeAuthority):
-        trust = trust.cert_pem.bytes()
-    if isinstance(trust, bytes):
-        context.load_verify_locations(cadata=trust.decode("ascii"))
-    else:
-        context.load_verify_locations(cafile=trust)
-
-
-@contextlib.contextmanager
-def _as_files(
-    certificate_chain: PemSource | _TrustmeCertificate, private_key: PemSource | None
-) -> Generator[tuple[str | os.PathLike[str], str | os.PathLike[str] | None]]:
-    """Give both as paths: ``ssl`` loads a chain from files alone."""
-    if isinstance(certificate_chain, _TrustmeCertificate):
-        certificate_chain = certificate_chain.private_key_and_cert_chain_pem.bytes()
-    with contextlib.ExitStack() as stack:
-        paths: list[str | os.PathLike[str] | None] = []
-        for pem in (certificate_chain, private_key):
-            if isinstance(pem, bytes):
-                # A directory of mode 0700, so that nobody else sees the key.
-                folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="trio_duplex-"))
-                path = Path(folder, "pem")
-                path.write_bytes(pem)
-                paths.append(path)
-            else:
-                paths.append(pem)
-        chain_file, key_file = paths
-        assert chain_file is not None
-        yield chain_file, key_file
+    return tuple(names)

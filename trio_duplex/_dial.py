@@ -8,8 +8,9 @@ import trio
 
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
-from trio_duplex._negotiate import DEFAULT_HANDSHAKE_TIMEOUT, Settings, dial_role
+from trio_duplex._negotiate import negotiate
 from trio_duplex._role import Role
+from trio_duplex._take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 
 
 async def open_tcp_connection(
@@ -21,7 +22,7 @@ async def open_tcp_connection(
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
 ) -> Connection:
-    """Dial, and take the given TLS role: ``trio.open_tcp_stream``, then a handshake.
+    """Dial, and take the given TLS role: ``trio.open_tcp_stream``, then `negotiate`.
 
     As TLS client we speak at once, and send ``host`` as SNI unless it is an IP
     address. As TLS server we stay silent until the listener's detection window
@@ -48,9 +49,16 @@ async def open_tcp_connection(
         TypeError, ValueError: An argument is wrong; nothing was opened.
     """
     role = Role(role)
-    settings = Settings(handshake_timeout=handshake_timeout, https_compatible=https_compatible)
+    Settings(handshake_timeout=handshake_timeout)  # before any socket is opened
     stream = await trio.open_tcp_stream(host, port)
-    return await dial_role(stream, credentials, settings, role, server_hostname=_sni(host))
+    return await negotiate(
+        stream,
+        credentials,
+        role=role,
+        handshake_timeout=handshake_timeout,
+        https_compatible=https_compatible,
+        server_hostname=_sni(host),
+    )
 
 
 def _sni(host: str) -> str | None:

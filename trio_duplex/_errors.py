@@ -117,3 +117,14 @@ class PeerRejectedError(DuplexError):
 @attrs.define(slots=False, eq=False, kw_only=True)
 class SelfConnectionError(PeerRejectedError):
     """The peer is ourselves: our own ClientHello, or our own identity, came back."""
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class LimitError(DuplexError):
+    """The connection was dropped, though nothing was wrong with it, for want of room.
+
+    Attributes:
+        limit: The name of the limit in `Limits`.
+    """
+
+    limit: str

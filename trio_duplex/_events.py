@@ -1,49 +1,159 @@
-"""What happened, told to the operator: one log line for each connection that ends badly.
+"""What happened: frozen events, for any number of observers.
 
-Levels suit operators: a peer that connects and hangs up (a port scan, a health
-check) is DEBUG, any other fault of a peer INFO, a fault of ours ERROR with its
-traceback.
+An observer is a plain function of one event. It must not block, and cannot do
+harm: one that raises is logged and disabled.
 """
 
 from __future__ import annotations
 
-import logging
-from typing import cast
+from collections.abc import Callable
 
-import trio
+import attrs
 
-from trio_duplex._errors import DuplexError, PeerClosedError
-
-LOGGER = logging.getLogger("trio_duplex")
-
-
-def is_peer_fault(error: Exception) -> bool:
-    """Whether an exception that left a handler is the peer's or the network's doing."""
-    if isinstance(error, ExceptionGroup):
-        parts = cast("ExceptionGroup[Exception]", error).exceptions
-        return all(is_peer_fault(part) for part in parts)
-    return isinstance(error, trio.BrokenResourceError | DuplexError)
+from trio_duplex._connection import Connection
+from trio_duplex._errors import PeerRejectedError
+from trio_duplex._role import Decision, Role
 
 
-def log_refused(error: DuplexError) -> None:
-    """Log a connection that never reached its handler."""
-    level = logging.DEBUG if isinstance(error, PeerClosedError) else logging.INFO
-    LOGGER.log(level, "%s: %s", type(error).__name__, error)
+@attrs.frozen(kw_only=True)
+class Event:
+    """Something that happened; the base of all events.
+
+    Attributes:
+        peer: The remote address as text, or None.
+    """
+
+    peer: str | None
 
 
-def log_negotiation_failure(error: Exception) -> None:
-    """Log an exception in a negotiation that is nobody's but ours."""
-    LOGGER.error("negotiation failed: %r", error, exc_info=error)
+@attrs.frozen(kw_only=True)
+class ConnectionEvent(Event):
+    """Something that happened to one connection.
+
+    Attributes:
+        number: Which connection: they are counted from 1, for each server.
+    """
+
+    number: int
 
 
-def log_handler_failure(error: Exception, peer: str | None) -> None:
-    """Log an exception that left a handler."""
-    if is_peer_fault(error):
-        LOGGER.info("connection with %s broke: %r", peer, error)
-    else:
-        LOGGER.error("handler failed on the connection with %s", peer, exc_info=error)
+@attrs.frozen(kw_only=True)
+class Accepted(ConnectionEvent):
+    """A connection was accepted; its detection window begins."""
 
 
-def log_accept_failure(error: OSError, pause: float) -> None:
-    """Log that the machine has no room for a connection now."""
-    LOGGER.error("accept failed (%s); trying again in %g s", error, pause)
+@attrs.frozen(kw_only=True)
+class RoleDecided(ConnectionEvent):
+    """The role is decided.
+
+    Attributes:
+        decision: The role, why, and how long it took.
+    """
+
+    decision: Decision
+
+
+@attrs.frozen(kw_only=True)
+class HandshakeCompleted(ConnectionEvent):
+    """The peer is authenticated and admitted; the handler comes next.
+
+    Attributes:
+        connection: The open connection.
+        seconds: From the decision to the end of the handshake.
+    """
+
+    connection: Connection
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class NegotiationFailed(ConnectionEvent):
+    """A connection ended before it reached its handler.
+
+    Attributes:
+        error: Why. A `DuplexError` is the peer's or the network's doing,
+            anything else is ours.
+    """
+
+    error: Exception
+
+
+@attrs.frozen(kw_only=True)
+class PeerRejected(NegotiationFailed):
+    """A peer that may not take part was turned away.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: PeerRejectedError
+
+
+@attrs.frozen(kw_only=True)
+class HandlerFailed(ConnectionEvent):
+    """An exception left a handler.
+
+    Attributes:
+        error: The exception; a group if there were several.
+        peer_fault: Whether it is the peer's or the network's doing.
+    """
+
+    error: Exception
+    peer_fault: bool
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionClosed(ConnectionEvent):
+    """A connection that had reached its handler is closed.
+
+    Attributes:
+        connection: The connection, closed.
+        seconds: From the end of the handshake to the close.
+    """
+
+    connection: Connection
+    seconds: float
+
+    @property
+    def role(self) -> Role:
+        """The TLS role that we played."""
+        return self.connection.role
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of application data received through the `Connection`."""
+        return self.connection.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of application data sent through the `Connection`."""
+        return self.connection.bytes_sent
+
+
+@attrs.frozen(kw_only=True)
+class LimitReached(Event):
+    """A connection was dropped or held up for want of room; ``peer`` is whose.
+
+    Attributes:
+        limit: The name of the limit in `Limits`.
+        value: Its value.
+    """
+
+    limit: str
+    value: float
+
+
+@attrs.frozen(kw_only=True)
+class ListenerPaused(Event):
+    """The machine has no room for one more connection: accepting pauses.
+
+    Attributes:
+        error: What ``accept`` said.
+        seconds: Until the next try.
+    """
+
+    error: OSError
+    seconds: float
+
+
+Observer = Callable[[Event], object]

@@ -1,67 +1,26 @@
-"""Many streams from one listener: accept, negotiate each on its own, hand over.
+"""A listener of connections: for every framework that takes a Trio listener.
 
-Detection never sits inside ``accept``: one silent peer would hold up everybody
-behind it by a whole window. Each accepted stream gets a task, and `accept` of a
-`DuplexListener` gives connections in the order in which they become *ready*.
+`accept` gives connections in the order in which they become *ready*, because
+each is negotiated on its own, in the background: see `_acceptor.py`.
 """
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import NoReturn, Self
+from typing import Self
 
 import trio
 
+from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
-from trio_duplex._errors import DuplexError
-from trio_duplex._events import log_accept_failure, log_negotiation_failure, log_refused
-from trio_duplex._negotiate import DEFAULT_HANDSHAKE_TIMEOUT, Settings, accept_role
+from trio_duplex._events import Observer
+from trio_duplex._limits import Limits
+from trio_duplex._room import Place
+from trio_duplex._take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._window import DEFAULT_WINDOW
-
-CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""What accept(2) says when the machine has no room for one more."""
-
-CAPACITY_PAUSE = 0.1
-"""Seconds until the next try after that: Trio's own figure."""
-
-
-async def accept_each(
-    listener: trio.abc.Listener[trio.abc.Stream], start: Callable[[trio.abc.Stream], object]
-) -> NoReturn:
-    """Accept for ever; ``start`` is called with each stream and does not block.
-
-    Raises:
-        OSError: ``accept`` failed for good. Where it only lacks room, it is
-            tried again after `CAPACITY_PAUSE` seconds.
-        trio.ClosedResourceError: The listener was closed.
-    """
-    while True:
-        try:
-            stream = await listener.accept()
-        except OSError as exc:
-            if exc.errno not in CAPACITY_ERRNOS:
-                raise
-            log_accept_failure(exc, CAPACITY_PAUSE)
-            await trio.sleep(CAPACITY_PAUSE)
-        else:
-            start(stream)
-
-
-async def negotiate_or_log(
-    stream: trio.abc.Stream, credentials: Credentials, settings: Settings
-) -> Connection | None:
-    """Negotiate; whatever fails is logged and costs this stream alone."""
-    try:
-        return await accept_role(stream, credentials, settings)
-    except DuplexError as exc:
-        log_refused(exc)
-    except Exception as exc:  # noqa: BLE001 - a bug of ours or of the user's context: one connection
-        log_negotiation_failure(exc)
-    return None
 
 
 class DuplexListener(trio.abc.Listener[Connection]):
@@ -81,6 +40,9 @@ class DuplexListener(trio.abc.Listener[Connection]):
         window: The detection window, in seconds.
         handshake_timeout: Seconds for each handshake.
         https_compatible: As for `negotiate`.
+        limits: Bounds on pending peers and handshakes. A connection counts
+            until it is handed over by `accept`.
+        observers: As for `serve_listeners`.
         nursery: The nursery for the negotiations; None to use the listener's
             own.
 
@@ -93,17 +55,19 @@ class DuplexListener(trio.abc.Listener[Connection]):
 
     def __init__(
         self,
-        listener: trio.abc.Listener[trio.abc.Stream],
+        listener: Listener,
         credentials: Credentials,
         *,
         window: float = DEFAULT_WINDOW,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
         https_compatible: bool = False,
+        limits: Limits | None = None,
+        observers: Iterable[Observer] = (),
         nursery: trio.Nursery | None = None,
     ) -> None:
         self.transport_listener = listener
-        self._credentials = credentials
-        self._settings = Settings(window, handshake_timeout, https_compatible)
+        settings = Settings(window, handshake_timeout, https_compatible)
+        self._acceptor = Acceptor(credentials, settings, limits or Limits(), observers)
         self._nursery = nursery
         self._own_nursery: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
         # Closing cancels this, because a nursery that was passed in is not
@@ -184,27 +148,29 @@ class DuplexListener(trio.abc.Listener[Connection]):
         try:
             with self._scope:
                 async with trio.open_nursery() as negotiations:
+                    negotiations.start_soon(self._acceptor.room.keep)
                     await self._accept_into(negotiations)
+                    negotiations.cancel_scope.cancel()
         finally:
             # Also where the nursery that was passed in is cancelled: who waits
             # in `accept`, elsewhere, would wait for ever.
             self._ready_in.close()
 
     async def _accept_into(self, negotiations: trio.Nursery) -> None:
-        def start(stream: trio.abc.Stream) -> None:
-            negotiations.start_soon(self._negotiate, stream)
+        def start(stream: trio.abc.Stream, place: Place) -> None:
+            negotiations.start_soon(self._negotiate, stream, place, name=TASK_NAME)
 
         while True:
             try:
-                await accept_each(self.transport_listener, start)
+                await self._acceptor.accept_each(self.transport_listener, start)
             except trio.ClosedResourceError:  # closed underneath us
                 self._ready_in.close()
                 return
             except Exception as exc:  # noqa: BLE001 - for whoever accepts
                 await self._ready_in.send(exc)
 
-    async def _negotiate(self, stream: trio.abc.Stream) -> None:
-        connection = await negotiate_or_log(stream, self._credentials, self._settings)
+    async def _negotiate(self, stream: trio.abc.Stream, place: Place) -> None:
+        connection = await self._acceptor.negotiate(stream, place)
         if connection is None:
             return
         try:
@@ -214,3 +180,5 @@ class DuplexListener(trio.abc.Listener[Connection]):
                 await trio.aclose_forcefully(connection)
             if not isinstance(exc, trio.ClosedResourceError):
                 raise
+        finally:
+            place.end()

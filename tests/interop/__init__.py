@@ -1,0 +1,1 @@
+"""Peers that other people wrote, in both TLS roles, on real sockets."""

@@ -1,0 +1,185 @@
+"""OpenSSL's own programs: `s_client` dials as TLS client, `s_server` as TLS server.
+
+`s_server` can't dial, so `socat` does it for it: it connects to us and to the Unix socket of
+`s_server`, and relays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from tools import require_tool
+
+from interop.harness import (
+    MESSAGE,
+    VERSIONS,
+    WINDOW,
+    EchoServer,
+    Files,
+    Relay,
+    Version,
+    exchange,
+    plaintext_alerts,
+    program,
+    wait_until,
+)
+from trio_duplex import HandshakeError, Reason, Role
+
+OPTION = {"1.1": "-tls1_1", "1.2": "-tls1_2", "1.3": "-tls1_3"}
+OLD = ("-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
+
+
+def s_client(
+    port: int, files: Files, *options: str, certificate: Path | None
+) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """A speaking peer that dials `port`."""
+    present = () if certificate is None else ("-cert", certificate, "-key", certificate)
+    return program(
+        require_tool("openssl"), "s_client", "-connect", f"127.0.0.1:{port}", "-quiet",
+        "-CAfile", files.trust, "-verify_return_error", *present, *options,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def s_server(
+    port: int, files: Files, folder: Path, *options: str, certificate: Path
+) -> Generator[subprocess.Popen[bytes]]:
+    """A silent peer that dials `port`."""
+    openssl, socat = require_tool("openssl"), require_tool("socat")
+    # A relative path, because OpenSSL 3.0 takes no Unix socket's of more than 31 characters.
+    with program(
+        openssl, "s_server", "-unix", "socket", "-naccept", "1", "-quiet",
+        "-CAfile", files.trust, "-Verify", "1", "-verify_return_error",
+        "-cert", certificate, "-key", certificate, *options, cwd=folder,
+    ) as process:  # fmt: skip
+        wait_until((folder / "socket").exists, "s_server's socket")
+        # Bound is not listening yet: hence the retries.
+        unix = f"UNIX-CONNECT:{folder / 'socket'},retry=100,interval=0.05"
+        with program(socat, unix, f"TCP:127.0.0.1:{port}"):
+            yield process
+
+
+def report(process: subprocess.Popen[bytes]) -> bytes:
+    """What a program wrote to stderr until its end."""
+    assert process.stdin is not None
+    _, stderr = process.communicate(timeout=30)
+    return stderr
+
+
+# ------------------------------------------------------------------------- both roles, one port
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_s_client_gets_a_server(server: EchoServer, files: Files, version: Version) -> None:
+    with s_client(server.port, files, OPTION[version], certificate=files.peer) as peer:
+        assert exchange(peer) == MESSAGE
+        assert peer.wait(30) == 0
+    outcome = server.outcome()
+    assert outcome.role is Role.SERVER
+    assert outcome.opened.decision.reason is Reason.SPOKE
+    assert outcome.opened.decision.waited < WINDOW
+    assert outcome.version == f"TLSv{version}"
+    assert outcome.is_echo()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_s_server_that_dials_in_gets_a_client(
+    server: EchoServer, files: Files, tmp_path: Path, version: Version
+) -> None:
+    options = (OPTION[version],)
+    with s_server(server.port, files, tmp_path, *options, certificate=files.peer) as peer:
+        assert exchange(peer) == MESSAGE
+        assert peer.wait(30) == 0
+    outcome = server.outcome()
+    assert outcome.role is Role.CLIENT
+    assert outcome.opened.decision.reason is Reason.SILENT
+    assert outcome.opened.decision.waited >= WINDOW
+    assert outcome.version == f"TLSv{version}"
+    assert outcome.is_echo()
+
+
+# ------------------------------------------------------- refused peers read why, in both roles
+#
+# Twice: as the peer reports it, and on the wire. In TLS 1.3 the alert is encrypted, and the
+# peer's report is the only witness.
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("role", Role)
+def test_a_peer_that_we_do_not_trust_reads_unknown_ca(
+    server: EchoServer, files: Files, tmp_path: Path, role: Role, version: Version
+) -> None:
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(Relay(server.watched_port))
+        if role is Role.SERVER:
+            peer = stack.enter_context(
+                s_client(relay.port, files, OPTION[version], certificate=files.stranger)
+            )
+        else:
+            peer = stack.enter_context(
+                s_server(relay.port, files, tmp_path, OPTION[version], certificate=files.stranger)
+            )
+        assert b"SSL alert number 48" in report(peer)
+        relay.wait()
+    if version == "1.2":
+        assert plaintext_alerts(relay.from_target) == [(2, 48)]
+        assert bytes.fromhex("15 03 03 00 02 02 30") in relay.from_target
+    error = server.outcome().error
+    assert type(error) is HandshakeError
+    assert error.role is role
+    assert error.tls_reason is not None
+    assert error.tls_reason.startswith("certificate verify failed")
+
+
+@pytest.mark.parametrize(
+    ("version", "number"),
+    [
+        pytest.param("1.2", 40, id="1.2-handshake_failure"),
+        pytest.param("1.3", 116, id="1.3-certificate_required"),
+    ],
+)
+def test_a_peer_without_certificate_reads_that_it_needs_one(
+    server: EchoServer, files: Files, version: Version, number: int
+) -> None:
+    with Relay(server.watched_port) as relay:
+        with s_client(relay.port, files, OPTION[version], certificate=None) as peer:
+            assert f"SSL alert number {number}".encode() in report(peer)
+        relay.wait()
+    if version == "1.2":
+        assert plaintext_alerts(relay.from_target) == [(2, number)]
+    error = server.outcome().error
+    assert type(error) is HandshakeError
+    assert error.role is Role.SERVER
+
+
+def test_a_client_of_tls_1_1_reads_protocol_version(server: EchoServer, files: Files) -> None:
+    with Relay(server.watched_port) as relay:
+        with s_client(relay.port, files, *OLD, certificate=files.peer) as peer:
+            assert b"SSL alert number 70" in report(peer)
+        relay.wait()
+    assert plaintext_alerts(relay.from_target) == [(2, 70)]
+    error = server.outcome().error
+    assert type(error) is HandshakeError
+    assert error.role is Role.SERVER
+
+
+def test_a_server_of_tls_1_1_says_protocol_version_to_us(
+    server: EchoServer, files: Files, tmp_path: Path
+) -> None:
+    # Here the verdict is the peer's, and what is checked is that we hear it.
+    with (
+        Relay(server.watched_port) as relay,
+        s_server(relay.port, files, tmp_path, *OLD, certificate=files.peer) as peer,
+    ):
+        assert b"unsupported protocol" in report(peer)
+        relay.wait()
+    assert plaintext_alerts(relay.to_target) == [(2, 70)]
+    error = server.outcome().error
+    assert type(error) is HandshakeError
+    assert error.role is Role.CLIENT
+    assert error.tls_reason is not None
+    assert error.tls_reason.endswith("protocol_version")

@@ -1,0 +1,6 @@
+"""``python -m trio_duplex``: the ``trio-duplex`` command, where it is not on the PATH."""
+
+from trio_duplex.cli import main
+
+if __name__ == "__main__":
+    main()

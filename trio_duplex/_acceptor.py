@@ -1,0 +1,209 @@
+"""From a listener to negotiated connections, under limits, with everything told.
+
+Detection never sits inside ``accept``: one silent peer would hold up everybody
+behind it by a whole window. Each accepted stream gets a place in the `Room` and
+a task of its own; what fails costs its own connection alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+import trio
+
+from trio_duplex._address import format_address, remote_address
+from trio_duplex._connection import Connection
+from trio_duplex._credentials import Credentials
+from trio_duplex._errors import PeerRejectedError
+from trio_duplex._events import (
+    Accepted,
+    HandshakeCompleted,
+    LimitReached,
+    ListenerPaused,
+    NegotiationFailed,
+    Observer,
+    PeerRejected,
+    RoleDecided,
+)
+from trio_duplex._limits import Limits
+from trio_duplex._negotiate import abandon, detect, take_role
+from trio_duplex._report import Reporter
+from trio_duplex._role import Decision
+from trio_duplex._room import Place, Room
+from trio_duplex._statistics import Statistics
+from trio_duplex._take_role import Settings
+
+CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""What accept(2) says when the machine has no room for one more."""
+
+CAPACITY_PAUSE = 0.1
+"""Seconds until the next try after that: Trio's own figure."""
+
+KEEPALIVE_INTERVAL = 15
+KEEPALIVE_COUNT = 4
+"""Four questions in a minute, after `Limits.keepalive` seconds of silence."""
+
+TASK_NAME = "trio_duplex connection"
+"""Of each connection's task; Trio would make a new string of 100 bytes for each."""
+
+Listener = trio.abc.Listener[trio.abc.Stream]
+
+
+class Acceptor:
+    """Accepts and negotiates for one server, on any number of listeners.
+
+    Args:
+        credentials: For what is accepted from now on; may be replaced.
+        settings: How to negotiate.
+        limits: The bounds, for all listeners together.
+        observers: Functions of one event.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: Settings,
+        limits: Limits,
+        observers: Iterable[Observer],
+    ) -> None:
+        self.credentials = credentials
+        self.limits = limits
+        self.reporter = Reporter(observers)
+        self.room = Room(limits, self._limit_reached, self._decided)
+        self._settings = settings
+
+    async def accept_each(
+        self, listener: Listener, start: Callable[[trio.abc.Stream, Place], object]
+    ) -> NoReturn:
+        """Accept for ever; ``start`` takes over each stream and its place.
+
+        Raises:
+            OSError: ``accept`` failed for good. Where it only lacks room, the
+                oldest pending peer makes room, and it is tried again.
+            trio.ClosedResourceError: The listener was closed.
+        """
+        _keep_alive(listener, self.limits.keepalive)
+        while True:
+            await self.room.wait_for_room()
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                if exc.errno not in CAPACITY_ERRNOS:
+                    raise
+                await self._pause(exc)
+                continue
+            remote = remote_address(stream)
+            place = self.room.enter(remote)
+            if place is None:
+                await _reset(stream)
+            else:
+                peer = format_address(remote)
+                self.reporter.report(Accepted(number=place.number, peer=peer))
+                start(stream, place)
+
+    async def negotiate(self, stream: trio.abc.Stream, place: Place) -> Connection | None:
+        """Negotiate; on failure report it, give up the place, and return None."""
+        connection = None
+        settings, remote = self._settings, place.remote
+        try:
+            try:
+                decision, opening = await detect(stream, settings.window, remote, place)
+                connection = await take_role(
+                    stream,
+                    self.credentials,
+                    settings,
+                    decision=decision,
+                    opening=opening,
+                    remote=remote,
+                    progress=place,
+                )
+            finally:
+                if connection is None:
+                    await abandon(stream)
+        except* Exception as group:  # noqa: BLE001 - a policy may raise anything, beside Cancelled
+            self._failed(place, sole(group))
+        finally:
+            place.negotiated()
+            if connection is None:
+                place.end()
+        if connection is None:
+            return None
+        connection.close_timeout = self.limits.close_timeout
+        connection.idle_timeout = self.limits.idle_timeout
+        connection.send_timeout = self.limits.send_timeout
+        self.reporter.report(
+            HandshakeCompleted(
+                number=place.number,
+                peer=place.peer,
+                connection=connection,
+                seconds=trio.current_time() - place.decided_at,
+            )
+        )
+        return connection
+
+    def statistics(self) -> Statistics:
+        """The counts so far and the live numbers, frozen."""
+        return self.reporter.counts.statistics(
+            pending=self.room.pending,
+            handshaking={role: len(turns) for role, turns in self.room.turns.items()},
+            observers_disabled=self.reporter.disabled,
+        )
+
+    def _failed(self, place: Place, error: Exception) -> None:
+        number, peer = place.number, place.peer
+        if isinstance(error, PeerRejectedError):
+            self.reporter.report(PeerRejected(number=number, peer=peer, error=error))
+        else:
+            self.reporter.report(NegotiationFailed(number=number, peer=peer, error=error))
+
+    def _decided(self, place: Place, decision: Decision) -> None:
+        self.reporter.report(RoleDecided(number=place.number, peer=place.peer, decision=decision))
+
+    def _limit_reached(self, limit: str, value: float, peer: str | None) -> None:
+        self.reporter.report(LimitReached(limit=limit, value=value, peer=peer))
+
+    async def _pause(self, error: OSError) -> None:
+        self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
+        with trio.move_on_after(CAPACITY_PAUSE):
+            if self.room.make_room("open files", math.nan):
+                await self.room.wait_freed()
+            else:
+                await trio.sleep_forever()
+
+
+def sole(group: ExceptionGroup[Exception]) -> Exception:
+    """The exception that ``except*`` wrapped, or the group where it holds more."""
+    return group.exceptions[0] if len(group.exceptions) == 1 else group
+
+
+def _keep_alive(listener: Listener, idle: float) -> None:
+    """Turn on TCP keepalive for all that is accepted: sockets inherit it (Linux, BSD)."""
+    if not isinstance(listener, trio.SocketListener) or idle == math.inf:
+        return
+    if listener.socket.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    options = {
+        "TCP_KEEPIDLE": max(1, round(idle)),
+        "TCP_KEEPINTVL": KEEPALIVE_INTERVAL,
+        "TCP_KEEPCNT": KEEPALIVE_COUNT,
+    }
+    with contextlib.suppress(OSError):  # of a listener that was closed meanwhile
+        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in options.items():
+            if hasattr(socket, name):
+                listener.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _reset(stream: trio.abc.Stream) -> None:
+    """Close at once and, over TCP, with a reset: no lingering, no TIME_WAIT."""
+    if isinstance(stream, trio.SocketStream):
+        with contextlib.suppress(OSError):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,170 @@
+"""Who the peer's certificate says it is: parsed once, printable, hashable."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from ipaddress import IPv4Address, IPv6Address
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@attrs.frozen
+class PeerIdentity:
+    """What a leaf certificate says of its holder.
+
+    The chain was verified by TLS; the names are what its issuer vouches for.
+    Equal when the certificates are.
+
+    Attributes:
+        dns_names: DNS names, in lower case; a wildcard stands as it is.
+        ip_addresses: IP addresses.
+        uris: URIs, SPIFFE IDs among them, as they stand.
+        subject: The subject's distinguished name (RFC 4514). Not for
+            authentication: RFC 9525 section 2 rules it out.
+        issuer: The issuer's distinguished name.
+        serial_number: The serial number.
+        not_before: Start of validity, in UTC.
+        not_after: End of validity, in UTC.
+        certificate_sha256: SHA-256 of the certificate, 64 hex digits.
+        public_key_sha256: SHA-256 of its SubjectPublicKeyInfo, 64 hex digits.
+        certificate: The certificate in DER.
+        chain: The chain as TLS verified it, leaf first, in DER; empty before
+            Python 3.13, which is the first that tells.
+    """
+
+    dns_names: tuple[str, ...] = attrs.field(eq=False)
+    ip_addresses: tuple[IPAddress, ...] = attrs.field(eq=False)
+    uris: tuple[str, ...] = attrs.field(eq=False)
+    subject: str = attrs.field(eq=False)
+    issuer: str = attrs.field(eq=False)
+    serial_number: int = attrs.field(eq=False)
+    not_before: datetime = attrs.field(eq=False)
+    not_after: datetime = attrs.field(eq=False)
+    certificate_sha256: str = attrs.field(eq=False)
+    public_key_sha256: str = attrs.field(eq=False)
+    certificate: bytes = attrs.field(repr=False)
+    chain: tuple[bytes, ...] = attrs.field(repr=False, eq=False, default=())
+
+    @classmethod
+    def from_der(cls, certificate: bytes, chain: Sequence[bytes] = ()) -> PeerIdentity:
+        """Parse a certificate.
+
+        Args:
+            certificate: The leaf certificate, DER.
+            chain: The chain, leaf first, DER each.
+
+        Raises:
+            ValueError: It is no certificate, or its names can't be read.
+        """
+        try:
+            return cls._from_parsed(x509.load_der_x509_certificate(certificate), chain)
+        except (
+            UnsupportedAlgorithm,
+            x509.DuplicateExtension,
+            x509.UnsupportedGeneralNameType,
+        ) as exc:
+            raise ValueError(f"the certificate can't be read: {exc}") from exc
+
+    @classmethod
+    def _from_parsed(cls, parsed: x509.Certificate, chain: Sequence[bytes]) -> PeerIdentity:
+        names = _alternative_names(parsed)
+        certificate = parsed.public_bytes(Encoding.DER)
+        return cls(
+            dns_names=tuple(name.lower() for name in names.get_values_for_type(x509.DNSName)),
+            ip_addresses=tuple(
+                address
+                for address in names.get_values_for_type(x509.IPAddress)
+                if isinstance(address, IPv4Address | IPv6Address)
+            ),
+            uris=tuple(names.get_values_for_type(x509.UniformResourceIdentifier)),
+            subject=parsed.subject.rfc4514_string(),
+            issuer=parsed.issuer.rfc4514_string(),
+            serial_number=parsed.serial_number,
+            not_before=parsed.not_valid_before_utc,
+            not_after=parsed.not_valid_after_utc,
+            certificate_sha256=hashlib.sha256(certificate).hexdigest(),
+            public_key_sha256=hashlib.sha256(public_key_info(parsed)).hexdigest(),
+            certificate=certificate,
+            chain=tuple(chain),
+        )
+
+    @property
+    def spiffe_id(self) -> str | None:
+        """The SPIFFE ID, if there is exactly one URI and it is one."""
+        if len(self.uris) == 1 and self.uris[0].startswith("spiffe://"):
+            return self.uris[0]
+        return None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names as text, DNS names first, then IP addresses, then URIs."""
+        return (*self.dns_names, *map(str, self.ip_addresses), *self.uris)
+
+    def __str__(self) -> str:
+        """Names and the start of the fingerprint, safe to log.
+
+        A certificate's names are its issuer's words, but still not ours: what
+        is not printable ASCII is escaped, and the length is bounded.
+        """
+        names = ", ".join(_printable(name) for name in self.names[:4]) or "no name"
+        more = f" and {len(self.names) - 4} more" if len(self.names) > 4 else ""
+        return f"{names}{more} (sha256:{self.certificate_sha256[:16]})"
+
+
+def public_key_info(certificate: x509.Certificate) -> bytes:
+    """The SubjectPublicKeyInfo as it stands in the certificate, DER.
+
+    To the letter: encoding a parsed key again gives other bytes where the
+    certificate holds a compressed point or RSA-PSS parameters, and nothing at
+    all for a kind of key that cryptography does not know.
+    """
+    fields = _elements(_content(certificate.tbs_certificate_bytes))
+    if fields[0][0] == _EXPLICIT_0:  # the version, absent in X.509 v1
+        del fields[0]
+    return fields[5]  # after serialNumber, signature, issuer, validity, subject
+
+
+_EXPLICIT_0 = 0xA0
+
+
+def _content(element: bytes) -> bytes:
+    return element[len(element) - _length(element)[0] :]
+
+
+def _elements(content: bytes) -> list[bytes]:
+    """Cut a DER sequence, which has been parsed once and so is well-formed."""
+    found: list[bytes] = []
+    while content:
+        length, start = _length(content)
+        found.append(content[: start + length])
+        content = content[start + length :]
+    return found
+
+
+def _length(element: bytes) -> tuple[int, int]:
+    """The length of an element's content, and where it starts (X.690 section 8.1.3)."""
+    first = element[1]
+    if first < 0x80:
+        return first, 2
+    start = 2 + (first & 0x7F)
+    return int.from_bytes(element[2:start], "big"), start
+
+
+def _printable(name: str, longest: int = 80) -> str:
+    text = ascii(name)[1:-1].replace(" ", "\\x20")
+    return text if len(text) <= longest else text[:longest] + "..."
+
+
+def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return x509.SubjectAlternativeName([])
+    return extension.value

@@ -1,0 +1,36 @@
+"""Tells everybody who wants to know: counts, log, and the observers of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trio_duplex._events import Event, Observer
+from trio_duplex._log import LOGGER, LogObserver
+from trio_duplex._statistics import Counts
+
+
+class Reporter:
+    """Gives each event to the counts, the log and the observers, in this order.
+
+    Args:
+        observers: Functions of one event. One that raises is logged and no
+            longer called.
+    """
+
+    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+        self.counts = Counts()
+        self.log = LogObserver()
+        self.disabled = 0
+        self._observers = list(observers)
+
+    def report(self, event: Event) -> None:
+        """Tell everybody."""
+        self.counts.count(event)
+        self.log(event)
+        for observer in tuple(self._observers):
+            try:
+                observer(event)
+            except Exception:  # noqa: BLE001 - it is the user's, and may raise anything
+                self._observers.remove(observer)
+                self.disabled += 1
+                LOGGER.exception("observer %r failed on %r and is disabled", observer, event)

@@ -1,0 +1,16 @@
+"""The command's root: what subcommands there are. Each has a module of its own."""
+
+from __future__ import annotations
+
+import click
+
+from trio_duplex.cli._demo import demo
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trio-duplex", prog_name="trio-duplex")
+def command() -> None:
+    """One TCP port for peers that are TLS clients and peers that are TLS servers."""
+
+
+command.add_command(demo)

@@ -1,0 +1,122 @@
+"""What both ends of a connection of the demo saw, and whether it is as it must be.
+
+Pure: no sockets, no clock. The two ends are told of separately, each by its
+own end, and the verdict is found by holding them against each other.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_duplex import DuplexError, Reason, Role
+
+
+@attrs.frozen
+class Ours:
+    """What our end saw.
+
+    Attributes:
+        waited: Seconds until the role was decided, or the negotiation failed.
+        role: The TLS role that we took, or None.
+        reason: Why, or None where no role was taken.
+        tls: TLS version and cipher, or None.
+        received: What the peer sent, decrypted if there was TLS.
+        error: What the connection ended in, or None.
+    """
+
+    waited: float
+    role: Role | None
+    reason: Reason | None = None
+    tls: tuple[str, str] | None = None
+    received: bytes = b""
+    error: Exception | None = None
+
+
+@attrs.frozen
+class Theirs:
+    """What the peer's end saw.
+
+    Attributes:
+        sent: What it sent, before encryption.
+        received: What came back.
+        role: The TLS role that it played to the end of a handshake, or None.
+        tls: TLS version and cipher, or None.
+        error: What it ended in, or None.
+    """
+
+    sent: bytes
+    received: bytes = b""
+    role: Role | None = None
+    tls: tuple[str, str] | None = None
+    error: Exception | None = None
+
+
+@attrs.frozen
+class Expected:
+    """What must come of a peer.
+
+    Attributes:
+        role: The TLS role that must be ours, or None if none may be taken.
+        reason: What the decision must rest on, or None likewise.
+        error: What our end must end in, or None if there must be TLS.
+    """
+
+    role: Role | None
+    reason: Reason | None
+    error: type[DuplexError] | None = None
+
+
+def faults(expected: Expected, ours: Ours | None, theirs: Theirs, *, window: float) -> list[str]:
+    """Find what is not as it must be.
+
+    Args:
+        expected: What must come of this peer.
+        ours: What our end saw; None if it never came to an end.
+        theirs: What the peer saw.
+        window: The detection window, in seconds.
+
+    Returns:
+        A clause for each fault; empty if all is well.
+    """
+    if ours is None:
+        return ["our end never came to an end", *_their_error(theirs)]
+    found: list[str] = []
+    if not _is_a(ours.error, expected.error):
+        found.append(f"our end ended in {_kind(ours.error)}, not in {_kind(expected.error)}")
+    if ours.role is not expected.role:
+        found.append(f"our role was {ours.role}, not {expected.role}")
+    if ours.reason is not expected.reason:
+        found.append(f"it was decided because {ours.reason}, not because {expected.reason}")
+    if ours.reason is Reason.SILENT and ours.waited < window:
+        found.append(f"silence was concluded after {ours.waited:.3f} s of {window:g} s")
+    if ours.received != theirs.sent:
+        found.append(f"it sent {theirs.sent!r}, and we received {ours.received!r}")
+    answer = b"" if expected.error else theirs.sent
+    if theirs.received != answer:
+        found.append(f"it received {theirs.received!r}, not {answer!r}")
+    their_role = None if expected.error or expected.role is None else expected.role.other
+    if theirs.role is not their_role:
+        found.append(f"its role was {theirs.role}, not {their_role}")
+    if ours.tls != theirs.tls:
+        found.append(f"we speak {_tls(ours.tls)}, and it {_tls(theirs.tls)}")
+    elif (ours.tls is None) is (expected.error is None):
+        found.append(f"there was {_tls(ours.tls)}")
+    return found + _their_error(theirs)
+
+
+def _their_error(theirs: Theirs) -> list[str]:
+    return [] if theirs.error is None else [f"the peer ended in {theirs.error!r}"]
+
+
+def _is_a(error: Exception | None, kind: type[DuplexError] | None) -> bool:
+    return error is None if kind is None else isinstance(error, kind)
+
+
+def _kind(error: Exception | type[DuplexError] | None) -> str:
+    if error is None:
+        return "good order"
+    return error.__name__ if isinstance(error, type) else type(error).__name__
+
+
+def _tls(tls: tuple[str, str] | None) -> str:
+    return " ".join(tls) if tls else "no TLS"

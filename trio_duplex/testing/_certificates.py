@@ -1,0 +1,372 @@
+"""Certificates to throw away: an authority, and what it issues, good and bad.
+
+Built on trustme; what trustme does not make (a wrong key usage, a certificate
+that signs itself) comes from cryptography. Keys are P-256: an authority takes
+milliseconds, where RSA takes a second.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import functools
+import ipaddress
+import ssl
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from trio_duplex import Credentials, Role
+
+if TYPE_CHECKING:
+    import trustme
+
+DEFAULT_NAMES = ("localhost", "127.0.0.1", "::1")
+"""What a throw-away certificate is good for, unless its names are given."""
+
+_DAY = dt.timedelta(days=1)
+
+
+class Flaw(enum.Enum):
+    """What can be wrong with a certificate; each member can be issued."""
+
+    EXPIRED = "expired"
+    """Was valid until yesterday."""
+
+    NOT_YET_VALID = "not yet valid"
+    """Will be valid from tomorrow."""
+
+    WRONG_NAME = "wrong name"
+    """Good in every way, for ``somebody-else.invalid``."""
+
+    WRONG_AUTHORITY = "wrong authority"
+    """Issued by another authority, which has the same name."""
+
+    SERVER_ONLY = "server only"
+    """Its extended key usage is serverAuth alone: no good in the client role."""
+
+    CLIENT_ONLY = "client only"
+    """Its extended key usage is clientAuth alone: no good in the server role."""
+
+    SELF_SIGNED = "self-signed"
+    """Issued by itself."""
+
+    SHORT_CHAIN = "short chain"
+    """Issued by an intermediate authority, whose certificate is not sent along."""
+
+
+class Contexts(Protocol):
+    """Whatever makes a TLS context for a role: what a peer presents and trusts.
+
+    `Certificate` does, `PeerCredentials` does, `trio_duplex.Credentials` does,
+    and so may a class of yours.
+    """
+
+    def context(self, role: Role) -> ssl.SSLContext:
+        """The TLS context for ``role``."""
+        ...
+
+
+class CertificateFiles(NamedTuple):
+    """Where `Certificate.write` has put its PEM files."""
+
+    certificate_chain: Path
+    private_key: Path
+    trust: Path
+
+
+class _Pem(bytes):
+    """PEM text that answers as trustme's blobs do, for who takes ``trustme.LeafCert``."""
+
+    __slots__ = ()
+
+    def bytes(self) -> bytes:
+        return bytes(self)
+
+
+@attrs.frozen(repr=False)
+class Certificate:
+    """A certificate, its key, and the authority that its holder trusts: all PEM.
+
+    `trio_duplex.Credentials.mutual` takes it as ``certificate_chain``; a
+    scripted peer takes it as ``credentials``.
+
+    Attributes:
+        chain_pem: The certificate and its intermediates, leaf first.
+        private_key_pem: The key, not encrypted.
+        trust_pem: The certificate of the authority to trust.
+    """
+
+    chain_pem: bytes
+    private_key_pem: bytes
+    trust_pem: bytes
+
+    @property
+    def private_key_and_cert_chain_pem(self) -> _Pem:
+        """Key and chain in one, under the name that a ``trustme.LeafCert`` gives it."""
+        return _Pem(self.private_key_pem + self.chain_pem)
+
+    def context(self, role: Role) -> ssl.SSLContext:
+        """A new TLS context for ``role``, which demands the peer's certificate."""
+        return PeerCredentials(self, trust_pem=self.trust_pem).context(role)
+
+    def peer_credentials(
+        self, *, tls_version: ssl.TLSVersion | None = None, alpn: Sequence[str] = ()
+    ) -> PeerCredentials:
+        """This certificate and what it trusts, for a scripted peer with options."""
+        return PeerCredentials(
+            self, trust_pem=self.trust_pem, tls_version=tls_version, alpn=tuple(alpn)
+        )
+
+    def write(self, folder: Path) -> CertificateFiles:
+        """Write ``node.pem``, ``node.key`` and ``trust.pem``, for programs that want files.
+
+        Args:
+            folder: An existing folder, such as pytest's ``tmp_path``.
+        """
+        files = CertificateFiles(folder / "node.pem", folder / "node.key", folder / "trust.pem")
+        files.certificate_chain.write_bytes(self.chain_pem)
+        files.private_key.write_bytes(self.private_key_pem)
+        files.trust.write_bytes(self.trust_pem)
+        return files
+
+    def __repr__(self) -> str:
+        leaf = x509.load_pem_x509_certificate(self.chain_pem)
+        return f"<Certificate {leaf.subject.rfc4514_string()}>"
+
+
+@attrs.frozen
+class PeerCredentials:
+    """What a scripted peer presents and whom it trusts, as bad as you like.
+
+    `trio_duplex.Credentials` refuses what no honest end should have (no
+    certificate, no verification, an old TLS): a peer in a test may need it.
+
+    Attributes:
+        certificate: What it presents; None for nothing, which makes it a
+            client without a certificate (and no server at all).
+        trust_pem: The authorities that it trusts, PEM; None to verify nothing.
+        tls_version: The only TLS version that it speaks; None for 1.2 and
+            later.
+        alpn: Protocol names that it offers or accepts.
+    """
+
+    certificate: Certificate | None = None
+    trust_pem: bytes | None = None
+    tls_version: ssl.TLSVersion | None = None
+    alpn: tuple[str, ...] = ()
+
+    def context(self, role: Role) -> ssl.SSLContext:
+        """A new TLS context for ``role``."""
+        server = role is Role.SERVER
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.minimum_version = self.tls_version or ssl.TLSVersion.TLSv1_2
+        if self.tls_version is not None:
+            context.maximum_version = self.tls_version
+        if self.trust_pem is None:
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(cadata=self.trust_pem.decode("ascii"))
+        if self.alpn:
+            context.set_alpn_protocols(list(self.alpn))
+        if self.certificate is not None:
+            with tempfile.TemporaryDirectory(prefix="trio_duplex-") as folder:
+                files = self.certificate.write(Path(folder))
+                context.load_cert_chain(files.certificate_chain, files.private_key)
+        return context
+
+
+class Authority:
+    """A certificate authority to throw away, and all that it issues.
+
+    `trio_duplex.Credentials.mutual` takes it as ``trust``. Making one takes
+    some milliseconds, each certificate about one.
+
+    Raises:
+        ImportError: trustme is not installed: it comes with
+            ``trio-duplex[testing]``.
+
+    Attributes:
+        ca: The ``trustme.CA`` underneath.
+    """
+
+    def __init__(self) -> None:
+        import trustme
+
+        self.ca: trustme.CA = trustme.CA(key_type=trustme.KeyType.ECDSA)
+
+    @property
+    def cert_pem(self) -> trustme.Blob:
+        """The authority's own certificate, as ``trustme.CA`` gives it."""
+        return self.ca.cert_pem
+
+    @property
+    def trust_pem(self) -> bytes:
+        """The authority's own certificate, PEM: what others must trust."""
+        return self.ca.cert_pem.bytes()
+
+    def certificate(
+        self,
+        *names: str,
+        not_before: dt.datetime | None = None,
+        not_after: dt.datetime | None = None,
+    ) -> Certificate:
+        """Issue a certificate that is good in both roles.
+
+        Args:
+            names: DNS names (wildcards too), IP addresses or networks, email
+                addresses; `DEFAULT_NAMES` if there are none.
+            not_before: From when it is valid; None for a date long ago.
+            not_after: Until when; None for a date far off.
+        """
+        return self._issue(self.ca, names, not_before=not_before, not_after=not_after)
+
+    def flawed(self, flaw: Flaw, *names: str) -> Certificate:
+        """Issue a certificate with something wrong; its holder trusts this authority.
+
+        Args:
+            flaw: What is to be wrong.
+            names: As for `certificate`; without effect for
+                ``Flaw.WRONG_NAME``.
+        """
+        now = dt.datetime.now(dt.UTC)
+        match flaw:
+            case Flaw.EXPIRED:
+                return self.certificate(*names, not_before=now - 30 * _DAY, not_after=now - _DAY)
+            case Flaw.NOT_YET_VALID:
+                return self.certificate(*names, not_before=now + _DAY, not_after=now + 30 * _DAY)
+            case Flaw.WRONG_NAME:
+                return self.certificate("somebody-else.invalid")
+            case Flaw.WRONG_AUTHORITY:
+                return self._issue(Authority().ca, names)
+            case Flaw.SERVER_ONLY:
+                return self._sign(names, [ExtendedKeyUsageOID.SERVER_AUTH])
+            case Flaw.CLIENT_ONLY:
+                return self._sign(names, [ExtendedKeyUsageOID.CLIENT_AUTH])
+            case Flaw.SELF_SIGNED:
+                return self._sign(names, [*_BOTH_ROLES], by_itself=True)
+            case Flaw.SHORT_CHAIN:
+                import trustme
+
+                intermediate = self.ca.create_child_ca(key_type=trustme.KeyType.ECDSA)
+                return self._issue(intermediate, names, whole_chain=False)
+
+    def credentials(self, *names: str) -> Credentials:
+        """Issue a certificate, and make `trio_duplex.Credentials` of it that trust us.
+
+        Args:
+            names: As for `certificate`.
+        """
+        # PEM rather than the object: the same through every way of ours to give it.
+        certificate = self.certificate(*names)
+        return Credentials.mutual(
+            certificate_chain=certificate.chain_pem,
+            private_key=certificate.private_key_pem,
+            trust=self.trust_pem,
+        )
+
+    def _issue(
+        self,
+        ca: trustme.CA,
+        names: Sequence[str],
+        *,
+        not_before: dt.datetime | None = None,
+        not_after: dt.datetime | None = None,
+        whole_chain: bool = True,
+    ) -> Certificate:
+        import trustme
+
+        leaf = ca.issue_cert(
+            *(names or DEFAULT_NAMES),
+            not_before=not_before,
+            not_after=not_after,
+            key_type=trustme.KeyType.ECDSA,
+        )
+        chain = [blob.bytes() for blob in leaf.cert_chain_pems]
+        return Certificate(
+            chain_pem=b"".join(chain if whole_chain else chain[:1]),
+            private_key_pem=leaf.private_key_pem.bytes(),
+            trust_pem=self.trust_pem,
+        )
+
+    def _sign(
+        self,
+        names: Sequence[str],
+        usages: Sequence[x509.ObjectIdentifier],
+        *,
+        by_itself: bool = False,
+    ) -> Certificate:
+        ca_key = serialization.load_pem_private_key(self.ca.private_key_pem.bytes(), None)
+        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+        issuer = None if by_itself else (x509.load_pem_x509_certificate(self.trust_pem), ca_key)
+        return _sign(names or DEFAULT_NAMES, usages, issuer, self.trust_pem)
+
+
+_BOTH_ROLES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
+
+
+def _sign(
+    names: Sequence[str],
+    usages: Sequence[x509.ObjectIdentifier],
+    issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None,
+    trust_pem: bytes | None,
+) -> Certificate:
+    """Make a certificate that trustme does not make; ``issuer`` None lets it sign itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    now = dt.datetime.now(dt.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer[0].subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - 30 * _DAY)
+        .not_valid_after(now + 365 * _DAY)
+        .add_extension(
+            x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=False
+        )
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    signer = key
+    if issuer is not None:
+        signer = issuer[1]
+        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+        builder = builder.add_extension(identifier, critical=False)
+    pem = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    private_key = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return Certificate(pem, private_key, pem if trust_pem is None else trust_pem)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+@functools.cache
+def anonymous() -> PeerCredentials:
+    """What a peer has that was given nothing: it signs itself, and trusts anybody."""
+    return PeerCredentials(_sign(DEFAULT_NAMES, _BOTH_ROLES, None, None), trust_pem=None)
+
+
+@functools.cache
+def shared_authority() -> Authority:
+    """The authority of everything in this process that was not given another."""
+    return Authority()

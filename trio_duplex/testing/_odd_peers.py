@@ -1,0 +1,272 @@
+"""Scripted peers that do something wrong, each one thing, on cue.
+
+Most of them then listen until the other end finishes, so that their report
+tells the alert that they were sent, and when.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import socket
+from typing import ClassVar
+
+import attrs
+import trio
+
+from trio_duplex import Role
+from trio_duplex.testing._peers import Peer
+from trio_duplex.testing._wire import Wire
+
+PLAINTEXT = {
+    "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "ssh": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "smtp": b"220 mail.example ESMTP\r\n",
+    "proxy": b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 8443\r\n",
+    "sip": b"OPTIONS sip:example.org SIP/2.0\r\n\r\n",
+    "netconf": b'<?xml version="1.0" encoding="UTF-8"?>\r\n<hello ',
+    "sslv2": bytes.fromhex("802e 01 0002 0015 0000 0010") + bytes(37),
+    "zeros": bytes(16),
+}
+"""The first bytes of protocols that are not TLS, by name: for `PlaintextPeer`."""
+
+GARBAGE = b"\x17\x03\x03\x00\x40" + bytes(range(64))
+"""A record that no key in the world decrypts: bad_record_mac."""
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class PartialPeer(Peer):
+    """Sends the start of a ClientHello, and then nothing, until the other end finishes.
+
+    Attributes:
+        size: How many bytes it sends. With 0 it is as silent as a `SilentPeer`,
+            and then does not answer either.
+    """
+
+    kind: ClassVar[str] = "partial peer"
+
+    size: int = 1
+
+    def plays(self) -> Role | None:
+        """The client, for as long as it lasts."""
+        return Role.CLIENT
+
+    async def script(self, wire: Wire) -> None:
+        """Send the part, and listen."""
+        hello = wire.tls(Role.CLIENT).client_hello()
+        if self.size:
+            await wire.send(hello[: self.size])
+        await wire.receive_to_end()
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class PlaintextPeer(Peer):
+    """Speaks first, and something else than TLS.
+
+    Attributes:
+        say: What it says; `PLAINTEXT` has examples.
+        when_greeted: Say it only in answer to the other end's first bytes.
+    """
+
+    kind: ClassVar[str] = "plaintext peer"
+
+    say: bytes = PLAINTEXT["http"]
+    when_greeted: bool = False
+
+    async def script(self, wire: Wire) -> None:
+        """Speak, and listen."""
+        if self.when_greeted:
+            await wire.receive()
+        await wire.send(self.say)
+        await wire.receive_to_end()
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class LeavingPeer(Peer):
+    """A peer that leaves at a chosen moment; the base of those that differ in how.
+
+    Attributes:
+        after: The TLS role in which it completes a handshake first; None to
+            leave before TLS begins.
+        when_greeted: Wait for the other end's first bytes before leaving:
+            without a handshake, its ClientHello; after one, its data.
+        say: Bytes to send before leaving: raw, or encrypted after a handshake.
+        delay: Seconds to wait before leaving.
+    """
+
+    after: Role | None = None
+    when_greeted: bool = False
+    say: bytes = b""
+    delay: float = 0.0
+
+    def plays(self) -> Role | None:
+        """The role after which it leaves."""
+        return self.after
+
+    async def script(self, wire: Wire) -> None:
+        """Do what comes before, and leave."""
+        stream = None
+        if self.after is not None:
+            stream = wire.tls(self.after)
+            await stream.handshake()
+        if self.when_greeted:
+            await (wire.receive() if stream is None else stream.receive_some())
+        if self.say:
+            await (wire.send(self.say) if stream is None else stream.send_all(self.say))
+        await trio.sleep(self.delay)
+        await self.leave(wire)
+
+    @abc.abstractmethod
+    async def leave(self, wire: Wire) -> None:
+        """Leave."""
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class HangingUpPeer(LeavingPeer):
+    """Hangs up with a bare FIN: never a close_notify."""
+
+    kind: ClassVar[str] = "hanging-up peer"
+
+    async def leave(self, wire: Wire) -> None:
+        """Close."""
+        await wire.aclose()
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class ResettingPeer(LeavingPeer):
+    """Resets the connection (RST)."""
+
+    kind: ClassVar[str] = "resetting peer"
+
+    async def leave(self, wire: Wire) -> None:
+        """Close by force."""
+        await wire.reset()
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class HalfClosingPeer(LeavingPeer):
+    """Half-closes: sends FIN, and goes on listening until the other end finishes."""
+
+    kind: ClassVar[str] = "half-closing peer"
+
+    async def leave(self, wire: Wire) -> None:
+        """Send FIN, and listen."""
+        await wire.send_eof()
+        await _listen(wire)
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class EchoingPeer(Peer):
+    """Sends back all that it is sent, raw: our own ClientHello too.
+
+    Attributes:
+        size: Bytes to send at a time; None for as they came.
+    """
+
+    kind: ClassVar[str] = "echoing peer"
+
+    size: int | None = None
+
+    async def script(self, wire: Wire) -> None:
+        """Echo until the other end finishes."""
+        while data := await wire.receive():
+            await wire.dribble(data, size=self.size or len(data))
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class CrossingPeer(Peer):
+    """Makes glare: waits for the other end's ClientHello, and answers with its own.
+
+    So the two have crossed, as far as anybody can see, whatever the clock
+    does. It then listens, and sends no alert of its own: what the other end
+    makes of it is in its report.
+    """
+
+    kind: ClassVar[str] = "crossing peer"
+
+    def plays(self) -> Role | None:
+        """The client, as does the other end."""
+        return Role.CLIENT
+
+    async def script(self, wire: Wire) -> None:
+        """Wait, cross, listen."""
+        if not await wire.receive():
+            return
+        await wire.send(wire.tls(Role.CLIENT).client_hello())
+        await wire.receive_to_end()
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class CloggedPeer(Peer):
+    """Completes the handshake, and never reads again.
+
+    Over TCP the kernels' buffers still take some 100 KB before the other end's
+    sending blocks; over memory streams, their capacity.
+
+    Attributes:
+        after: The TLS role in which it completes the handshake.
+        say: Bytes that it sends after the handshake, so that it is answered.
+        half_close: Whether it then sends FIN, too.
+        hold: Seconds until it hangs up.
+    """
+
+    kind: ClassVar[str] = "clogged peer"
+
+    after: Role = Role.CLIENT
+    say: bytes = b"hello"
+    half_close: bool = False
+    hold: float = 5.0
+
+    def plays(self) -> Role | None:
+        """The role of the handshake."""
+        return self.after
+
+    async def script(self, wire: Wire) -> None:
+        """Handshake, clog, and in the end hang up."""
+        if isinstance(wire.stream, trio.SocketStream):
+            with contextlib.suppress(OSError):
+                wire.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream = wire.tls(self.after)
+        await stream.handshake()
+        if self.say:
+            await stream.send_all(self.say)
+        if self.half_close:
+            await wire.send_eof()
+        wire.note(f"we read no more, for {self.hold:g} s")
+        await trio.sleep(self.hold)
+        await wire.aclose()
+
+
+@attrs.define(slots=False, eq=False, kw_only=True)
+class GarbagePeer(Peer):
+    """Completes the handshake, and then sends garbage on the wire.
+
+    Attributes:
+        after: The TLS role in which it completes the handshake.
+        garbage: The raw bytes; `GARBAGE` unless given.
+    """
+
+    kind: ClassVar[str] = "garbage peer"
+
+    after: Role = Role.CLIENT
+    garbage: bytes = GARBAGE
+
+    def plays(self) -> Role | None:
+        """The role of the handshake."""
+        return self.after
+
+    async def script(self, wire: Wire) -> None:
+        """Handshake, send garbage, and listen."""
+        stream = wire.tls(self.after)
+        await stream.handshake()
+        await wire.send(self.garbage)
+        await _listen(wire)
+
+
+async def _listen(wire: Wire) -> None:
+    """Listen until the other end finishes; decrypting, if there is TLS to decrypt."""
+    if wire.secure is None:
+        await wire.receive_to_end()
+    else:
+        while await wire.secure.receive_some():
+            pass

@@ -1,0 +1,198 @@
+"""What bytes on the wire say, in TLS's own words: records, handshake messages, alerts.
+
+Pure, and made to explain rather than to judge: it reads any cutting into
+chunks, says what is encrypted and what is no TLS, and never raises.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from trio_duplex import classify
+
+# The one table of alert names; errors of trio_duplex and transcripts of the
+# kit must use the same words, and it is not worth a public name.
+from trio_duplex._opening import alert_name
+
+# RFC 8446, section 5.1, and RFC 6520
+CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA, HEARTBEAT = 20, 21, 22, 23, 24
+HEADER_SIZE = 5
+MAX_LENGTH = 2**14 + 2048
+"""Bytes in a record: the most that any version allows (RFC 5246, section 6.2.3)."""
+
+_TYPES = {
+    CHANGE_CIPHER_SPEC: "change_cipher_spec",
+    ALERT: "alert",
+    HANDSHAKE: "handshake",
+    APPLICATION_DATA: "application data",
+    HEARTBEAT: "heartbeat",
+}
+
+_SERVER_HELLO = 2
+# RFC 8446, section 4, and RFC 5246, section 7.4
+_MESSAGES = {
+    0: "HelloRequest",
+    1: "ClientHello",
+    _SERVER_HELLO: "ServerHello",
+    4: "NewSessionTicket",
+    8: "EncryptedExtensions",
+    11: "Certificate",
+    12: "ServerKeyExchange",
+    13: "CertificateRequest",
+    14: "ServerHelloDone",
+    15: "CertificateVerify",
+    16: "ClientKeyExchange",
+    20: "Finished",
+    22: "CertificateStatus",
+    24: "KeyUpdate",
+}
+
+
+@attrs.frozen
+class Record:
+    """One TLS record, or a stretch of bytes that is none.
+
+    Attributes:
+        what: In words, such as ``"handshake, 512 bytes: ClientHello"``.
+        alert: The name of the alert that it carries in plain view, such as
+            ``"unknown_ca"``, or None.
+        fatal: Whether that alert is fatal.
+    """
+
+    what: str
+    alert: str | None = None
+    fatal: bool = False
+
+
+class RecordReader:
+    """Reads the records of one direction of a connection, however they are cut."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._encrypted = False
+        self._message_left = 0  # bytes of a handshake message still to come
+        self._message_head = b""  # the start of one whose header is not whole yet
+        self._first = True
+        self._foreign = False
+
+    def feed(self, data: bytes) -> list[Record]:
+        """Take more bytes, and return the records that they complete.
+
+        What turns out not to be TLS is returned at once, for as long as it
+        comes: after it nothing can be told from anything.
+        """
+        self._buffer += data
+        found: list[Record] = []
+        while self._buffer and not self._foreign:
+            if not self._plausible():
+                self._foreign = True
+                break
+            if len(self._buffer) < HEADER_SIZE:
+                return found
+            length = int.from_bytes(self._buffer[3:5], "big")
+            if len(self._buffer) < HEADER_SIZE + length:
+                return found
+            body = bytes(self._buffer[HEADER_SIZE : HEADER_SIZE + length])
+            found.append(self._read(self._buffer[0], body))
+            del self._buffer[: HEADER_SIZE + length]
+            self._first = False
+        if self._foreign and self._buffer:
+            found.append(self._not_tls(bytes(self._buffer)))
+            self._buffer.clear()
+        return found
+
+    def rest(self) -> Record | None:
+        """What is left of an incomplete record, or None."""
+        if not self._buffer:
+            return None
+        name = _TYPES[self._buffer[0]]
+        name = f"{'an' if name[0] == 'a' else 'a'} {name}"
+        if len(self._buffer) < HEADER_SIZE:
+            return Record(f"{_count(self._buffer)} of the header of {name} record")
+        length = int.from_bytes(self._buffer[3:5], "big")
+        here = len(self._buffer) - HEADER_SIZE
+        return Record(f"{here} of the {length} bytes of {name} record")
+
+    def _plausible(self) -> bool:
+        head = self._buffer[:HEADER_SIZE]
+        return (
+            head[0] in _TYPES
+            and (len(head) < 2 or head[1] == 3)
+            and (len(head) < HEADER_SIZE or int.from_bytes(head[3:5], "big") <= MAX_LENGTH)
+        )
+
+    def _not_tls(self, data: bytes) -> Record:
+        looks = f", {classify(data).looks_like}" if self._first else ""
+        self._first = False
+        shown = repr(data[:24])[1:] + ("..." if len(data) > 24 else "")
+        return Record(f"no TLS, {_count(data)}{looks}: {shown}")
+
+    def _read(self, kind: int, body: bytes) -> Record:
+        head = f"{_TYPES[kind]}, {_count(body)}"
+        if kind == CHANGE_CIPHER_SPEC:
+            self._encrypted = True
+        elif kind == ALERT and len(body) == 2:
+            fatal = body[0] == 2
+            level = "fatal" if fatal else "warning"
+            return Record(f"{head}: {level} {alert_name(body[1])}", alert_name(body[1]), fatal)
+        elif kind == HANDSHAKE and not self._encrypted:
+            return Record(f"{head}: {self._messages(body)}")
+        elif kind in {HANDSHAKE, ALERT}:
+            return Record(f"{head} (encrypted)")
+        return Record(head)
+
+    def _messages(self, body: bytes) -> str:
+        """Name the handshake messages that begin in this record's body."""
+        names: list[str] = []
+        data = self._message_head + body
+        self._message_head = b""
+        if self._message_left:
+            names.append("(continued)")
+        while data:
+            if self._message_left:
+                taken = min(self._message_left, len(data))
+                self._message_left -= taken
+                data = data[taken:]
+            elif len(data) < 4:
+                self._message_head = data
+                names.append("(the start of a message)")
+                break
+            else:
+                names.append(_MESSAGES.get(data[0], f"message of type {data[0]}"))
+                self._message_left = 4 + int.from_bytes(data[1:4], "big")
+        return ", ".join(names) or "(empty)"
+
+
+def _count(data: bytes | bytearray) -> str:
+    return f"{len(data)} byte{'' if len(data) == 1 else 's'}"
+
+
+def cut_records(records: bytes, size: int) -> bytes:
+    """Cut the contents of TLS records into records of ``size`` bytes each.
+
+    A ClientHello in one-byte records is as good as any other (RFC 8446,
+    section 5.1), and few listeners are ever shown one.
+
+    Args:
+        records: Whole TLS records, as an ``ssl.SSLObject`` writes them.
+        size: Bytes of content in each record, from 1.
+
+    Raises:
+        ValueError: ``size`` is less than 1, or ``records`` are not whole.
+    """
+    if size < 1:
+        raise ValueError(f"a record must hold at least 1 byte, not {size}")
+    cut = bytearray()
+    position = 0
+    while position < len(records):
+        head = records[position : position + 3]
+        length = int.from_bytes(records[position + 3 : position + 5], "big")
+        position += HEADER_SIZE
+        body = records[position : position + length]
+        if len(head) < 3 or len(body) < length:
+            raise ValueError("the records are not whole")
+        for start in range(0, length, size):
+            piece = body[start : start + size]
+            cut += head + len(piece).to_bytes(2, "big") + piece
+        position += length
+    return bytes(cut)
