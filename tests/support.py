@@ -9,6 +9,7 @@ import struct
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,7 +17,6 @@ import trio.testing
 import trustme
 
 from trio_duplex import Connection, Credentials, Role, negotiate
-from trio_duplex._negotiate import Settings, dial_role
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = (TLS12, TLS13)
@@ -141,7 +141,11 @@ def counting_credentials() -> tuple[Credentials, list[Role]]:
         NODE.configure_cert(context)
         AUTHORITY.configure_trust(context)
         contexts.append(context)
-    return Credentials(server_context=contexts[0], client_context=contexts[1]), made
+    credentials = Credentials(
+        server_context=contexts[0], client_context=contexts[1], allow_self=True
+    )
+    made.clear()  # the credentials have tried their own contexts
+    return credentials, made
 
 
 # -------------------------------------------------------------------------------------------- records
@@ -286,11 +290,10 @@ async def connection_pair(
         )
 
     async def be_client() -> None:
-        # A window of 0 makes a TLS client of it, as long as the server keeps its silence.
         ends[Role.CLIENT] = await negotiate(
             dialling,
             client or credentials(version),
-            window=0,
+            role=Role.CLIENT,
             session=session,
             https_compatible=https_compatible,
         )
@@ -305,42 +308,72 @@ async def dial(
     stream: trio.abc.Stream, role: Role, mine: Credentials | None = None, timeout: float = 30
 ) -> Connection:
     """`open_tcp_connection` without the TCP."""
-    return await dial_role(stream, mine or credentials(), Settings(handshake_timeout=timeout), role)
+    return await negotiate(stream, mine or credentials(), role=role, handshake_timeout=timeout)
 
 
-async def raw_peer(
-    stream: trio.abc.Stream,
-    role: Role,
-    version: ssl.TLSVersion | None = None,
-    *,
-    data: bytes = b"",
-    context: ssl.SSLContext | None = None,
-) -> tuple[ssl.SSLObject, ssl.MemoryBIO, ssl.MemoryBIO]:
-    """Play a TLS role by hand, up to the end of the handshake.
+class RawPeer:
+    """A peer that drives OpenSSL by hand, and so sees the alerts and can send what TLS would not.
 
-    Args:
-        data: Sent at once when the handshake is done, in one piece with what is left of it.
-
-    Returns:
-        The TLS object, what it is to read, and what it has written.
+    Attributes:
+        stream: The raw stream.
+        tls: The TLS object.
     """
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = (context or peer_context(role, version)).wrap_bio(
-        incoming, outgoing, server_side=role is Role.SERVER
-    )
-    while True:
+
+    def __init__(
+        self,
+        stream: trio.abc.Stream,
+        role: Role,
+        version: ssl.TLSVersion | None = None,
+        *,
+        context: ssl.SSLContext | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        self.stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = (context or peer_context(role, version)).wrap_bio(
+            self._incoming, self._outgoing, server_side=role is Role.SERVER, session=session
+        )
+
+    async def shake_hands(self, *, data: bytes = b"") -> None:
+        """Handshake; the data goes in one piece with what is left of it to send."""
+        await self._until(self.tls.do_handshake)
+        if data:
+            self.tls.write(data)
+        await self.flush()
+
+    async def flush(self) -> None:
+        if self._outgoing.pending:
+            await self.stream.send_all(self._outgoing.read())
+
+    def encrypt(self, data: bytes) -> bytes:
+        """The record that would carry this."""
+        self.tls.write(data)
+        return self._outgoing.read()
+
+    async def read(self) -> bytes:
+        """Receive and decrypt; what OpenSSL has to say leaves as `ssl.SSLError`."""
+        data: bytes = await self._until(self.tls.read)
+        return data
+
+    async def refused(self, *, data: bytes = b"") -> str:
+        """Handshake and read until it fails: why, as OpenSSL has it."""
         try:
-            tls.do_handshake()
-        except ssl.SSLWantReadError:
-            if outgoing.pending:
-                await stream.send_all(outgoing.read())
-            incoming.write(await stream.receive_some())
-        else:
-            break
-    if data:
-        tls.write(data)
-    await stream.send_all(outgoing.read())
-    return tls, incoming, outgoing
+            await self.shake_hands(data=data)
+            await self.read()
+        except ssl.SSLError as exc:
+            return exc.reason
+        pytest.fail("nothing was refused")
+
+    async def _until(self, function: Callable[[], Any]) -> Any:
+        while True:
+            try:
+                return function()
+            except ssl.SSLWantReadError:
+                await self.flush()
+                if data := await self.stream.receive_some():
+                    self._incoming.write(data)
+                else:
+                    self._incoming.write_eof()
 
 
 # ------------------------------------------------------------------------------------------ listeners

@@ -22,6 +22,7 @@ import trio
 import trio.testing
 from support import (
     UNEXPECTED_MESSAGE,
+    RawPeer,
     RecordingStream,
     ResettingStream,
     ScriptedStream,
@@ -36,7 +37,6 @@ from support import (
     memory_pair,
     peer_stream,
     plain_alerts,
-    raw_peer,
     receive_all,
     receive_exactly,
     records,
@@ -346,9 +346,12 @@ async def test_foreign_bytes_one_at_a_time(autojump_clock: trio.testing.MockCloc
     assert made == []
 
 
-async def test_of_many_foreign_bytes_few_are_kept(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("delay", [0.0, 5.5], ids=["instead of a ClientHello", "in answer to ours"])
+async def test_of_many_foreign_bytes_few_are_kept(
+    delay: float, autojump_clock: trio.testing.MockClock
+) -> None:
     with pytest.raises(NotTLSError) as caught:
-        await negotiated_with(sends(b"GET /" + b"x" * 100_000))
+        await negotiated_with(sends(delay, b"GET /" + b"x" * 100_000))
     assert len(caught.value.received) == 64
 
 
@@ -543,6 +546,16 @@ async def test_glare_of_a_peer_that_leaves_in_its_client_hello(
     assert caught.value.missed_by == 0.5
 
 
+async def test_a_crossing_client_hello_of_empty_records_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nobody honest needs so many bytes to get to the random."""
+    start, empty = bytes.fromhex("160303000101"), bytes.fromhex("1603030000")
+    with pytest.raises(GlareError):
+        await negotiated_with(sends(5.5, start + 2000 * empty))
+    assert trio.current_time() < 5.5 + 1.5
+
+
 async def test_a_crossing_client_hello_that_never_ends_meets_the_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -663,7 +676,8 @@ async def test_data_that_came_with_the_end_of_the_handshake_is_not_lost(
     """The peer's last flight and its first data in one segment, where TLS lets it."""
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(raw_peer, theirs, role.other, version, data=b"early"))
+        peer = RawPeer(theirs, role.other, version)
+        nursery.start_soon(partial(peer.shake_hands, data=b"early"))
         connection = await negotiate(ours, credentials())
         assert await receive_exactly(connection, 5) == b"early"
 
@@ -919,19 +933,39 @@ class ClosingSlowly(RecordingStream):
 async def test_an_exception_in_flight_is_not_replaced_by_a_cancellation(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with trio.CancelScope() as scope:
+    scope = trio.CancelScope()
 
-        class Cancelling(ClosingSlowly):
-            async def receive_some(self, max_bytes: int | None = None) -> bytes:
-                await trio.lowlevel.checkpoint()
-                scope.cancel()
-                return b"SSH-2.0-x\r\n"
+    class Cancelling(ClosingSlowly):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            await trio.lowlevel.checkpoint()
+            scope.cancel()
+            return b"SSH-2.0-x\r\n"
 
-        ours = Cancelling(memory_pair()[0])
-        with pytest.raises(NotTLSError):
-            await negotiate(ours, credentials())
+    ours = Cancelling(memory_pair()[0])
+    with pytest.raises(NotTLSError), scope:
+        await negotiate(ours, credentials())
     assert ours.closed
     assert trio.current_time() == 0, "nor does the close take any time"
+
+
+class BreakingAtClose(RecordingStream):
+    """A stream that has something to say in its end."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        raise trio.BrokenResourceError
+
+
+@pytest.mark.parametrize("dialled", [False, True])
+async def test_an_exception_in_flight_is_not_replaced_by_one_of_the_close(
+    dialled: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, theirs = memory_pair()
+    await theirs.send_all(b"SSH-2.0-x\r\n")
+    stream = BreakingAtClose(ours)
+    with pytest.raises(NotTLSError):
+        await (dial(stream, Role.CLIENT) if dialled else negotiate(stream, credentials()))
+    assert stream.closed
 
 
 # -------------------------------------------------------------------------------------- dialling

@@ -216,6 +216,7 @@ LOOKS_LIKE: list[tuple[OpeningKind, bytes, str]] = [
     (NOT_TLS, b"REGISTER sips:b.example SIP/2.0\r\n", "a SIP request"),
     (NOT_TLS, b"SIP/2.0 200 OK\r\n", "a SIP response"),
     (NOT_TLS, b"OPTIONS rtsp://c.example/1 RTSP/1.0\r\n", "an RTSP request"),
+    (NOT_TLS, b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n", "an RTSP request"),
     (NOT_TLS, b"DESCRIBE rtsp://c.example/1 RTSP/1.0\r\n", "an RTSP request"),
     (NOT_TLS, b"RTSP/1.0 200 OK\r\n", "an RTSP response"),
     *(
@@ -248,6 +249,13 @@ LOOKS_LIKE: list[tuple[OpeningKind, bytes, str]] = [
     (NOT_TLS, b"\x10\x10\x00\x04MQTT\x04", "an MQTT CONNECT"),
     (NOT_TLS, b"\x10\x90\x01\x00\x04MQTT\x05", "an MQTT CONNECT"),
     (NOT_TLS, b"\x10\x10\x00\x06MQIsdp\x03", "an MQTT CONNECT"),
+    # OpenSSL's `s_client -starttls ldap`
+    (NOT_TLS, b"\x30\x1d\x02\x01\x01\x77\x18\x80\x16" + b"1.3.6.1", "an LDAP ExtendedRequest"),
+    (
+        NOT_TLS,
+        bytes.fromhex("30 84 0000001d 02 01 01 77 84 00000018 80"),
+        "an LDAP ExtendedRequest",
+    ),
     (NOT_TLS, b"\x30\x0c\x02\x01\x01\x60\x07\x02\x01\x03", "an LDAP BindRequest"),
     (
         NOT_TLS,

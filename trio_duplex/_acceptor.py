@@ -96,7 +96,7 @@ class Acceptor:
             except OSError as exc:
                 if exc.errno not in CAPACITY_ERRNOS:
                     raise
-                await self._pause(exc)
+                await self._pause(listener, exc)
                 continue
             remote = remote_address(stream)
             place = self.room.enter(remote)
@@ -168,7 +168,12 @@ class Acceptor:
     def _limit_reached(self, limit: str, value: float, peer: str | None) -> None:
         self.reporter.report(LimitReached(limit=limit, value=value, peer=peer))
 
-    async def _pause(self, error: OSError) -> None:
+    async def _pause(self, listener: Listener, error: OSError) -> None:
+        if isinstance(listener, trio.SocketListener) and not listener.socket.is_readable():
+            # accept(2) asks for a descriptor before it looks for a connection.
+            # While nobody waits, nobody is to make room.
+            await trio.lowlevel.wait_readable(listener.socket)
+            return
         self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
         with trio.move_on_after(CAPACITY_PAUSE):
             if self.room.make_room("open files", math.nan):

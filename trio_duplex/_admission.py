@@ -10,10 +10,12 @@ import ssl
 from collections.abc import Callable, Sequence
 
 import attrs
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError, SelfConnectionError
-from trio_duplex._identity import PeerIdentity
+from trio_duplex._identity import PeerIdentity, public_key_info
 from trio_duplex._policy import AnyTrustedPeer, PeerPolicy, judge
 from trio_duplex._role import Role
 
@@ -28,6 +30,28 @@ class Material:
     allow_self: bool
     own_certificates: frozenset[bytes]
     own_public_keys: frozenset[bytes]
+
+    @classmethod
+    def of(
+        cls,
+        server_context: ssl.SSLContext,
+        client_context: ssl.SSLContext,
+        peer: PeerPolicy,
+        own: Sequence[x509.Certificate],
+        *,
+        allow_self: bool,
+    ) -> Material:
+        """Make it of two contexts, and of the leaf certificates that they present."""
+        for context in (server_context, client_context):
+            context.options |= ssl.OP_NO_RENEGOTIATION
+        return cls(
+            server_context=server_context,
+            client_context=client_context,
+            peer=peer,
+            allow_self=allow_self,
+            own_certificates=frozenset(leaf.public_bytes(Encoding.DER) for leaf in own),
+            own_public_keys=frozenset(map(public_key_info, own)),
+        )
 
     def context(self, role: Role) -> ssl.SSLContext:
         """The TLS context for ``role``."""

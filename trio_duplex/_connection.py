@@ -211,17 +211,35 @@ class Connection(trio.abc.Stream):
     async def aclose(self) -> None:
         """Send a close_notify and close, within ``close_timeout`` seconds.
 
-        Never waits for the peer's close_notify. If cancelled, or if the peer
-        takes nothing any more, the transport is closed by force.
+        Does not wait for the peer's close_notify; but as a TLS 1.3 client that
+        has sent and never received, it gives the peer up to a second to hang
+        up. If cancelled, or if the peer takes nothing any more, the transport
+        is closed by force.
         """
         with trio.move_on_after(self.close_timeout):
             if self._handshake.outgoing.pending:  # an alert, from a call on the bare `tls`
                 await self._send_alert()
-            await self.tls.aclose()
+            try:
+                if self._tickets_may_be_unread():
+                    await self._handshake.take_leave(shield=False)
+            finally:
+                await self.tls.aclose()
+
+    def _tickets_may_be_unread(self) -> bool:
+        # A TLS 1.3 server sends session tickets after the handshake, and the first receive takes
+        # them. Where there was none, they are unread or still on their way, and the kernel answers
+        # them with a reset once we have closed, forgetting what it has not delivered of ours.
+        return (
+            self.role is Role.CLIENT
+            and self.bytes_sent > 0
+            and self.bytes_received == 0
+            and not self._handshake.https_compatible
+            and self.tls.version() == "TLSv1.3"
+        )
 
     async def _send_alert(self) -> None:
         """Send the alert of a fatal record error: ``SSLStream`` raises and forgets it."""
-        await send_last_words(self.tls.transport_stream, self._handshake.outgoing.read())
+        await send_last_words(self.tls.transport_stream, self._handshake.outgoing)
 
     def _late_verdict(self, error: trio.BrokenResourceError) -> CertificateRejectedError | None:
         cause = error.__cause__

@@ -6,42 +6,28 @@ credentials whose roles demand different things of the peer are refused.
 
 from __future__ import annotations
 
-import logging
 import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
-from os import PathLike, fspath
+from os import PathLike
 
-import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from trio_duplex._admission import Material
-from trio_duplex._own import (
-    Check,
-    Grade,
-    check_chain,
-    check_key,
-    load_certificates,
-    public_key_info,
-)
+from trio_duplex._mutual import CertificateAndKey, MutualSource, warn_of_keylog
+from trio_duplex._own import Check, load_certificates
 from trio_duplex._pem import (
     CredentialsError,
     PemSource,
     TrustmeAuthority,
     TrustmeCertificate,
-    as_file,
     read_pem,
 )
 from trio_duplex._policy import AnyTrustedPeer, PeerPolicy
+from trio_duplex._probe import presented_certificates
 from trio_duplex._role import Role
-from trio_duplex._symmetry import FLOOR, differences, presented_certificate, unfitness
-
-LOGGER = logging.getLogger("trio_duplex")
+from trio_duplex._symmetry import differences, unfitness
 
 Alpn = Sequence[str] | Mapping[Role, Sequence[str]]
-CertificateAndKey = tuple[PemSource, PemSource | None] | TrustmeCertificate
 
 
 class Credentials:
@@ -63,11 +49,13 @@ class Credentials:
             fleets that share one.
         own_certificate: The certificate chain that the contexts present, to
             know ourselves by: path, PEM bytes, or a ``trustme.LeafCert``. None
-            finds out what the server context presents by a handshake in memory.
+            finds it out by handshakes in memory: always for the server
+            context, for the client's if the two contexts trust each other.
 
     Raises:
         CredentialsError: A context is unfit for its role, or the two differ in
             what they demand of the peer; it names each difference.
+        ValueError: ``peer`` is no policy.
     """
 
     def __init__(
@@ -91,15 +79,18 @@ class Credentials:
                 "same, or say allow_asymmetric=True",
             )
         if own_certificate is None:
-            probed = presented_certificate(server_context)
-            own = [x509.load_der_x509_certificate(probed)] if probed else []
+            presented = presented_certificates(server_context, client_context)
+            own = [x509.load_der_x509_certificate(leaf) for leaf in presented]
         else:
             pem = read_pem(own_certificate, "own certificate")
             own = load_certificates(pem, "own certificate")[:1]
-        self._source: _MutualSource | None = None
+        for context in (server_context, client_context):
+            if context.keylog_filename:  # create_default_context obeys SSLKEYLOGFILE
+                warn_of_keylog(context.keylog_filename)
+        self._source: MutualSource | None = None
         self._checks: tuple[Check, ...] = ()
-        self._material = _material(
-            server_context, client_context, peer or AnyTrustedPeer(), own, allow_self=allow_self
+        self._material = Material.of(
+            server_context, client_context, _checked_policy(peer), own, allow_self=allow_self
         )
 
     @classmethod
@@ -151,13 +142,14 @@ class Credentials:
         Raises:
             CredentialsError: A file can't be read, certificate and key do not
                 match, the certificate can't be used in one of the roles, …
-            ValueError: ``alpn`` or ``session_tickets`` is out of range.
+            ValueError: ``alpn`` or ``session_tickets`` is out of range, or
+                ``peer`` is no policy.
         """
-        source = _MutualSource(
+        source = MutualSource(
             certificate_chain=certificate_chain,
             private_key=private_key,
             trust=trust,
-            peer=peer or AnyTrustedPeer(),
+            peer=_checked_policy(peer),
             allow_self=allow_self,
             alpn={role: _alpn_names(alpn, role) for role in Role},
             certificates_by_name=dict(certificates_by_name or {}),
@@ -224,6 +216,14 @@ class Credentials:
         return f"<Credentials {' '.join(parts)}>"
 
 
+def _checked_policy(peer: PeerPolicy | None) -> PeerPolicy:
+    if peer is None:
+        return AnyTrustedPeer()
+    if isinstance(peer, type) or not callable(peer):
+        raise ValueError(f"peer must be a policy, such as NamedPeer('a.example'), not {peer!r}")
+    return peer
+
+
 def _alpn_names(alpn: Alpn, role: Role) -> tuple[str, ...]:
     names = alpn.get(role, ()) if isinstance(alpn, Mapping) else alpn
     if isinstance(names, str):
@@ -232,141 +232,3 @@ def _alpn_names(alpn: Alpn, role: Role) -> tuple[str, ...]:
         if not (name.isascii() and 1 <= len(name) <= 255):  # one length byte: RFC 7301, section 3.1
             raise ValueError(f"an ALPN protocol name has 1 to 255 ASCII characters, not {name!r}")
     return tuple(names)
-
-
-def _material(
-    server_context: ssl.SSLContext,
-    client_context: ssl.SSLContext,
-    peer: PeerPolicy,
-    own: Sequence[x509.Certificate],
-    *,
-    allow_self: bool,
-) -> Material:
-    for context in (server_context, client_context):
-        context.options |= ssl.OP_NO_RENEGOTIATION
-    return Material(
-        server_context=server_context,
-        client_context=client_context,
-        peer=peer,
-        allow_self=allow_self,
-        own_certificates=frozenset(leaf.public_bytes(Encoding.DER) for leaf in own),
-        own_public_keys=frozenset(map(public_key_info, own)),
-    )
-
-
-@attrs.frozen(kw_only=True, repr=False)
-class _MutualSource:
-    """Where `Credentials.mutual` has its material from, to be read again at will."""
-
-    certificate_chain: PemSource | TrustmeCertificate
-    private_key: PemSource | None
-    trust: PemSource | TrustmeAuthority
-    peer: PeerPolicy
-    allow_self: bool
-    alpn: Mapping[Role, Sequence[str]]
-    certificates_by_name: Mapping[str, CertificateAndKey]
-    session_tickets: int
-    keylog: str | PathLike[str] | None
-    check: bool
-
-    def __repr__(self) -> str:
-        return f"certificate_chain={_show(self.certificate_chain)} trust={_show(self.trust)}"
-
-    def load(self) -> tuple[Material, tuple[Check, ...]]:
-        """Read everything, check it, and build contexts of it; all or nothing."""
-        trust_pem = read_pem(self.trust, "trust roots")
-        roots = load_certificates(trust_pem, "trust roots")
-        pair = _Presented.read(self.certificate_chain, self.private_key)
-        by_name = {
-            name.lower(): _Presented.read(*(given if isinstance(given, tuple) else (given, None)))
-            for name, given in self.certificates_by_name.items()
-        }
-        presented = [pair, *by_name.values()]
-        checks = tuple(check for each in presented for check in each.checks(roots))
-        if self.check:
-            _refuse_or_warn(checks)
-        client_context = self._context(pair, trust_pem, Role.CLIENT)
-        server_context = self._context(pair, trust_pem, Role.SERVER)
-        if by_name:
-            contexts = {
-                name: self._context(each, trust_pem, Role.SERVER) for name, each in by_name.items()
-            }
-
-            def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
-                if name is not None and name.lower() in contexts:
-                    tls.context = contexts[name.lower()]
-
-            server_context.sni_callback = choose
-        material = _material(
-            server_context,
-            client_context,
-            self.peer,
-            [each.chain[0] for each in presented],
-            allow_self=self.allow_self,
-        )
-        return material, checks
-
-    def _context(self, presented: _Presented, trust_pem: bytes, role: Role) -> ssl.SSLContext:
-        if role is Role.SERVER:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.num_tickets = self.session_tickets
-        else:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False  # the peer policy's task, in both roles
-        context.minimum_version = FLOOR
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(cadata=trust_pem.decode("ascii", "replace"))
-        presented.load_into(context)
-        if self.alpn[role]:
-            context.set_alpn_protocols(list(self.alpn[role]))
-        if self.keylog is not None:
-            context.keylog_filename = fspath(self.keylog)
-            LOGGER.warning(
-                "the secrets of every TLS connection are written to %s: debugging only", self.keylog
-            )
-        return context
-
-
-@attrs.frozen
-class _Presented:
-    """A certificate chain and its key, as we present them."""
-
-    chain: Sequence[x509.Certificate]
-    chain_pem: bytes
-    key_pem: bytes
-
-    @classmethod
-    def read(
-        cls, certificate_chain: PemSource | TrustmeCertificate, private_key: PemSource | None
-    ) -> _Presented:
-        chain_pem = read_pem(certificate_chain, "certificate chain")
-        key_pem = chain_pem if private_key is None else read_pem(private_key, "private key")
-        return cls(load_certificates(chain_pem, "certificate chain"), chain_pem, key_pem)
-
-    def checks(self, roots: Sequence[x509.Certificate]) -> tuple[Check, ...]:
-        key = check_key(self.chain[0], self.key_pem)
-        if key.grade is Grade.DEFECT:  # OpenSSL would refuse it too, in its own words
-            raise CredentialsError(str(key))
-        return (key, *check_chain(self.chain, roots, datetime.now(UTC)))
-
-    def load_into(self, context: ssl.SSLContext) -> None:
-        with ExitStack() as stack:
-            chain_file = stack.enter_context(as_file(self.chain_pem))
-            key_file = stack.enter_context(as_file(self.key_pem))
-            try:
-                context.load_cert_chain(chain_file, key_file)
-            except ssl.SSLError as exc:
-                raise CredentialsError(f"OpenSSL can't use certificate and key: {exc}") from exc
-
-
-def _refuse_or_warn(checks: Sequence[Check]) -> None:
-    if defects := [str(check) for check in checks if check.grade is Grade.DEFECT]:
-        raise CredentialsError(*defects)
-    for check in checks:
-        if check.grade is Grade.WARNING:
-            LOGGER.warning("own certificate: %s", check)
-
-
-def _show(source: PemSource | TrustmeCertificate | TrustmeAuthority) -> str:
-    """A source as one may log it: a path, but never PEM, which may hold the key."""
-    return repr(fspath(source)) if isinstance(source, str | PathLike) else "<given in memory>"

@@ -12,7 +12,9 @@ With these we
 * run ``SSLObject.do_handshake()`` ourselves, and so see the peer's first
   flight before OpenSSL does;
 * send what stands in ``outgoing`` when the handshake fails: the alert. Trio's
-  stream raises first, and the peer would see a bare EOF, or hang.
+  stream raises first, and the peer would see a bare EOF, or hang;
+* keep our last flight back until the peer is admitted: one that we turn away
+  then does not complete its handshake either, where the last flight is ours.
 
 In the end Trio's ``do_handshake()`` finds the handshake done, flushes our last
 flight, and from then on the stream is as if it had made it all itself.
@@ -45,6 +47,8 @@ reset, which can overtake the alert. The longest honest flight (a certificate
 chain) is a tenth of it."""
 
 ALERT_HANDSHAKE_FAILURE = 40
+ALERT_ACCESS_DENIED = 49
+ALERT_DECODE_ERROR = 50
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -96,6 +100,7 @@ class Handshake:
     Attributes:
         tls: The bare ``trio.SSLStream`` over ``transport``.
         outgoing: What OpenSSL has written and nobody has sent yet.
+        https_compatible: As given.
     """
 
     def __init__(
@@ -118,11 +123,29 @@ class Handshake:
             https_compatible=https_compatible,
         )
         self.outgoing = tap.outgoing
+        self.https_compatible = https_compatible
         self._incoming = tap.incoming
         self._ssl_object = tap.ssl_object
         self._transport = transport
         self._role = role
         self._peer = peer
+
+    def client_hello(self) -> bytes:
+        """Make our ClientHello, record headers included; call it first, in the client role.
+
+        It is sent by `send`. In between is the time to remember its ``random``:
+        a byte that has left may come back before we run again.
+        """
+        self._advance()
+        return self.outgoing.read()
+
+    async def send(self, data: bytes) -> None:
+        """Send as it is.
+
+        Raises:
+            HandshakeError: The stream broke.
+        """
+        await self._on_the_wire(self._transport.send_all, data)
 
     def peer_certificate(self) -> bytes | None:
         """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
@@ -132,20 +155,6 @@ class Handshake:
         """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""
         chain = getattr(self._ssl_object, "get_verified_chain", tuple[bytes, ...])
         return tuple(chain())
-
-    async def send_client_hello(self) -> bytes:
-        """Send our ClientHello; call it first, and in the client role alone.
-
-        Returns:
-            The ClientHello as it went out, record headers included.
-
-        Raises:
-            HandshakeError: The stream broke.
-        """
-        self._advance()
-        hello = self.outgoing.read()
-        await self._on_the_wire(self._transport.send_all, hello)
-        return hello
 
     async def receive(self, max_bytes: int | None = None) -> bytes:
         """Receive some of the peer's handshake, without giving it to OpenSSL.
@@ -167,7 +176,11 @@ class Handshake:
         return bytes(data)
 
     async def complete(self, received: bytes) -> None:
-        """Drive the handshake to its end.
+        """Drive the handshake to our end of it.
+
+        A last flight of ours stays unsent: without it the peer's end is not
+        reached, and its handler does not run, until `finish`. So it is in TLS
+        1.3 for the client, in a full handshake of TLS 1.2 for the server.
 
         Args:
             received: What the peer has sent so far and OpenSSL has not seen.
@@ -180,10 +193,10 @@ class Handshake:
         try:
             while not self._advance():
                 if self.outgoing.pending:
-                    await self._on_the_wire(self._transport.send_all, self.outgoing.read())
+                    await self.send(self.outgoing.read())
                 self._incoming.write(await self.receive())
         except ssl.SSLError as exc:
-            await send_last_words(self._transport, self.outgoing.read())
+            await send_last_words(self._transport, self.outgoing)
             reason = tls_reason(exc)
             raise HandshakeError(
                 "the TLS handshake failed",
@@ -192,15 +205,40 @@ class Handshake:
                 tls_reason=reason,
                 advice=_advice(exc),
             ) from exc
-        if self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3":
+
+    async def finish(self) -> None:
+        """Send our last flight: the peer is admitted.
+
+        Raises:
+            HandshakeError: The stream broke.
+        """
+        if self._only_tickets_pending():
             _hold_tickets(self._ssl_object, self.outgoing)
         await self._on_the_wire(self.tls.do_handshake)
 
-    async def take_leave(self) -> None:
+    async def refuse(self) -> None:
+        """Turn the peer away after `complete`, and see that off, as `send_last_words` does.
+
+        If it still waits for our last flight, it is sent the alert
+        access_denied in its place. That is in the clear, as it must be: OpenSSL
+        has changed to keys that the peer does not expect yet (RFC 8446
+        section 5: it accepts both then). Otherwise a close_notify is all that
+        Python's ``ssl`` can say.
+        """
+        if self.outgoing.pending and not self._only_tickets_pending():
+            self.outgoing.read()
+            await send_alert(self._transport, ALERT_ACCESS_DENIED)
+            return
+        await self.take_leave()
+
+    async def take_leave(self, *, shield: bool = True) -> None:
         """Send a close_notify and see it off, as `send_last_words` does."""
         with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
             self._ssl_object.unwrap()
-        await send_last_words(self._transport, self.outgoing.read())
+        await send_last_words(self._transport, self.outgoing, shield=shield)
+
+    def _only_tickets_pending(self) -> bool:
+        return self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3"
 
     def _advance(self) -> bool:
         """Let OpenSSL go as far as it can; tell whether the handshake is done."""
@@ -231,25 +269,35 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
         description: The AlertDescription (RFC 8446 section 6).
     """
     # Content type alert, legacy version TLS 1.2, two bytes: fatal, description.
-    record = bytes([0x15, 3, 3, 0, 2, 2, description])
-    await send_last_words(transport, record)
+    alert = ssl.MemoryBIO()
+    alert.write(bytes([0x15, 3, 3, 0, 2, 2, description]))
+    await send_last_words(transport, alert)
 
 
-async def send_last_words(transport: trio.abc.Stream, words: bytes) -> None:
+async def send_last_words(
+    transport: trio.abc.Stream, outgoing: ssl.MemoryBIO, *, shield: bool = True
+) -> None:
     """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
 
-    Shielded, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
-    there is nothing to send, and never raises for what peer or stream do.
+    Shielded by default, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
+    nothing is pending, and never raises for what the peer or the stream does.
+    While another task is sending, the alert stays pending: whoever closes the
+    stream, or tries to send next, comes here again.
     """
+    words = outgoing.read()
     if not words:
         return
     with (
-        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=True),
+        trio.move_on_after(LAST_WORDS_TIMEOUT, shield=shield),
         contextlib.suppress(
             trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
         ),
     ):
-        await transport.send_all(words)
+        try:
+            await transport.send_all(words)
+        except trio.BusyResourceError:
+            outgoing.write(words)
+            raise
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
             left = LAST_WORDS_DRAIN
@@ -263,21 +311,25 @@ def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
     Whatever OpenSSL writes next (application data, close_notify, an alert, a
     key update), the tickets go in front of it: they were numbered first.
     """
-    tickets = outgoing.read()
-    if not tickets:
+    held = outgoing.read()
+    if not held:
         return
     names = ("read", "write", "unwrap")
 
     def releasing(method: Callable[..., T]) -> Callable[..., T]:
         def call(*args: object) -> T:
+            nonlocal held
             try:
                 return method(*args)
             finally:
-                if outgoing.pending:
+                # A task that waits to receive keeps calling this, while another's
+                # send has long released them.
+                if held and outgoing.pending:
                     for name in names:
                         delattr(ssl_object, name)  # the class's own again, at full speed
                     later = outgoing.read()
-                    outgoing.write(tickets + later)
+                    outgoing.write(held + later)
+                    held = b""
 
         return call
 

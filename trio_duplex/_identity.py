@@ -9,7 +9,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding
 
 IPAddress = IPv4Address | IPv6Address
 
@@ -62,11 +63,19 @@ class PeerIdentity:
         Raises:
             ValueError: It is no certificate, or its names can't be read.
         """
-        parsed = x509.load_der_x509_certificate(certificate)
+        try:
+            return cls._from_parsed(x509.load_der_x509_certificate(certificate), chain)
+        except (
+            UnsupportedAlgorithm,
+            x509.DuplicateExtension,
+            x509.UnsupportedGeneralNameType,
+        ) as exc:
+            raise ValueError(f"the certificate can't be read: {exc}") from exc
+
+    @classmethod
+    def _from_parsed(cls, parsed: x509.Certificate, chain: Sequence[bytes]) -> PeerIdentity:
         names = _alternative_names(parsed)
-        public_key = parsed.public_key().public_bytes(
-            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        )
+        certificate = parsed.public_bytes(Encoding.DER)
         return cls(
             dns_names=tuple(name.lower() for name in names.get_values_for_type(x509.DNSName)),
             ip_addresses=tuple(
@@ -81,7 +90,7 @@ class PeerIdentity:
             not_before=parsed.not_valid_before_utc,
             not_after=parsed.not_valid_after_utc,
             certificate_sha256=hashlib.sha256(certificate).hexdigest(),
-            public_key_sha256=hashlib.sha256(public_key).hexdigest(),
+            public_key_sha256=hashlib.sha256(public_key_info(parsed)).hexdigest(),
             certificate=certificate,
             chain=tuple(chain),
         )
@@ -107,6 +116,45 @@ class PeerIdentity:
         names = ", ".join(_printable(name) for name in self.names[:4]) or "no name"
         more = f" and {len(self.names) - 4} more" if len(self.names) > 4 else ""
         return f"{names}{more} (sha256:{self.certificate_sha256[:16]})"
+
+
+def public_key_info(certificate: x509.Certificate) -> bytes:
+    """The SubjectPublicKeyInfo as it stands in the certificate, DER.
+
+    To the letter: encoding a parsed key again gives other bytes where the
+    certificate holds a compressed point or RSA-PSS parameters, and nothing at
+    all for a kind of key that cryptography does not know.
+    """
+    fields = _elements(_content(certificate.tbs_certificate_bytes))
+    if fields[0][0] == _EXPLICIT_0:  # the version, absent in X.509 v1
+        del fields[0]
+    return fields[5]  # after serialNumber, signature, issuer, validity, subject
+
+
+_EXPLICIT_0 = 0xA0
+
+
+def _content(element: bytes) -> bytes:
+    return element[len(element) - _length(element)[0] :]
+
+
+def _elements(content: bytes) -> list[bytes]:
+    """Cut a DER sequence, which has been parsed once and so is well-formed."""
+    found: list[bytes] = []
+    while content:
+        length, start = _length(content)
+        found.append(content[: start + length])
+        content = content[start + length :]
+    return found
+
+
+def _length(element: bytes) -> tuple[int, int]:
+    """The length of an element's content, and where it starts (X.690 section 8.1.3)."""
+    first = element[1]
+    if first < 0x80:
+        return first, 2
+    start = 2 + (first & 0x7F)
+    return int.from_bytes(element[2:start], "big"), start
 
 
 def _printable(name: str, longest: int = 80) -> str:

@@ -75,7 +75,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         self._scope = trio.CancelScope()
         self._accepting = False
         self._closed = False
-        self._ready_in, self._ready_out = trio.open_memory_channel[Connection | OSError](0)
+        self._ready_in, self._ready_out = trio.open_memory_channel[Connection | Exception](0)
 
     async def __aenter__(self) -> Self:
         if self._nursery is None:
@@ -90,13 +90,17 @@ class DuplexListener(trio.abc.Listener[Connection]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self.aclose()
+            await self._drop()  # not aclose(): its checkpoint would replace exc with Cancelled
         finally:
             if self._own_nursery is not None and self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
                 # The nursery is not shown the exception, which it would wrap
-                # in a group of its own.
-                await self._own_nursery.__aexit__(None, None, None)
+                # in a group of its own, nor may it put a Cancelled in its place.
+                try:
+                    await self._own_nursery.__aexit__(None, None, None)
+                except* trio.Cancelled:
+                    if exc is None:
+                        raise
 
     async def accept(self) -> Connection:
         """Wait for the next connection that is ready.
@@ -117,43 +121,53 @@ class DuplexListener(trio.abc.Listener[Connection]):
                 "or pass nursery="
             )
         if not self._accepting:
-            self._accepting = True
             self._nursery.start_soon(self._run)
+            self._accepting = True
         try:
             ready = await self._ready_out.receive()
         except trio.EndOfChannel:
             raise trio.ClosedResourceError("this listener was closed") from None
-        if isinstance(ready, OSError):
+        if isinstance(ready, Exception):
             raise ready
         return ready
 
     async def aclose(self) -> None:
         """Close the transport listener and drop what is not ready or not fetched yet."""
+        await self._drop()
+        await trio.lowlevel.checkpoint()
+
+    async def _drop(self) -> None:
         self._closed = True
         self._scope.cancel()
         self._ready_in.close()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self.transport_listener)
-        await trio.lowlevel.checkpoint()
 
     async def _run(self) -> None:
         """Accept and negotiate until closed; errors go to whoever calls `accept`."""
-        with self._scope:
-            async with trio.open_nursery() as negotiations:
-                negotiations.start_soon(self._acceptor.room.keep)
+        try:
+            with self._scope:
+                async with trio.open_nursery() as negotiations:
+                    negotiations.start_soon(self._acceptor.room.keep)
+                    await self._accept_into(negotiations)
+                    negotiations.cancel_scope.cancel()
+        finally:
+            # Also where the nursery that was passed in is cancelled: who waits
+            # in `accept`, elsewhere, would wait for ever.
+            self._ready_in.close()
 
-                def start(stream: trio.abc.Stream, place: Place) -> None:
-                    negotiations.start_soon(self._negotiate, stream, place, name=TASK_NAME)
+    async def _accept_into(self, negotiations: trio.Nursery) -> None:
+        def start(stream: trio.abc.Stream, place: Place) -> None:
+            negotiations.start_soon(self._negotiate, stream, place, name=TASK_NAME)
 
-                while True:
-                    try:
-                        await self._acceptor.accept_each(self.transport_listener, start)
-                    except OSError as exc:
-                        await self._ready_in.send(exc)
-                    except trio.ClosedResourceError:  # closed underneath us
-                        self._ready_in.close()
-                        negotiations.cancel_scope.cancel()
-                        return
+        while True:
+            try:
+                await self._acceptor.accept_each(self.transport_listener, start)
+            except trio.ClosedResourceError:  # closed underneath us
+                self._ready_in.close()
+                return
+            except Exception as exc:  # noqa: BLE001 - for whoever accepts
+                await self._ready_in.send(exc)
 
     async def _negotiate(self, stream: trio.abc.Stream, place: Place) -> None:
         connection = await self._acceptor.negotiate(stream, place)

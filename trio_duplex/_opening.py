@@ -349,6 +349,7 @@ _SIGNATURES: tuple[tuple[str, *tuple[_Condition, ...]], ...] = (
     ("a SIP request", (0, _words(" sip", "INVITE OPTIONS REGISTER SUBSCRIBE MESSAGE NOTIFY BYE"))),
     ("a SIP response", (0, (b"SIP/2.0 ",))),
     ("an RTSP request", (0, _words(" rtsp", "OPTIONS DESCRIBE ANNOUNCE SETUP PLAY RECORD"))),
+    ("an RTSP request", (0, (b"OPTIONS * RTSP/",))),  # RFC 7826, section 13.1; curl does
     ("an RTSP response", (0, (b"RTSP/1.", b"RTSP/2."))),
     ("an HTTP/2 preface", (0, (b"PRI * HTTP/2.0",))),
     ("an HTTP request", (0, _words(" ", "GET POST HEAD PUT DELETE OPTIONS CONNECT TRACE PATCH"))),
@@ -388,10 +389,12 @@ _SIGNATURES: tuple[tuple[str, *tuple[_Condition, ...]], ...] = (
     # The "remaining length" takes one or two bytes
     ("an MQTT CONNECT", (0, (b"\x10",)), (2, (b"\x00\x04MQTT", b"\x00\x06MQIsdp"))),
     ("an MQTT CONNECT", (0, (b"\x10",)), (3, (b"\x00\x04MQTT", b"\x00\x06MQIsdp"))),
-    # BER: SEQUENCE, INTEGER message id, [APPLICATION 0]; Microsoft's encoder
-    # writes lengths in four bytes
+    # BER: SEQUENCE, INTEGER message id, [APPLICATION 0], or [APPLICATION 23],
+    # as for StartTLS; Microsoft's encoder writes lengths in four bytes
     ("an LDAP BindRequest", (0, (b"\x30",)), (2, (b"\x02\x01",)), (5, (b"\x60",))),
     ("an LDAP BindRequest", (0, (b"\x30\x84",)), (6, (b"\x02\x01",)), (9, (b"\x60",))),
+    ("an LDAP ExtendedRequest", (0, (b"\x30",)), (2, (b"\x02\x01",)), (5, (b"\x77",))),
+    ("an LDAP ExtendedRequest", (0, (b"\x30\x84",)), (6, (b"\x02\x01",)), (9, (b"\x77",))),
     ("an SMB message", (0, (b"\x00",)), (4, (b"\xffSMB", b"\xfeSMB"))),
     # TPKT (RFC 1006), then X.224's connection request
     ("an RDP connection request", (0, (b"\x03\x00",)), (5, (b"\xe0",))),

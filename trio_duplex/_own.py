@@ -12,15 +12,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
+from typing import TypeVar
 
 import attrs
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-)
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from trio_duplex._identity import PeerIdentity
@@ -37,6 +34,8 @@ from trio_duplex._role import Role
 EXPIRY_WARNING = timedelta(days=7)
 """How long before its end a certificate is complained of: a working week, and
 more than any automatic renewal leaves."""
+
+E = TypeVar("E", bound=x509.ExtensionType)
 
 _USAGE = {
     Role.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
@@ -105,9 +104,11 @@ def check_certificate(
         () if trust is None else load_certificates(read_pem(trust, "trust roots"), "trust roots")
     )
     chain = load_certificates(chain_pem, "certificate chain")
+    now = now or datetime.now(UTC)
     return (
         check_key(chain[0], key_pem),
-        *check_chain(chain, roots, now or datetime.now(UTC)),
+        *check_chain(chain, roots, now),
+        *check_trust(roots, now),
     )
 
 
@@ -133,12 +134,16 @@ def check_key(leaf: x509.Certificate, key_pem: bytes) -> Check:
     if key_block is None:
         raise CredentialsError("there is no private key; give it as private_key or in the chain")
     try:
-        public_key = load_pem_private_key(key_block, password=None).public_key()
+        private_key = load_pem_private_key(key_block, password=None)
     except TypeError as exc:
         raise CredentialsError("the private key is encrypted; decrypt it first") from exc
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise CredentialsError(f"the private key can't be read: {exc}") from exc
-    if _spki(public_key) == public_key_info(leaf):
+    try:
+        matches = private_key.public_key() == leaf.public_key()
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise CredentialsError(f"the certificate's key can't be read: {exc}") from exc
+    if matches:
         return Check("private key", Grade.OK, "matches the certificate")
     return Check("private key", Grade.DEFECT, "is not the key of the certificate; pair them anew")
 
@@ -156,15 +161,40 @@ def check_chain(
     )
 
 
-def public_key_info(certificate: x509.Certificate) -> bytes:
-    """The certificate's SubjectPublicKeyInfo, DER."""
-    return _spki(certificate.public_key())
+def check_trust(roots: Sequence[x509.Certificate], now: datetime) -> tuple[Check, ...]:
+    """Check whether the trust roots can be the root of anything."""
+    return tuple(_check_root(root, now) for root in roots)
 
 
-def _spki(public_key: object) -> bytes:
-    return public_key.public_bytes(  # type: ignore[attr-defined,no-any-return]  # all keys have it
-        Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-    )
+def _check_root(root: x509.Certificate, now: datetime) -> Check:
+    what = f"trust root {_name(root)}"
+    validity = _check_validity(root, now, leaf=False)
+    if not _is_authority(root):
+        return Check(
+            what,
+            Grade.WARNING,
+            "is no authority (basicConstraints), so it vouches for nobody; to admit one "
+            "certificate alone, trust its issuer and say peer=PinnedPeer(...)",
+        )
+    # Never a defect: the other roots may do.
+    grade = Grade.OK if validity.grade is Grade.OK else Grade.WARNING
+    return Check(what, grade, validity.detail)
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    constraints = _extension(certificate, x509.BasicConstraints)
+    if constraints is None:  # as OpenSSL has it: older than the extension
+        return certificate.version is x509.Version.v1
+    return constraints.ca
+
+
+def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
+        raise CredentialsError(f"{_name(certificate)} can't be read: {exc}") from exc
 
 
 def _check_issuers(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> Check:
@@ -243,16 +273,11 @@ def _check_usage(leaf: x509.Certificate, role: Role) -> Check:
 
 
 def _missing_usage(leaf: x509.Certificate, role: Role) -> str | None:
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-    except x509.ExtensionNotFound:
-        pass
-    else:
-        if not usage.digital_signature:  # RFC 8446 section 4.4.2.2
-            return "digitalSignature"
-    try:
-        extended = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
+    usage = _extension(leaf, x509.KeyUsage)
+    if usage is not None and not usage.digital_signature:  # RFC 8446 section 4.4.2.2
+        return "digitalSignature"
+    extended = _extension(leaf, x509.ExtendedKeyUsage)
+    if extended is None:
         return None
     fits: Iterable[x509.ObjectIdentifier] = (
         _USAGE[role],
@@ -262,13 +287,18 @@ def _missing_usage(leaf: x509.Certificate, role: Role) -> str | None:
 
 
 def _check_names(leaf: x509.Certificate) -> Check:
-    names = PeerIdentity.from_der(leaf.public_bytes(Encoding.DER)).names
+    what = "names"
+    try:
+        names = PeerIdentity.from_der(leaf.public_bytes(Encoding.DER)).names
+    except ValueError as exc:
+        return Check(what, Grade.DEFECT, f"peers can't read them: {exc}")
     if names:
-        return Check("names", Grade.OK, ", ".join(names))
+        return Check(what, Grade.OK, ", ".join(names))
+    # No defect: peers may pin us, or admit whoever their authority vouches for.
     return Check(
-        "names",
-        Grade.DEFECT,
-        "no subjectAltName, so no peer can check who we are (RFC 9525 ignores the common name)",
+        what,
+        Grade.WARNING,
+        "no subjectAltName, so no peer can demand us by name (RFC 9525 ignores the common name)",
     )
 
 

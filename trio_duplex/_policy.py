@@ -15,21 +15,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, cast
 
 import attrs
-from service_identity.exceptions import CertificateError
-from service_identity.hazmat import (
-    DNS_ID,
-    URI_ID,
-    CertificatePattern,
-    DNSPattern,
-    IPAddress_ID,
-    IPAddressPattern,
-    ServiceID,
-    URIPattern,
-)
 
 from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError
 from trio_duplex._identity import IPAddress, PeerIdentity
+from trio_duplex._names import PIN_PREFIX, bears_name, check_name, dns_name
 from trio_duplex._role import Role
 
 Verdict = bool | None
@@ -64,9 +54,14 @@ async def judge(
     Raises:
         TypeError: The policy returned something that is no verdict.
     """
-    verdict = policy(identity, role, remote_address)
-    if inspect.isawaitable(verdict):
-        verdict = await verdict
+    try:
+        verdict = policy(identity, role, remote_address)
+        if inspect.isawaitable(verdict):
+            verdict = await verdict
+    except PeerRejectedError as exc:  # a user's own need not say what we know
+        exc.role = exc.role or role
+        exc.peer = exc.peer or format_address(remote_address)
+        raise
     if verdict is False:
         raise _rejection(identity, role, remote_address, f"refused by {policy!r}")
     # A coroutine, a match object, 0: guessing what they mean would let peers in.
@@ -118,7 +113,7 @@ class NamedPeer:
         if not names:
             raise ValueError("NamedPeer needs at least one name")
         for name in names:
-            _expected(name)
+            check_name(name)
         object.__setattr__(self, "names", names)
 
     def __call__(
@@ -206,14 +201,15 @@ class RolesAllowed:
     """Admit an identity only in the roles that it may play.
 
     This is what stops a splice between sibling listeners: an identity that
-    only ever listens is never allowed to come as a peer at all, and one that
-    always dials as TLS server never as TLS client.
+    only ever listens is not listed, and one that always dials as TLS server is
+    never admitted as TLS client.
 
     Args:
         roles: From a name (as for `NamedPeer`) or pin (as for `PinnedPeer`) to
             the TLS roles that *this identity*, the peer, may play. An identity
             that is not listed is rejected; where several entries fit, one that
-            allows the role is enough.
+            allows the role is enough. So a certificate with several of these
+            names, or with a wildcard over them, may play the roles of all.
 
     Raises:
         ValueError: A key is malformed, or a value is no role.
@@ -286,7 +282,7 @@ class AnyOf:
             try:
                 await judge(policy, identity, role, remote_address)
             except PeerRejectedError as exc:
-                refusals.append(str(exc.advice))
+                refusals.append(exc.advice or exc.summary)
             else:
                 return
         raise _rejection(identity, role, remote_address, "; ".join(refusals))
@@ -300,68 +296,20 @@ def server_name(policy: PeerPolicy, remote_address: Address | None) -> str | Non
         case NamedByAddress():
             expected = policy.expected_names(remote_address)
         case AllOf(policies=parts):
-            found = (server_name(part, remote_address) for part in parts)
-            return next((name for name in found if name is not None), None)
+            named = (server_name(part, remote_address) for part in parts)
+            return next((name for name in named if name is not None), None)
         case _:
             return None
-    dns_names = [name for name in expected if isinstance(_expected(name), DNS_ID)]
-    return dns_names[0] if len(dns_names) == 1 else None
-
-
-def bears_name(identity: PeerIdentity, name: str) -> bool:
-    """Whether a certificate bears a name, as RFC 9525 section 6 has it matched."""
-    expected = _expected(name)
-    if isinstance(expected, str):
-        return expected in identity.uris
-    return any(expected.verify(pattern) for pattern in _patterns(identity))
-
-
-def _expected(name: str) -> ServiceID | str:
-    """Parse an expected name; a URI that must be equal to the letter stays text."""
-    try:
-        if (address := _ip_address(name)) is not None:
-            return IPAddress_ID(str(address))
-        scheme, colon, rest = name.partition(":")
-        if not colon:
-            return DNS_ID(name.removesuffix("."))
-        if scheme.lower() == "spiffe" or re.search(r"[/?#:@]", rest.removeprefix("//")):
-            return name
-        return URI_ID(name)
-    except ValueError as exc:
-        raise ValueError(f"{name!r} is no DNS name, IP address or URI") from exc
-
-
-def _patterns(identity: PeerIdentity) -> list[CertificatePattern]:
-    """What service-identity can match; a name that it rejects matches nothing."""
-    patterns: list[CertificatePattern] = [IPAddressPattern(ip) for ip in identity.ip_addresses]
-    for name in identity.dns_names:
-        try:
-            patterns.append(DNSPattern.from_bytes(name.encode()))
-        except CertificateError:
-            continue
-    for uri in identity.uris:
-        scheme, _, rest = uri.partition(":")
-        try:
-            host = rest.removeprefix("//").encode()
-            patterns.append(URIPattern.from_bytes(scheme.encode() + b":" + host))
-        except (CertificateError, ValueError):
-            continue
-    return patterns
-
-
-def _ip_address(text: str) -> IPAddress | None:
-    try:
-        return ipaddress.ip_address(text.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return None
+    dns_names = set(filter(None, map(dns_name, expected)))
+    return dns_names.pop() if len(dns_names) == 1 else None
 
 
 def _is_pin(text: str) -> bool:
-    return text.lower().startswith("sha256:")
+    return text.lower().startswith(PIN_PREFIX)
 
 
 def _pin_digits(pin: str) -> str:
-    digits = pin.lower().removeprefix("sha256:").replace(":", "")
+    digits = pin.lower().removeprefix(PIN_PREFIX).replace(":", "")
     if not _is_pin(pin) or not re.fullmatch(r"[0-9a-f]{64}", digits):
         raise ValueError(f"{pin!r} is no pin: it must be 'sha256:' and 64 hex digits")
     return digits
@@ -371,7 +319,7 @@ def _check_key(key: str) -> None:
     if _is_pin(key):
         _pin_digits(key)
     else:
-        _expected(key)
+        check_name(key)
 
 
 def _is_identity(identity: PeerIdentity, key: str) -> bool:

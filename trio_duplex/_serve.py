@@ -78,8 +78,9 @@ class Server:
         """Stop accepting, let connections finish, cancel what is left.
 
         Peers that are still in their detection window or handshake go on, and
-        count as connections. When all listeners are drained, ``serve_tcp`` or
-        ``serve_listeners`` returns.
+        count as connections. So does that of a handler that calls this: it
+        waits for itself, and is cancelled at the timeout. When all listeners
+        are drained, ``serve_tcp`` or ``serve_listeners`` returns.
 
         Args:
             timeout: Seconds that connections have to finish; 0 cancels them at
@@ -126,6 +127,11 @@ class Server:
             if service.listener is listener:
                 return service
         raise ValueError(f"{listener!r} is not a listener of this server")
+
+
+def _check_handler(handler: object) -> None:
+    if not callable(handler):
+        raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
 
 
 async def serve_listeners(
@@ -175,8 +181,7 @@ async def serve_listeners(
         ValueError, TypeError: An argument is wrong; the listeners are untouched.
     """
     settings = Settings(window, handshake_timeout, https_compatible)
-    if not callable(handler):
-        raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
+    _check_handler(handler)
     acceptor = Acceptor(credentials, settings, limits or Limits(), observers)
     failures: list[BaseException] = []
     cancel_scope = trio.CancelScope()
@@ -205,6 +210,9 @@ async def serve_listeners(
                         nursery.start_soon(service.run)
                     task_status.started(Server(services, acceptor, cancel_scope))
                 keeper.cancel_scope.cancel()
+    except* trio.Cancelled:  # from outside; what failed before it counts for more
+        if not failures:
+            raise
     finally:
         acceptor.reporter.log.flush()
     if failures:
@@ -250,7 +258,9 @@ async def serve_tcp(
         OSError: The port can't be had, or a listener failed for good.
         ValueError, TypeError: An argument is wrong; nothing was opened.
     """
-    Settings(window, handshake_timeout, https_compatible)  # before any socket is opened
+    # Before any socket is opened.
+    Settings(window, handshake_timeout, https_compatible)
+    _check_handler(handler)
     listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     await serve_listeners(
         handler,

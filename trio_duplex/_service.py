@@ -54,10 +54,10 @@ class Service:
                     try:
                         with self._accepting:
                             await self.acceptor.accept_each(self.listener, start)
-                    except OSError as exc:
-                        self.fail(exc)
                     except trio.ClosedResourceError:
                         pass  # by its owner, who wants no more of it
+                    except Exception as exc:  # noqa: BLE001 - the caller gets it, bare
+                        self.fail(exc)
                     finally:
                         with trio.CancelScope(shield=True):
                             await trio.aclose_forcefully(self.listener)
@@ -91,12 +91,15 @@ class Service:
                 self._end()
         if connection is None:
             return
+        # Here and not in `_handle`: a drain may come before that starts.
+        self._handling.add(connection)
         if self.handler_nursery is None:
             await self._handle(connection, place)
             return
         try:
             self.handler_nursery.start_soon(self._handle, connection, place)
         except RuntimeError as exc:  # that nursery is closed
+            self._handling.discard(connection)
             await _close(connection, gracefully=False)
             place.end()
             self._end()
@@ -106,15 +109,15 @@ class Service:
         error: Exception | None = None
         opened = trio.current_time()
         connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
-        self._handling.add(connection)
         try:
             with connection.cancel_scope:
                 await self.handler(connection)
         except* Exception as group:  # noqa: BLE001 - a handler may raise anything, beside Cancelled too
             error = sole(group)
         finally:
-            # A handler's bug must not look like the due end of the data.
-            await _close(connection, gracefully=error is None or is_peer_fault(error))
+            # An error must not look like the due end of the data: neither a bug, nor
+            # the fault of another peer, from which this one was to be served.
+            await _close(connection, gracefully=error is None)
             self._handling.discard(connection)
             place.end()
             if error is not None:

@@ -1,6 +1,7 @@
 """No weaker role: what two TLS contexts demand of the peer must be the same.
 
-The peer picks the role, and so it picks the weaker check if there is one.
+The peer picks the role, and so it picks the weaker check if there is one. What
+can't be compared, because a context does not tell it, counts as different.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
+from trio_duplex._probe import offers_shared_key, takes_shared_key
 from trio_duplex._role import Role
 
 FLOOR = ssl.TLSVersion.TLSv1_2
@@ -18,17 +20,47 @@ FLOOR = ssl.TLSVersion.TLSv1_2
 def unfitness(context: ssl.SSLContext, role: Role) -> str | None:
     """Say what makes a context unfit whatever the other one does, or None."""
     wrong = ssl.PROTOCOL_TLS_CLIENT if role is Role.SERVER else ssl.PROTOCOL_TLS_SERVER
-    if context.protocol is wrong:
-        return f"the {role} context is a {context.protocol.name}"
-    if context.minimum_version < FLOOR or context.protocol not in _MODERN:
+    if context.protocol is wrong or context.protocol not in _EITHER:
+        return f"the {role} context is a {context.protocol.name}; make one for its role"
+    lowest = _lowest_version(context)
+    if lowest is None:
+        return f"the {role} context allows no TLS version at all"
+    if lowest < FLOOR:
         return (
-            f"the {role} context allows TLS below 1.2; "
+            f"the {role} context allows {lowest.name}; "
             "set its minimum_version to ssl.TLSVersion.TLSv1_2 or later"
+        )
+    # RFC 9257 section 4.1: a shared key does not tell its two holders, and so
+    # their roles, apart.
+    if takes_shared_key(context) if role is Role.SERVER else offers_shared_key(context):
+        return (
+            f"the {role} context authenticates by a pre-shared key, which proves no identity; "
+            "remove its PSK callback, and give peers certificates"
         )
     return None
 
 
-_MODERN = {ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER}
+_EITHER = {ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER}
+
+_VERSIONS = {
+    ssl.TLSVersion.SSLv3: ssl.OP_NO_SSLv3,
+    ssl.TLSVersion.TLSv1: ssl.OP_NO_TLSv1,
+    ssl.TLSVersion.TLSv1_1: ssl.OP_NO_TLSv1_1,
+    ssl.TLSVersion.TLSv1_2: ssl.OP_NO_TLSv1_2,
+    ssl.TLSVersion.TLSv1_3: ssl.OP_NO_TLSv1_3,
+}
+
+
+def _lowest_version(context: ssl.SSLContext) -> ssl.TLSVersion | None:
+    """The lowest version that a context really allows: there are two ways to forbid one."""
+    lowest, highest = context.minimum_version, context.maximum_version
+    for version, forbidden in _VERSIONS.items():
+        if version < lowest or context.options & forbidden:
+            continue
+        # MAXIMUM_SUPPORTED is negative.
+        if highest is ssl.TLSVersion.MAXIMUM_SUPPORTED or version <= highest:
+            return version
+    return None
 
 
 def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ...]:
@@ -40,6 +72,26 @@ def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ..
                 f"the {role} role does not require the peer's certificate "
                 f"(verify_mode is {context.verify_mode.name})"
             )
+        elif not context.cert_store_stats()["x509"]:
+            found.append(
+                f"the trust roots of the {role} role can't be seen: it has none, or has OpenSSL "
+                "look them up in a directory (capath); load them from a file"
+            )
+        if pinned := _trusted_non_authorities(context):
+            found.append(
+                f"the {role} role trusts {pinned} certificates that are no authorities, which "
+                "can't be compared; say peer=PinnedPeer(...) instead"
+            )
+    if server.post_handshake_auth:
+        found.append(
+            "the server role does not require the peer's certificate in the handshake "
+            "(post_handshake_auth)"
+        )
+    if server.sni_callback is not None:
+        found.append(
+            "the server role may switch to other contexts (sni_callback), which can't be "
+            "compared; Credentials.mutual(certificates_by_name=...) switches certificates alone"
+        )
     if client.check_hostname:
         found.append(
             "the client role checks host names (check_hostname) and the server role can't; "
@@ -55,45 +107,26 @@ def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ..
     return tuple(found)
 
 
+def _trusted_non_authorities(context: ssl.SSLContext) -> int:
+    statistics = context.cert_store_stats()
+    return statistics["x509"] - statistics["x509_ca"]
+
+
 _DEMANDS: dict[str, Callable[[ssl.SSLContext], object]] = {
     "trust roots": lambda context: frozenset(context.get_ca_certs(binary_form=True)),
-    "numbers of trusted certificates": lambda context: tuple(context.cert_store_stats().items()),
-    "minimum TLS versions": lambda context: context.minimum_version,
+    "numbers of revocation lists": lambda context: context.cert_store_stats()["crl"],
+    "minimum TLS versions": _lowest_version,
     "verify_flags": lambda context: context.verify_flags,
     "security levels": lambda context: context.security_level,
+    "ciphers": lambda context: frozenset(cipher["name"] for cipher in context.get_ciphers()),
 }
 
 
 def _show(value: object) -> str:
     match value:
         case frozenset():
-            return f"a set of {len(cast('frozenset[bytes]', value))}"
+            return f"a set of {len(cast('frozenset[object]', value))}"
         case ssl.TLSVersion() | ssl.VerifyFlags():
             return value.name or repr(value)
         case _:
             return str(value)
-
-
-def presented_certificate(server_context: ssl.SSLContext) -> bytes | None:
-    """Find out what a server context presents, by a handshake in memory.
-
-    Returns:
-        The leaf certificate, DER; None if it has none, or tells none.
-    """
-    probe = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    probe.check_hostname = False
-    probe.verify_mode = ssl.CERT_NONE  # nothing is believed: our own certificate is read
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    client = probe.wrap_bio(to_client, to_server)
-    server = server_context.wrap_bio(to_server, to_client, server_side=True)
-    for end in (client, server, client, server, client):
-        try:
-            end.do_handshake()
-        except ssl.SSLWantReadError:
-            continue
-        except ssl.SSLError:  # the server wants a certificate of the probe, in TLS 1.2
-            break
-    try:
-        return client.getpeercert(binary_form=True)
-    except ValueError:  # it did not come that far
-        return None

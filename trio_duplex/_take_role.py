@@ -27,7 +27,12 @@ from trio_duplex._errors import (
     PeerClosedError,
     SelfConnectionError,
 )
-from trio_duplex._handshake import ALERT_HANDSHAKE_FAILURE, Handshake, send_alert
+from trio_duplex._handshake import (
+    ALERT_DECODE_ERROR,
+    ALERT_HANDSHAKE_FAILURE,
+    Handshake,
+    send_alert,
+)
 from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
 from trio_duplex._progress import Progress
@@ -43,9 +48,11 @@ OPENING_SIZE = 4096
 """Bytes to ask for in the window. A ClientHello of today has 300 to 1,800; more
 than that just takes a second read, and a buffer is allocated at each try."""
 
-MAX_HELLO_START = 6400
-"""Bytes in which the ``random`` of a ClientHello stands, however it is cut into
-records that OpenSSL accepts (6,308); who sends more without it is not honest."""
+MAX_HELLO_START = 228
+"""Bytes in which the ``random`` of a ClientHello stands: its 38th byte is the
+last, and at worst each stands in a record of its own. Only empty records can
+move it further (RFC 8446 section 5.1 and RFC 5246 section 6.2.1 forbid them),
+which OpenSSL lets pass: so who needs more has something to hide."""
 
 
 SENT_HELLOS = SentHellos()
@@ -143,7 +150,9 @@ class TakenRole:
     def _handshake(self) -> Handshake:
         role = self.decision.role
         client = role is Role.CLIENT
-        name = self.server_hostname or server_name(self.material.peer, self.remote)
+        name = self.server_hostname
+        if client and name is None:
+            name = server_name(self.material.peer, self.remote)
         return Handshake(
             self.stream,
             self.material.context(role),
@@ -163,12 +172,22 @@ class TakenRole:
                 self.remote,
             )
         except Exception:  # a refusal, or a policy that failed: out either way
-            await handshake.take_leave()
+            await handshake.refuse()
             raise
+        await handshake.finish()
 
     async def _as_server(self, received: bytes) -> Handshake:
         received = await self._read_opening(received)
         random = client_hello_random(received)
+        if random is None:  # it might be ours
+            await send_alert(self.stream, ALERT_DECODE_ERROR)
+            raise HandshakeError(
+                "the peer's ClientHello can't be read",
+                role=Role.SERVER,
+                peer=self.peer,
+                seen=f"no random in its first {len(received)} bytes",
+                advice="no honest TLS client cuts its messages like this",
+            )
         if self.accepted and random in SENT_HELLOS:
             await send_alert(self.stream, ALERT_HANDSHAKE_FAILURE)
             raise self._our_own_hello("the peer sent us a ClientHello of ours")
@@ -189,7 +208,7 @@ class TakenRole:
                     pass
                 case OpeningKind.CLIENT_HELLO:
                     known = client_hello_random(received) is not None
-                    if known or len(received) > MAX_HELLO_START:
+                    if known or len(received) >= MAX_HELLO_START:
                         return received
                 case OpeningKind.OTHER_TLS | OpeningKind.NOT_TLS:
                     raise NotTLSError(
@@ -216,10 +235,12 @@ class TakenRole:
     async def _as_client(self) -> Handshake:
         handshake = self._handshake()
         window_closed = trio.current_time()
-        hello = await handshake.send_client_hello()
+        hello = handshake.client_hello()
         random = client_hello_random(hello)
         assert random is not None  # OpenSSL's own
+        # Before the first byte leaves: a relay is as quick as the scheduler.
         with SENT_HELLOS.remember(random) if self.accepted else nullcontext():
+            await handshake.send(hello)
             answer = await handshake.receive(OPENING_SIZE)
             arrived = trio.current_time()
             self.progress.answered()
@@ -250,7 +271,7 @@ class TakenRole:
         """Tell glare from an echo, once OpenSSL has refused the peer's ClientHello."""
         refusal: HandshakeError | None = None
         try:
-            while client_hello_random(answer) is None and len(answer) <= MAX_HELLO_START:
+            while client_hello_random(answer) is None and len(answer) < MAX_HELLO_START:
                 answer += await handshake.receive(OPENING_SIZE)
             await handshake.complete(answer)  # sends the alert unexpected_message
         except HandshakeError as exc:

@@ -35,6 +35,9 @@ MESSAGE = random.Random(8071).randbytes(1 << 20)
 """What is echoed: 1 MiB in which no part looks like another. The server hangs up after that many
 bytes, so that a peer also sees how a stream ends."""
 
+BLOCK = 1 << 16
+"""What a peer that can't send and receive at once sends, before it waits for the echo."""
+
 Version = Literal["1.2", "1.3"]
 VERSIONS: tuple[Version, ...] = ("1.2", "1.3")
 TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -223,20 +226,22 @@ def program(
     *command: str | Path,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: socket.socket | None = None,
     discard: bool = False,
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Run a program with pipes to all three of its streams; kill it in the end.
+    """Run a program with pipes to all three of its standard streams; kill it in the end.
 
     Args:
         command: What to run.
         cwd: The folder to run it in; None for ours.
         pass_fds: File descriptors that it inherits.
+        stdin: A socket in place of the pipe, as inetd gives.
         discard: It writes more than a pipe holds, and nobody reads it.
     """
     output = subprocess.DEVNULL if discard else subprocess.PIPE
     with subprocess.Popen(
         command,
-        stdin=subprocess.PIPE,
+        stdin=subprocess.PIPE if stdin is None else stdin.fileno(),
         stdout=output,
         stderr=output,
         cwd=cwd,
@@ -302,12 +307,13 @@ def run(
 def free_port() -> int:
     """A TCP port on 127.0.0.1 for a program that can't pick one by itself and tell.
 
-    The kernel gives out ports at random, so nobody else is likely to get it meanwhile.
+    Below 32768, where Linux by default takes no port for outgoing connections: one of the kernel's own
+    choice might be taken between our look and the program's.
     """
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        assert isinstance(port, int)
-        return port
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 # -------------------------------------------------------------------------------------- a relay
@@ -404,9 +410,20 @@ def python_context(
 
 
 def python_dials(
-    sock: socket.socket, context: ssl.SSLContext, role: Role, message: bytes = MESSAGE
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    role: Role,
+    *,
+    halfway: Callable[[], object] = lambda: None,
 ) -> bytes:
-    """On a connected socket, play `role` with the blocking ssl module; return the echo."""
+    """On a connected socket, play `role` with the blocking ssl module; return the echo.
+
+    Args:
+        sock: It is closed in the end.
+        context: Of the peer's, for `role`.
+        role: The peer's.
+        halfway: Called when half of `MESSAGE` has come back.
+    """
     sock.settimeout(TIMEOUT)
     echo = bytearray()
     with context.wrap_socket(
@@ -416,13 +433,13 @@ def python_dials(
         suppress_ragged_eofs=False,
     ) as tls:
         # In turns: before Python 3.13, two threads must not use one SSLSocket.
-        while len(echo) < len(message):
-            tls.sendall(message[len(echo) :][:65536])
-            due = min(len(message), len(echo) + 65536)
-            while len(echo) < due:
-                chunk = tls.recv(due - len(echo))
+        for start in range(0, len(MESSAGE), BLOCK):
+            if start == len(MESSAGE) // 2:
+                halfway()
+            tls.sendall(MESSAGE[start : start + BLOCK])
+            while len(echo) < start + BLOCK:
+                chunk = tls.recv(start + BLOCK - len(echo))
                 assert chunk, f"the stream ended after {len(echo)} bytes"
                 echo += chunk
-        if len(message) == len(MESSAGE):
-            assert tls.recv(1) == b""  # a close_notify, not a bare FIN
+        assert tls.recv(1) == b""  # a close_notify, not a bare FIN
     return bytes(echo)

@@ -104,6 +104,82 @@ async def dial(mine: trio_duplex.Credentials) -> None:
         assert_type(connection, trio_duplex.Connection)
 
 
+async def everything_there_is_to_set(
+    mine: trio_duplex.Credentials,
+    session: ssl.SSLSession,
+    stream: trio.abc.Stream,
+    listeners: list[trio.SocketListener],
+) -> None:
+    async with trio.open_nursery() as nursery:
+        await trio_duplex.serve_listeners(
+            over_any_stream,
+            listeners,
+            mine,
+            window=1,
+            handshake_timeout=10,
+            https_compatible=True,
+            raise_handler_errors=True,
+            handler_nursery=nursery,
+        )
+        await trio_duplex.serve_tcp(
+            over_any_stream,
+            8443,
+            mine,
+            host=None,
+            backlog=100,
+            window=1.5,
+            handshake_timeout=math.inf,
+            https_compatible=False,
+            raise_handler_errors=False,
+            handler_nursery=None,
+        )
+        duplex = trio_duplex.DuplexListener(
+            listeners[0], mine, handshake_timeout=10, https_compatible=True, nursery=nursery
+        )
+        await duplex.aclose()
+    connection = await trio_duplex.negotiate(
+        stream, mine, window=0, handshake_timeout=10, https_compatible=True, session=session
+    )
+    assert_type(await connection.receive_some(), bytes | bytearray)
+    await connection.send_all(memoryview(b"x"))
+    await connection.wait_send_all_might_not_block()
+    await trio_duplex.open_tcp_connection(
+        "node.example", 8443, mine, handshake_timeout=10, https_compatible=True
+    )
+
+
+async def stop(server: trio_duplex.Server) -> None:
+    listener = server.listeners[0]
+    server.listener_scope(listener).cancel()
+    result = await server.drain(1, listener=listener)
+    assert_type(result, trio_duplex.DrainResult)
+    for address in server.addresses:
+        match address:
+            case str():
+                print("a Unix socket at", address)
+            case (host, port, *_):
+                assert_type(host, str)
+                print("port", port)
+
+
+def facts(error: trio_duplex.DuplexError) -> str:
+    assert_type(error.role, Role | None)
+    assert_type(error.advice, str | None)
+    match error:
+        case trio_duplex.GlareError(missed_by=seconds):
+            return f"{seconds} of {error.window}"
+        case trio_duplex.HandshakeTimeoutError(timeout=seconds):
+            return f"{seconds}"
+        case trio_duplex.NotTLSError():
+            return error.received.hex()
+        case trio_duplex.PeerClosedError():
+            return f"{error.received} {error.reset}"
+        case trio_duplex.SelfConnectionError() | trio_duplex.PeerRejectedError():
+            return error.summary
+        case _:
+            return error.peer or error.seen or error.tls_reason or str(error)
+
+
 def look(prefix: bytes) -> str:
     opening = trio_duplex.classify(prefix)
     assert_type(opening, trio_duplex.Opening)

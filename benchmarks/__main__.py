@@ -1,0 +1,101 @@
+"""``python -m benchmarks``: list, run, compare and plot."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.results import Run
+from benchmarks.runner import run
+from benchmarks.scenarios import SCENARIOS
+from benchmarks.subjects import SUBJECTS
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    options = _parser().parse_args(arguments)
+    options.function(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.set_defaults(function=list_all)
+    commands = parser.add_subparsers(title="commands")
+
+    listing = commands.add_parser("list", help="what there is to measure (the default)")
+    listing.set_defaults(function=list_all)
+
+    running = commands.add_parser("run", help="measure, and print figures and goals")
+    running.set_defaults(function=run_some)
+    running.add_argument("--quick", action="store_true", help="under 2 minutes; proves nothing")
+    running.add_argument("--scenario", action="append", choices=SCENARIOS, metavar="NAME")
+    running.add_argument("--subject", action="append", choices=SUBJECTS, metavar="NAME")
+    running.add_argument("--output", type=Path, metavar="FILE", help="write the rounds as JSON")
+    running.add_argument("--against", type=Path, metavar="FILE", help="compare with a former run")
+    running.add_argument("--plots", type=Path, metavar="FOLDER", help="draw SVG plots")
+
+    showing = commands.add_parser("show", help="print, compare or plot a former run")
+    showing.set_defaults(function=show)
+    showing.add_argument("file", type=Path)
+    showing.add_argument("--against", type=Path, metavar="FILE")
+    showing.add_argument("--plots", type=Path, metavar="FOLDER")
+    return parser
+
+
+def list_all(options: argparse.Namespace) -> None:
+    """Say what there is."""
+    del options
+    print("Scenarios")
+    for scenario in SCENARIOS.values():
+        print(f"  {scenario.name:<20} {scenario.about}")
+    print("Subjects")
+    for subject in SUBJECTS.values():
+        missing = subject.missing()
+        absent = f"  [absent: {missing}]" if missing else ""
+        print(f"  {subject.name:<20} {subject.about}{absent}")
+    print("Measure with: python -m benchmarks run [--quick] [--scenario NAME] [--subject NAME]")
+
+
+def run_some(options: argparse.Namespace) -> None:
+    """Measure."""
+    before = Run.load(options.against) if options.against else None
+
+    def keep(results: Run) -> None:
+        if options.output:
+            options.output.write_text(results.to_json())
+
+    results = run(
+        [SCENARIOS[name] for name in options.scenario or SCENARIOS],
+        [SUBJECTS[name] for name in options.subject or SUBJECTS],
+        quick=options.quick,
+        say=lambda line: print(line, file=sys.stderr, flush=True),
+        keep=keep,
+    )
+    _tell(results, before, options.plots)
+    if options.quick:
+        print("A quick run shows that everything works. Its figures prove nothing.")
+
+
+def show(options: argparse.Namespace) -> None:
+    """Print a former run."""
+    before = Run.load(options.against) if options.against else None
+    _tell(Run.load(options.file), before, options.plots)
+
+
+def _tell(results: Run, before: Run | None, plots: Path | None) -> None:
+    print(report.report(results, {name: SCENARIOS[name].about for name in SCENARIOS}))
+    if before is not None:
+        print("\nAgainst the former run")
+        print(report.compare(results, before))
+    if plots is not None:
+        from benchmarks.plots import draw
+
+        for path in draw(results, plots):
+            print(f"drawn: {path}")
+
+
+if __name__ == "__main__":
+    main()

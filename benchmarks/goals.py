@@ -1,0 +1,163 @@
+"""What we want to reach: each goal a ratio of two figures, or a figure, with a bound."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+import attrs
+
+from benchmarks.results import Key, Run
+from benchmarks.statistics import Summary
+
+MIN_ROUNDS = 3
+"""Rounds that a ratio needs; fewer say nothing about the noise in it."""
+
+
+class Verdict(enum.Enum):
+    """How a goal stands."""
+
+    MET = "met"
+    MISSED = "MISSED"
+    DOUBTFUL = "too few rounds, or too far apart, to tell"
+    UNKNOWN = "not measured"
+
+
+@attrs.frozen
+class Goal:
+    """A bound on a figure, or on the ratio of two.
+
+    Attributes:
+        about: What it says.
+        key: The figure.
+        bound: The bound.
+        base: What it is divided by; None to bound the figure itself.
+        at_least: Whether the bound is a lower one.
+    """
+
+    about: str
+    key: Key
+    bound: float
+    base: Key | None = None
+    at_least: bool = False
+
+    def measured(self, run: Run) -> Summary | None:
+        """The ratio or figure that counts."""
+        if self.base is None:
+            return run.summary(self.key)
+        return run.ratio(self.key, self.base)
+
+    def holds(self, value: float) -> bool:
+        """Whether a value keeps the bound."""
+        return value >= self.bound if self.at_least else value <= self.bound
+
+    def verdict(self, run: Run) -> Verdict:
+        """How it stands: by the median, unless the quartiles disagree about it widely."""
+        summary = self.measured(run)
+        if summary is None:
+            return Verdict.UNKNOWN
+        met = self.holds(summary.median)
+        if self.base is not None and summary.rounds < MIN_ROUNDS:
+            return Verdict.DOUBTFUL
+        agreed = self.holds(summary.low) == self.holds(summary.high) == met
+        if not agreed and not summary.conclusive:
+            return Verdict.DOUBTFUL
+        return Verdict.MET if met else Verdict.MISSED
+
+    @property
+    def sign(self) -> str:
+        """The bound as text."""
+        return f"{'≥' if self.at_least else '≤'} {self.bound:g}"
+
+
+def _against(
+    other: str, scenario: str, figure: str, bound: float, about: str, *, at_least: bool = False
+) -> Goal:
+    return Goal(
+        about, Key(scenario, figure, "duplex"), bound, Key(scenario, figure, other), at_least
+    )
+
+
+def _bulk() -> Sequence[Goal]:
+    return [
+        _against(
+            "trio",
+            f"bulk-{way}-tls{version}",
+            "rate",
+            1.0,
+            f"bulk {way}, TLS {version}, against bare Trio",
+            at_least=True,
+        )
+        for way in ("receive", "send")
+        for version in ("1.2", "1.3")
+    ]
+
+
+GOALS: Sequence[Goal] = (
+    _against("trio", "handshake", "cpu", 0.80, "CPU per handshake, against bare Trio"),
+    Goal(
+        "the same, both without session tickets",
+        Key("handshake", "cpu", "duplex"),
+        1.00,
+        Key("handshake", "cpu", "trio-no-tickets"),
+    ),
+    _against("asyncio", "handshake", "cpu", 1.00, "CPU per handshake, against asyncio"),
+    _against("uvloop", "handshake", "cpu", 1.15, "CPU per handshake, against uvloop"),
+    Goal(
+        "CPU per handshake, against the OpenSSL floor",
+        Key("handshake", "cpu", "duplex"),
+        1.8,
+        Key("handshake-floor", "cpu", "floor"),
+    ),
+    Goal("memory per silent peer of 5,000, kB", Key("memory-pending", "memory", "duplex"), 6.5),
+    Goal("memory per silent peer of 15,000, kB", Key("crowd", "memory", "duplex"), 4.0),
+    _against(
+        "trio", "memory-idle", "memory", 1.00, "memory per idle connection, against bare Trio"
+    ),
+    *_bulk(),
+    _against(
+        "haproxy",
+        "bulk-receive-tls1.3",
+        "rate",
+        0.9,
+        "bulk receive per CPU second, against HAProxy",
+        at_least=True,
+    ),
+    _against(
+        "trio", "latency", "p99", 1.0, "dial-to-echo p99 at 200 handshakes/s, against bare Trio"
+    ),
+    Goal(
+        "CPU per handshake beside 10,000 open, against beside 100",
+        Key("growth", "10,000", "duplex"),
+        1.2,
+        Key("growth", "100", "duplex"),
+    ),
+    Goal(
+        "CPU per handshake of two processes on one port, against one",
+        Key("two-processes", "cpu of two", "duplex"),
+        1.05,
+        Key("two-processes", "cpu of one", "duplex"),
+    ),
+    Goal(
+        "the smaller share of the two processes",
+        Key("two-processes", "smaller share", "duplex"),
+        0.40,
+        at_least=True,
+    ),
+    Goal(
+        "a healthy client's p99 beside 15,000 silent peers, against alone",
+        Key("crowd", "p99 beside", "duplex"),
+        1.5,
+        Key("crowd", "p99 before", "duplex"),
+    ),
+    Goal("memory under 500 mute peers a second, MB", Key("mute", "memory", "duplex"), 100),
+    Goal(
+        "a speaking client's p99 beside them, against before",
+        Key("mute", "p99 beside", "duplex"),
+        2.0,
+        Key("mute", "p99 before", "duplex"),
+    ),
+    Goal("files left open after them", Key("mute", "files left", "duplex"), 0),
+    Goal("files left open after garbage", Key("garbage", "files left", "duplex"), 0),
+    Goal("log lines for 20,000 pieces of garbage", Key("garbage", "log lines", "duplex"), 100),
+)

@@ -1,0 +1,66 @@
+"""One throw-away authority and one P-256 certificate: the same for every subject and client."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
+
+
+def make(folder: Path) -> Path:
+    """Write ca.pem, chain.pem, node.key, and node.pem (chain and key in one) to a folder."""
+    authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
+    node = authority.issue_cert(
+        "localhost", "127.0.0.1", common_name="node", key_type=trustme.KeyType.ECDSA
+    )
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    node.private_key_pem.write_to_path(folder / "node.key")
+    (folder / "chain.pem").write_bytes(b"".join(pem.bytes() for pem in node.cert_chain_pems))
+    node.private_key_and_cert_chain_pem.write_to_path(folder / "node.pem")
+    (folder / "node.p12").write_bytes(_pkcs12(authority, node))
+    return folder
+
+
+def _pkcs12(authority: trustme.CA, node: trustme.LeafCert) -> bytes:
+    """Chain, authority and key as Java reads them, under a password that is no secret."""
+    key = serialization.load_pem_private_key(node.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    leaf, *others = [
+        x509.load_pem_x509_certificate(pem.bytes())
+        for pem in (*node.cert_chain_pems, authority.cert_pem)
+    ]
+    return pkcs12.serialize_key_and_certificates(
+        b"node", key, leaf, others, serialization.BestAvailableEncryption(b"benchmark")
+    )
+
+
+def context(
+    folder: Path, *, server: bool, tickets: int = 2, mutual: bool = True, version: str | None = None
+) -> ssl.SSLContext:
+    """A context such as `trio_duplex.Credentials.mutual` makes, for any subject.
+
+    Args:
+        folder: What `make` filled.
+        server: Whether it is for the TLS server.
+        tickets: TLS 1.3 session tickets to give out; 2 is OpenSSL's default.
+        mutual: Whether to ask for the peer's certificate, and verify it.
+        version: ``"TLSv1_2"`` or ``"TLSv1_3"`` to allow that one alone.
+    """
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    made.check_hostname = False
+    made.load_cert_chain(folder / "node.pem")
+    if mutual:  # loading it has OpenSSL send it, too
+        made.load_verify_locations(folder / "ca.pem")
+    made.verify_mode = ssl.CERT_REQUIRED if mutual else ssl.CERT_NONE
+    made.options |= ssl.OP_NO_RENEGOTIATION
+    made.minimum_version = ssl.TLSVersion.TLSv1_2
+    if server:
+        made.num_tickets = tickets
+    if version is not None:
+        made.minimum_version = made.maximum_version = ssl.TLSVersion[version]
+    return made

@@ -1,0 +1,12 @@
+"""The scenarios, in the order in which they run. A new one is a file, named here."""
+
+from __future__ import annotations
+
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios import crowds, data, growth, handshakes, hostile, memory, roles
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for module in (handshakes, roles, memory, data, crowds, growth, hostile)
+    for scenario in module.SCENARIOS
+}

@@ -1,0 +1,48 @@
+"""Speaking peers at a steady rate, alone and beside a crowd of silent ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.bench import Bench
+from benchmarks.scenario import Measure, Scenario
+from benchmarks.subjects import CROWD, ECHO, Options, Subject
+
+
+def latency(crowd: int) -> Measure:
+    def measure(bench: Bench, subject: Subject) -> Mapping[str, float]:
+        silent = min(crowd, 500) if bench.quick else crowd
+        with bench.fresh_server(subject, Options(window=3600.0)) as server:
+            port = server.port
+            bench.client.call("handshakes", port=port, count=subject.warm_up * 5, in_flight=4)
+            if silent:
+                bench.client.call("hold", port=port, count=silent)
+                server.process.wait_for_files(silent)
+            answer = bench.client.call(
+                "speak_at", port=port, rate=200, seconds=1 if bench.quick else 5
+            )
+            return {name: 1e3 * answer[name] for name in ("p50", "p90", "p99")}
+
+    return measure
+
+
+SCENARIOS = [
+    Scenario(
+        name="latency",
+        about="time from dial to the first echo at 200 new connections a second",
+        units={"p50": "ms", "p90": "ms", "p99": "ms"},
+        needs=frozenset([ECHO]),
+        measure=latency(0),
+        rounds=5,
+        warm_up=False,
+    ),
+    Scenario(
+        name="latency-crowd",
+        about="the same, beside 5,000 silent peers",
+        units={"p50": "ms", "p90": "ms", "p99": "ms"},
+        needs=frozenset([ECHO, CROWD]),
+        measure=latency(5000),
+        rounds=3,
+        warm_up=False,
+    ),
+]

@@ -1,0 +1,1 @@
+"""The servers that are measured: each prints its port when it listens, and echoes."""

@@ -1,0 +1,149 @@
+"""What a TLS context does that it does not tell: found out by handshakes in memory.
+
+No network, no clock; the other end is a context of our own that believes nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable, Iterator
+
+_HANDSHAKE, _SERVER_HELLO, _CERTIFICATE = 0x16, 2, 11
+_PRE_SHARED_KEY = 41  # RFC 8446 section 4.2
+
+
+def presented_certificates(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> frozenset[bytes]:
+    """Find out which leaf certificates two contexts present.
+
+    Returns:
+        DER each. The client's is told only if the server's context trusts it
+        and the other way round, as in a fleet of one authority.
+    """
+    found: set[bytes] = set()
+    for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
+        with contextlib.suppress(ssl.SSLError):
+            found.update(_server_certificates(server_context, version))
+    with contextlib.suppress(ssl.SSLError):
+        found.update(_client_certificates(server_context, client_context))
+    return frozenset(found)
+
+
+def offers_shared_key(client_context: ssl.SSLContext) -> bool:
+    """Whether a client context would authenticate by a pre-shared key instead."""
+    to_server = ssl.MemoryBIO()
+    try:
+        _advance(client_context.wrap_bio(ssl.MemoryBIO(), to_server))
+    except ssl.SSLError:  # it can't say anything at all
+        return False
+    hello = next(body for _, body in _messages(to_server.read()))
+    # RFC 8446 section 4.1.2: legacy_version, random, then vectors with their lengths.
+    suites, position = _vector(hello, 34 + 1 + hello[34], length_bytes=2)
+    _, position = _vector(hello, position, length_bytes=1)
+    extensions, _ = _vector(hello, position, length_bytes=2)
+    # OpenSSL offers these only where it has been told how to get a key.
+    with_key = {c["id"] & 0xFFFF for c in client_context.get_ciphers() if "PSK" in c["name"]}
+    offered = {int.from_bytes(suites[at : at + 2], "big") for at in range(0, len(suites), 2)}
+    return bool(with_key & offered) or _PRE_SHARED_KEY in _extension_types(extensions)
+
+
+def takes_shared_key(server_context: ssl.SSLContext) -> bool:
+    """Whether a server context would take a pre-shared key, as far as can be seen.
+
+    In TLS 1.2 it can: it then agrees to a suite for it. In TLS 1.3 everything
+    depends on a key's name, which we can't guess. Python before 3.13 has none.
+    """
+    probe = _believer()
+    # Typed by hand: the type checkers read the standard library of 3.11.
+    set_psk: Callable[[Callable[[object], tuple[str, bytes]]], None] | None
+    set_psk = getattr(probe, "set_psk_client_callback", None)
+    if set_psk is None:
+        return False
+    probe.maximum_version = ssl.TLSVersion.TLSv1_2
+    probe.set_ciphers("PSK:@SECLEVEL=0")
+    set_psk(lambda _hint: ("probe", bytes(32)))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    _advance(probe.wrap_bio(to_client, to_server))
+    try:
+        _advance(server_context.wrap_bio(to_server, to_client, server_side=True))
+    except ssl.SSLError:  # no shared cipher, or no TLS 1.2
+        return False
+    return any(kind == _SERVER_HELLO for kind, _ in _messages(to_client.read()))
+
+
+def _vector(data: bytes, position: int, *, length_bytes: int) -> tuple[bytes, int]:
+    """A vector of RFC 8446 section 3.4, and where it ends."""
+    start = position + length_bytes
+    end = start + int.from_bytes(data[position:start], "big")
+    return data[start:end], end
+
+
+def _extension_types(extensions: bytes) -> Iterator[int]:
+    position = 0
+    while position < len(extensions):
+        yield int.from_bytes(extensions[position : position + 2], "big")
+        _, position = _vector(extensions, position + 2, length_bytes=2)
+
+
+def _believer() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # nothing is believed: our own certificate is read
+    return context
+
+
+def _server_certificates(
+    server_context: ssl.SSLContext, version: ssl.TLSVersion
+) -> Iterator[bytes]:
+    probe = _believer()
+    probe.minimum_version = probe.maximum_version = version
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = probe.wrap_bio(to_client, to_server)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    _advance(client)
+    _advance(server)
+    flight = to_client.read()
+    if version is ssl.TLSVersion.TLSv1_2:
+        # It wants a certificate of the probe before it ends the handshake, but
+        # its own stands in the clear: list (3 bytes of length), leaf (3), DER.
+        for kind, body in _messages(flight):
+            if kind == _CERTIFICATE and len(body) > 6:
+                yield body[6 : 6 + int.from_bytes(body[3:6], "big")]
+        return
+    to_client.write(flight)
+    if _advance(client) and (leaf := client.getpeercert(binary_form=True)):
+        yield leaf
+
+
+def _client_certificates(
+    server_context: ssl.SSLContext, client_context: ssl.SSLContext
+) -> Iterator[bytes]:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    ends = (client, server, client, server, client)
+    if all([_advance(end) for end in ends][-2:]) and (leaf := server.getpeercert(binary_form=True)):
+        yield leaf
+
+
+def _advance(tls: ssl.SSLObject) -> bool:
+    try:
+        tls.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The handshake messages that stand in the clear: type and body."""
+    payload = b""
+    while len(data) >= 5 and data[0] == _HANDSHAKE:
+        end = 5 + int.from_bytes(data[3:5], "big")
+        payload += data[5:end]
+        data = data[end:]
+    while len(payload) >= 4:
+        end = 4 + int.from_bytes(payload[1:4], "big")
+        yield payload[0], payload[4:end]
+        payload = payload[end:]
