@@ -163,8 +163,20 @@ def check_chain(
 
 
 def check_trust(roots: Sequence[x509.Certificate], now: datetime) -> tuple[Check, ...]:
-    """Check whether the trust roots can be the root of anything."""
-    return tuple(_check_root(root, now) for root in roots)
+    """Check whether the trust roots can be the root of anything: one by one where not."""
+    what = "trust roots"
+    checks = [_check_root(root, now) for root in roots]
+    doubtful = [check for check in checks if check.grade is not Grade.OK]
+    if len(doubtful) == len(checks):
+        return tuple(doubtful)
+    first_end = min(
+        root.not_valid_after_utc
+        for root, check in zip(roots, checks, strict=True)
+        if check.grade is Grade.OK
+    )
+    good = len(checks) - len(doubtful)
+    found = f"{_name(roots[0])}, " if good == len(roots) == 1 else f"{good}, the first "
+    return (Check(what, Grade.OK, f"{found}until {first_end:%Y-%m-%d %H:%M} UTC"), *doubtful)
 
 
 def _check_root(root: x509.Certificate, now: datetime) -> Check:
