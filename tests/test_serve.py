@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import math
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -653,6 +655,23 @@ async def test_the_exception_of_a_cancelled_handler_is_not_replaced_by_the_close
     assert type(result.error) is ZeroDivisionError
 
 
+async def test_a_connection_that_has_ended_is_forgotten(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    seen: list[weakref.ref[trio.SSLStream[Any]]] = []
+
+    async def handler(connection: Connection) -> None:
+        seen.append(weakref.ref(connection.tls))
+
+    async with serving(handler, memory):
+        for _ in range(3):
+            await receive_all(await call(memory))
+        await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        assert [ref() for ref in seen] == [None] * 3
+
+
 # ------------------------------------------------------------------------------------- cancel scopes
 
 
@@ -1005,8 +1024,12 @@ async def test_a_closed_handler_nursery_ends_the_server(
     async with trio.open_nursery() as handlers:
         pass
     memory = MemoryListener()
-    error = await outcome(echo, memory, handler_nursery=handlers)
-    assert type(error) is RuntimeError
+    result = Outcome()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(result.serve, handler_nursery=handlers), echo, memory)
+        with trio.fail_after(1):
+            assert await keep_talking(memory.connect()) == b"<broken>"
+    assert type(result.error) is RuntimeError
     assert memory.closed
 
 
