@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import ssl
 
@@ -223,7 +224,10 @@ class Connection(trio.abc.Stream):
                 if self._tickets_may_be_unread():
                     await self._handshake.take_leave(shield=False)
             finally:
-                await self.tls.aclose()
+                # Where a timeout, or somebody, has closed the transport, no
+                # close_notify can follow, and this is closed as it should be.
+                with contextlib.suppress(trio.ClosedResourceError):
+                    await self.tls.aclose()
 
     def _tickets_may_be_unread(self) -> bool:
         # A TLS 1.3 server sends session tickets after the handshake, and the first receive takes
