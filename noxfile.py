@@ -18,6 +18,14 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 COVERAGE_FLOOR = 95  # per cent of trio_duplex/, branches included
 
+EMPTY_PROJECT = """
+import sys
+
+def test_plugin_is_there_and_trio_is_not(pytestconfig):
+    assert pytestconfig.pluginmanager.has_plugin("trio_duplex")
+    assert not {"trio", "ssl", "cryptography", "trio_duplex._public"} & set(sys.modules)
+"""
+
 nox.needs_version = ">=2025.10"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["lint", "types", "layers", f"tests-{OLDEST}"]
@@ -53,11 +61,13 @@ _activate_pyenv()
 
 def _pytest(session: nox.Session) -> None:
     """Run the tests; the coverage floor holds for a full run, not for a chosen few tests."""
-    chosen = session.posargs or ["--cov", "--cov-report=term", f"--cov-fail-under={COVERAGE_FLOOR}"]
-    session.run(
-        "python", "-m", "pytest", *chosen,
-        env={"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")},
-    )  # fmt: skip
+    env = {"COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage")}
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs, env=env)
+        return
+    # Not with pytest-cov: pytest loads our own plugin, which is to be measured, before that one.
+    session.run("python", "-m", "coverage", "run", "-m", "pytest", env=env)
+    session.run("python", "-m", "coverage", "report", f"--fail-under={COVERAGE_FLOOR}", env=env)
 
 
 @nox.session(python=PYTHONS)
@@ -100,7 +110,7 @@ def types(session: nox.Session) -> None:
 def typing_compat(session: nox.Session) -> None:
     """A user who still has trio-typing can use us, at run time and under mypy (without its crashing plugin)."""
     session.install(".", "--group", "typing-compat")
-    session.run("python", "-W", "error", "-c", "import trio_typing, trio_duplex")
+    session.run("python", "-W", "error", "-c", "import trio_typing, trio_duplex; trio_duplex.Role")
     # From elsewhere and without our configuration: trio_duplex is then what is installed, as it is
     # for a user.
     user_files = [str(path.resolve()) for path in Path("tests/typing").glob("*.py")]
@@ -148,13 +158,69 @@ def wheel(session: nox.Session) -> None:
     python, command = str(scripts / "python"), str(scripts / "trio-duplex")
     with session.chdir(tmp):  # where there is no trio_duplex/ to be imported by mistake
         session.run(python, "-m", "pip", "install", "--quiet", str(built), external=True)
-        session.run(python, "-W", "error", "-c", "import trio_duplex", external=True)
+        use = "import trio_duplex; trio_duplex.serve_tcp"  # the names come when they are asked for
+        session.run(python, "-W", "error", "-c", use, external=True)
         # Without the extra, the command must name it, not show a traceback.
         said = session.run(command, "demo", success_codes=[1, 2], silent=True, external=True)
         if "trio-duplex[cli]" not in str(said) or "Traceback" in str(said):
             session.error(f"without the cli extra, the command says:\n{said}")
         session.run(python, "-m", "pip", "install", "--quiet", f"{built}[cli]", external=True)
         session.run(command, "demo", external=True)
+
+
+@nox.session(python=OLDEST)
+def consumers(session: nox.Session) -> None:
+    """Projects that use the test kit, each with the wheel and its `testing` extra in a fresh environment.
+
+    And one that merely has us installed, without the extra: its pytest must not notice.
+    """
+    session.install("build[virtualenv]")
+    tmp = Path(session.create_tmp()).resolve()
+    for leftover in ("dist", "projects"):
+        shutil.rmtree(tmp / leftover, ignore_errors=True)
+    session.run("python", "-m", "build", "--wheel", "--outdir", str(tmp / "dist"), ".", silent=True)
+    (built,) = (tmp / "dist").glob("*.whl")
+
+    def fresh(*requirements: str) -> str:
+        session.run("python", "-m", "virtualenv", "--quiet", "--clear", str(tmp / "env"))
+        scripts = tmp / "env" / ("Scripts" if sys.platform == "win32" else "bin")
+        install = ("-m", "pip", "install", "--quiet", *requirements)
+        session.run(str(scripts / "python"), *install, external=True)
+        return str(scripts / "python")
+
+    # Copied to where no configuration and no conftest.py of ours is above them.
+    ignore = shutil.ignore_patterns("__pycache__", ".*")
+    shutil.copytree("tests/consumers", tmp / "projects", ignore=ignore)
+    with session.chdir(tmp / "projects"):
+        for project in sorted((tmp / "projects").iterdir()):
+            python = fresh(f"{built}[testing]", str(project) + "[test]")
+            with session.chdir(project):
+                session.run(python, "-m", "pytest", "-q", *session.posargs, external=True)
+
+        (tmp / "projects" / "empty").mkdir()
+        with session.chdir(tmp / "projects" / "empty"):
+            Path("pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # not ours, further up
+            Path("test_empty.py").write_text(EMPTY_PROJECT, encoding="utf-8")
+            python = fresh(str(built), "pytest")
+            for command in (
+                ["-m", "pytest", "-W", "error"],
+                ["-c", "import pytest, trio_duplex.pytest_plugin"],
+            ):
+                ran = subprocess.run(
+                    [python, "-W", "error", "-X", "importtime", *command],
+                    capture_output=True, text=True, check=False,
+                )  # fmt: skip
+                if ran.returncode or "warning" in ran.stdout.lower():
+                    session.error(f"in an empty project, {command} says:\n{ran.stdout}")
+                # Python does not time what is loaded by name, as plugins are, but all that they
+                # import: so the first has none of ours, and the second says what we cost.
+                ours = [line for line in ran.stderr.splitlines() if "trio" in line]
+                session.log("%s imports of ours:\n%s", command, "\n".join(ours) or "nothing")
+                if not {line.split()[-1] for line in ours} <= {
+                    "trio_duplex",
+                    "trio_duplex.pytest_plugin",
+                }:
+                    session.error("in an empty project, trio is imported")
 
 
 def _python(session: nox.Session) -> str:

@@ -62,14 +62,18 @@ def list_all(options: argparse.Namespace) -> None:
 def run_some(options: argparse.Namespace) -> None:
     """Measure."""
     before = Run.load(options.against) if options.against else None
+
+    def keep(results: Run) -> None:
+        if options.output:
+            options.output.write_text(results.to_json())
+
     results = run(
         [SCENARIOS[name] for name in options.scenario or SCENARIOS],
         [SUBJECTS[name] for name in options.subject or SUBJECTS],
         quick=options.quick,
         say=lambda line: print(line, file=sys.stderr, flush=True),
+        keep=keep,
     )
-    if options.output:
-        options.output.write_text(results.to_json())
     _tell(results, before, options.plots)
     if options.quick:
         print("A quick run shows that everything works. Its figures prove nothing.")

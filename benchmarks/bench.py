@@ -60,12 +60,10 @@ class Bench:
             running = subject.start(self.place(options), options)
             self._servers[key] = running
             if FLOOR not in subject.abilities and options.handler in {ECHO, HANDSHAKE}:
-                self.client.call(
-                    "handshakes",
-                    port=running.port,
-                    count=20 if self.quick else subject.warm_up,
-                    in_flight=2,
-                )
+                # With no window, whoever speaks meets our own ClientHello.
+                do = "handshakes" if options.window else "silent_handshakes"
+                count = 20 if self.quick else subject.warm_up
+                self.client.call(do, port=running.port, count=count, in_flight=2)
         return self._servers[key]
 
     @contextlib.contextmanager

@@ -10,13 +10,16 @@ import attrs
 from benchmarks.results import Key, Run
 from benchmarks.statistics import Summary
 
+MIN_ROUNDS = 3
+"""Rounds that a ratio needs; fewer say nothing about the noise in it."""
+
 
 class Verdict(enum.Enum):
     """How a goal stands."""
 
     MET = "met"
     MISSED = "MISSED"
-    DOUBTFUL = "the rounds differ too much to tell"
+    DOUBTFUL = "too few rounds, or too far apart, to tell"
     UNKNOWN = "not measured"
 
 
@@ -54,6 +57,8 @@ class Goal:
         if summary is None:
             return Verdict.UNKNOWN
         met = self.holds(summary.median)
+        if self.base is not None and summary.rounds < MIN_ROUNDS:
+            return Verdict.DOUBTFUL
         agreed = self.holds(summary.low) == self.holds(summary.high) == met
         if not agreed and not summary.conclusive:
             return Verdict.DOUBTFUL

@@ -7,6 +7,8 @@ import importlib.metadata
 import pytest
 import tools
 
+collect_ignore = ["consumers"]  # projects of their own: `nox -s consumers`
+
 pytest_plugins = ["pytester"]
 if not any(
     entry.value == "trio_duplex.pytest_plugin"

@@ -76,6 +76,7 @@ def test_rounds_that_do_not_pair_give_no_ratio(ours: list[float], base: list[flo
         ([(40.0, 100.0), (79.0, 100.0), (150.0, 100.0)], Verdict.DOUBTFUL),
         # Noise that stays on one side concludes all the same.
         ([(20.0, 100.0), (40.0, 100.0), (60.0, 100.0)], Verdict.MET),
+        ([(70.0, 100.0), (71.0, 100.0)], Verdict.DOUBTFUL),
         ([], Verdict.UNKNOWN),
     ],
 )

@@ -207,24 +207,17 @@ async def test_the_last_look_finds_what_the_window_missed(
 ) -> None:
     """A scheduler that is late: the bytes are in the kernel when it has given up on them."""
     ours, theirs = unix_pair()
-    receive_some = trio.SocketStream.receive_some
-    looks = 0
 
-    async def late(stream: trio.SocketStream, max_bytes: int | None = None) -> bytes | bytearray:
-        nonlocal looks
-        looks += 1
-        if looks == 1 and stream is ours:
-            try:
-                await trio.sleep_forever()
-            finally:
-                os.write(theirs.socket.fileno(), client_hello())
-        return await receive_some(stream, max_bytes)
+    async def late(_: object) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            os.write(theirs.socket.fileno(), client_hello())
 
-    monkeypatch.setattr(trio.SocketStream, "receive_some", late)
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", late)
     with trio.fail_after(10), pytest.raises(HandshakeTimeoutError) as caught:
         await negotiate(ours, credentials(), window=0.001, handshake_timeout=0.05)
     assert caught.value.role is Role.SERVER  # and not a client that meets glare
-    assert looks > 1
     await theirs.aclose()
 
 
@@ -346,9 +339,12 @@ async def test_foreign_bytes_one_at_a_time(autojump_clock: trio.testing.MockCloc
     assert made == []
 
 
-async def test_of_many_foreign_bytes_few_are_kept(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("delay", [0.0, 5.5], ids=["instead of a ClientHello", "in answer to ours"])
+async def test_of_many_foreign_bytes_few_are_kept(
+    delay: float, autojump_clock: trio.testing.MockClock
+) -> None:
     with pytest.raises(NotTLSError) as caught:
-        await negotiated_with(sends(b"GET /" + b"x" * 100_000))
+        await negotiated_with(sends(delay, b"GET /" + b"x" * 100_000))
     assert len(caught.value.received) == 64
 
 
@@ -518,20 +514,21 @@ async def test_glare_with_a_client_hello_in_pieces(
     assert plain_alerts(ours.sent) == [UNEXPECTED_MESSAGE]
 
 
-async def test_two_of_ours_with_the_same_window_cross(
+async def test_two_accepted_ends_of_one_process_that_cross_are_ourselves(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """Not glare: a relay between two of our own listeners looks like this."""
     errors = []
 
     async def one(stream: trio.abc.Stream) -> None:
-        with pytest.raises(GlareError) as caught:
+        with pytest.raises(SelfConnectionError) as caught:
             await negotiate(stream, credentials(), window=1.0)
         errors.append(caught.value)
 
     async with trio.open_nursery() as nursery:
         for stream in memory_pair():
             nursery.start_soon(one, stream)
-    assert [error.missed_by for error in errors] == [0.0, 0.0]
+    assert [error.role for error in errors] == [Role.CLIENT, Role.CLIENT]
     assert trio.current_time() < 1.0 + 1.5
 
 
@@ -541,6 +538,16 @@ async def test_glare_of_a_peer_that_leaves_in_its_client_hello(
     with pytest.raises(GlareError) as caught:
         await negotiated_with(sends(5.5, client_hello()[:20], then="leave"))
     assert caught.value.missed_by == 0.5
+
+
+async def test_a_crossing_client_hello_of_empty_records_is_not_waited_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nobody honest needs so many bytes to get to the random."""
+    start, empty = bytes.fromhex("160303000101"), bytes.fromhex("1603030000")
+    with pytest.raises(GlareError):
+        await negotiated_with(sends(5.5, start + 2000 * empty))
+    assert trio.current_time() < 5.5 + 1.5
 
 
 async def test_a_crossing_client_hello_that_never_ends_meets_the_timeout(
@@ -920,19 +927,39 @@ class ClosingSlowly(RecordingStream):
 async def test_an_exception_in_flight_is_not_replaced_by_a_cancellation(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    with trio.CancelScope() as scope:
+    scope = trio.CancelScope()
 
-        class Cancelling(ClosingSlowly):
-            async def receive_some(self, max_bytes: int | None = None) -> bytes:
-                await trio.lowlevel.checkpoint()
-                scope.cancel()
-                return b"SSH-2.0-x\r\n"
+    class Cancelling(ClosingSlowly):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            await trio.lowlevel.checkpoint()
+            scope.cancel()
+            return b"SSH-2.0-x\r\n"
 
-        ours = Cancelling(memory_pair()[0])
-        with pytest.raises(NotTLSError):
-            await negotiate(ours, credentials())
+    ours = Cancelling(memory_pair()[0])
+    with pytest.raises(NotTLSError), scope:
+        await negotiate(ours, credentials())
     assert ours.closed
     assert trio.current_time() == 0, "nor does the close take any time"
+
+
+class BreakingAtClose(RecordingStream):
+    """A stream that has something to say in its end."""
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        raise trio.BrokenResourceError
+
+
+@pytest.mark.parametrize("dialled", [False, True])
+async def test_an_exception_in_flight_is_not_replaced_by_one_of_the_close(
+    dialled: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, theirs = memory_pair()
+    await theirs.send_all(b"SSH-2.0-x\r\n")
+    stream = BreakingAtClose(ours)
+    with pytest.raises(NotTLSError):
+        await (dial(stream, Role.CLIENT) if dialled else negotiate(stream, credentials()))
+    assert stream.closed
 
 
 # -------------------------------------------------------------------------------------- dialling

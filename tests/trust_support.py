@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from typing import Any
 
 import attrs
 import trio
@@ -179,10 +180,11 @@ def context(
     *,
     version: ssl.TLSVersion | None = None,
     trust: Authority = FLEET,
+    kind: type[ssl.SSLContext] = ssl.SSLContext,
 ) -> ssl.SSLContext:
     """The context of somebody who plays this role, and trusts like us."""
     protocol = ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
-    made = ssl.SSLContext(protocol)
+    made = kind(protocol)
     made.check_hostname = False
     made.verify_mode = ssl.CERT_REQUIRED
     made.load_verify_locations(cadata=trust.pem.decode())
@@ -192,6 +194,18 @@ def context(
     if version is not None:
         made.minimum_version = made.maximum_version = version
     return made
+
+
+class AskingContext(ssl.SSLContext):
+    """Asks for a name by SNI, which ``trio.SSLStream`` is not told here, and remembers its objects."""
+
+    name: str | None = None
+    objects: list[ssl.SSLObject]
+
+    def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:
+        made = super().wrap_bio(*args, **options | {"server_hostname": self.name})
+        self.objects.append(made)
+        return made
 
 
 GREETING = b"hello, peer"

@@ -98,7 +98,7 @@ class Acceptor:
             except OSError as exc:
                 if exc.errno not in CAPACITY_ERRNOS:
                     raise
-                await self._pause(exc)
+                await self._pause(listener, exc)
                 continue
             remote = remote_address(stream)
             place = None
@@ -115,12 +115,13 @@ class Acceptor:
         """Negotiate; on failure report it, give up the place, and return None."""
         connection = None
         settings, remote = self._settings, place.remote
+        credentials = self.credentials  # as at its acceptance, if they are replaced meanwhile
         try:
             try:
                 decision, opening = await detect(stream, settings.window, remote, place)
                 connection = await take_role(
                     stream,
-                    self.credentials,
+                    credentials,
                     settings,
                     decision=decision,
                     opening=opening,
@@ -174,7 +175,12 @@ class Acceptor:
     def _limit_reached(self, limit: str, value: float, peer: str | None) -> None:
         self.reporter.report(LimitReached(limit=limit, value=value, peer=peer))
 
-    async def _pause(self, error: OSError) -> None:
+    async def _pause(self, listener: Listener, error: OSError) -> None:
+        if isinstance(listener, trio.SocketListener) and not listener.socket.is_readable():
+            # accept(2) asks for a descriptor before it looks for a connection.
+            # While nobody waits, nobody is to make room.
+            await trio.lowlevel.wait_readable(listener.socket)
+            return
         self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
         with trio.move_on_after(CAPACITY_PAUSE):
             self.room.make_room(OPEN_FILES, math.nan)

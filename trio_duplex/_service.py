@@ -115,8 +115,9 @@ class Service:
         except* Exception as group:  # noqa: BLE001 - a handler may raise anything, beside Cancelled too
             error = sole(group)
         finally:
-            # A handler's bug must not look like the due end of the data.
-            await _close(connection, gracefully=error is None or is_peer_fault(error))
+            # An error must not look like the due end of the data: neither a bug, nor
+            # the fault of another peer, from which this one was to be served.
+            await _close(connection, gracefully=error is None)
             self._handling.discard(connection)
             place.end()
             if error is not None:

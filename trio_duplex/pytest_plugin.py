@@ -63,7 +63,7 @@ def duplex_authority(_duplex_kit: Any) -> testing.Authority:  # noqa: ANN401
 
     Example::
 
-        @pytest.mark.parametrize("flaw", Flaw)
+        @pytest.mark.parametrize("flaw", [Flaw.EXPIRED, Flaw.WRONG_AUTHORITY])
         async def test_refuses(flaw, duplex_authority, duplex_server, speaking_peer):
             flawed = duplex_authority.flawed(flaw, "node.example")
             async with duplex_server() as server:
@@ -107,7 +107,7 @@ def duplex_server(
     _duplex_kit: Any,  # noqa: ANN401
     duplex_credentials: Credentials,
 ) -> Generator[testing.ServerFactory]:
-    """Start a server for the length of an ``async with`` block: `testing.open_server`.
+    """Start a server for the length of an ``async with`` block: `trio_duplex.testing.open_server`.
 
     It has `duplex_credentials` unless given others, and listens on a free port
     of 127.0.0.1 unless given a listener. It is drained at the end of the
@@ -147,7 +147,7 @@ def duplex_thread_server(
     _duplex_kit: Any,  # noqa: ANN401
     duplex_credentials: Credentials,
 ) -> Generator[testing.ThreadServerFactory]:
-    """Start a server in a background thread, until the test ends: `testing.thread_server`.
+    """Start a server in a background thread, until the test ends: `trio_duplex.testing.thread_server`.
 
     For tests that do not use Trio. It has `duplex_credentials` unless given
     others. At the end of the test it is drained; an error of the handler is an
@@ -219,7 +219,7 @@ def speaking_peer(
 ) -> type[testing.SpeakingPeer]:
     """A TLS client: it sends its ClientHello at once.
 
-    `testing.SpeakingPeer` has its options.
+    `trio_duplex.testing.SpeakingPeer` has its options.
 
     Example::
 
@@ -239,7 +239,7 @@ def silent_peer(
 ) -> type[testing.SilentPeer]:
     """A TLS server that dialled: it stays silent until a ClientHello comes.
 
-    `testing.SilentPeer` has its options.
+    `trio_duplex.testing.SilentPeer` has its options.
 
     Example::
 
@@ -259,7 +259,7 @@ def announcing_peer(
 ) -> type[testing.AnnouncingPeer]:
     """A silent peer that says so at once, with a plaintext HelloRequest.
 
-    `testing.AnnouncingPeer` has its options.
+    `trio_duplex.testing.AnnouncingPeer` has its options.
 
     Example::
 
@@ -277,7 +277,7 @@ def late_peer(
 ) -> type[testing.LatePeer]:
     """A speaking peer that takes its time before the ClientHello.
 
-    `testing.LatePeer` has its options.
+    `trio_duplex.testing.LatePeer` has its options.
 
     Example::
 
@@ -296,7 +296,7 @@ def dribbling_peer(
 ) -> type[testing.DribblingPeer]:
     """A speaking peer that sends its ClientHello a few bytes at a time.
 
-    `testing.DribblingPeer` has its options.
+    `trio_duplex.testing.DribblingPeer` has its options.
 
     Example::
 
@@ -314,7 +314,7 @@ def partial_peer(
 ) -> type[testing.PartialPeer]:
     """Sends the start of a ClientHello, and then nothing any more.
 
-    `testing.PartialPeer` has its options.
+    `trio_duplex.testing.PartialPeer` has its options.
 
     Example::
 
@@ -332,7 +332,7 @@ def plaintext_peer(
 ) -> type[testing.PlaintextPeer]:
     """Speaks first, and something else than TLS.
 
-    `testing.PlaintextPeer` has its options.
+    `trio_duplex.testing.PlaintextPeer` has its options.
 
     Example::
 
@@ -350,7 +350,7 @@ def hanging_up_peer(
 ) -> type[testing.HangingUpPeer]:
     """Hangs up with a bare FIN, at a chosen moment.
 
-    `testing.HangingUpPeer` has its options.
+    `trio_duplex.testing.HangingUpPeer` has its options.
 
     Example::
 
@@ -367,7 +367,7 @@ def resetting_peer(
 ) -> type[testing.ResettingPeer]:
     """Resets the connection (RST), at a chosen moment.
 
-    `testing.ResettingPeer` has its options.
+    `trio_duplex.testing.ResettingPeer` has its options.
 
     Example::
 
@@ -384,7 +384,7 @@ def half_closing_peer(
 ) -> type[testing.HalfClosingPeer]:
     r"""Half-closes, and goes on listening until the other end finishes.
 
-    `testing.HalfClosingPeer` has its options.
+    `trio_duplex.testing.HalfClosingPeer` has its options.
 
     Example::
 
@@ -402,7 +402,7 @@ def echoing_peer(
 ) -> type[testing.EchoingPeer]:
     """Sends back all that it is sent, raw: our own ClientHello too.
 
-    `testing.EchoingPeer` has its options.
+    `trio_duplex.testing.EchoingPeer` has its options.
 
     Example::
 
@@ -420,7 +420,7 @@ def crossing_peer(
 ) -> type[testing.CrossingPeer]:
     """Makes glare: answers the other end's ClientHello with its own.
 
-    `testing.CrossingPeer` has its options.
+    `trio_duplex.testing.CrossingPeer` has its options.
 
     Example::
 
@@ -438,7 +438,7 @@ def clogged_peer(
 ) -> type[testing.CloggedPeer]:
     """Completes the handshake, and never reads again.
 
-    `testing.CloggedPeer` has its options.
+    `trio_duplex.testing.CloggedPeer` has its options.
 
     Example::
 
@@ -455,7 +455,7 @@ def garbage_peer(
 ) -> type[testing.GarbagePeer]:
     """Completes the handshake, and then sends garbage on the wire.
 
-    `testing.GarbagePeer` has its options.
+    `trio_duplex.testing.GarbagePeer` has its options.
 
     Example::
 
