@@ -170,7 +170,7 @@ async def test_a_handshake_record_that_is_too_long_reads_record_overflow(
     ours, theirs = memory_pair()
     hello = client_hello()
     first, rest = hello[:5], hello[5:]
-    fragment = first[:3] + (20).to_bytes(2, "big") + rest[:20]  # of the right size; the next is not
+    fragment = first[:3] + (50).to_bytes(2, "big") + rest[:50]  # of the right size; the next is not
 
     async def peer() -> None:
         await theirs.send_all(fragment + b"\x16\x03\x03\xff\xff" + bytes(100))
