@@ -82,6 +82,15 @@ def test_no_key_that_can_be_read(key: bytes) -> None:
         check_certificate(certificate_chain=LEAF.chain_pem, private_key=key)
 
 
+def test_a_certificate_whose_key_cannot_be_read() -> None:
+    """Of an elliptic curve that cryptography does not know."""
+    secp256r1, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030177")
+    der = LEAF.der.replace(secp256r1, unknown)
+    pem = ssl.DER_cert_to_PEM_cert(der).encode()
+    with pytest.raises(CredentialsError):
+        check_certificate(certificate_chain=pem, private_key=LEAF.key_pem)
+
+
 def test_no_certificate_that_can_be_read() -> None:
     for pem in (
         b"",
@@ -134,6 +143,15 @@ def test_the_roots_of_this_system_can_be_read() -> None:
     known = ssl.create_default_context().cert_store_stats()["x509_ca"]
     assert len(_own._system_roots()) <= known
     assert bool(_own._system_roots()) is bool(known)
+
+
+def test_roots_of_this_system_that_are_not_quite_x509(monkeypatch: pytest.MonkeyPatch) -> None:
+    class System:
+        def get_ca_certs(self, *, binary_form: bool) -> list[bytes]:
+            return [b"odd", FLEET.certificate.public_bytes(Encoding.DER)]
+
+    monkeypatch.setattr(ssl, "create_default_context", System)
+    assert _own._system_roots.__wrapped__() == {FLEET.certificate.subject.public_bytes()}
 
 
 # ------------------------------------------------------------------------------------- validity

@@ -9,7 +9,6 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 IPAddress = IPv4Address | IPv6Address
@@ -65,11 +64,9 @@ class PeerIdentity:
         """
         try:
             return cls._from_parsed(x509.load_der_x509_certificate(certificate), chain)
-        except (
-            UnsupportedAlgorithm,
-            x509.DuplicateExtension,
-            x509.UnsupportedGeneralNameType,
-        ) as exc:
+        except ValueError:
+            raise
+        except Exception as exc:  # InvalidVersion, UnsupportedAlgorithm, TypeError ...
             raise ValueError(f"the certificate can't be read: {exc}") from exc
 
     @classmethod
