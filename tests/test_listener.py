@@ -248,7 +248,7 @@ async def test_where_there_is_no_room_it_tries_again(
         nursery.start_soon(speak, memory.connect())
         nursery.start_soon(echo, await listener.accept())
     assert memory.tries[:3] == [0.0, CAPACITY_PAUSE, 2 * CAPACITY_PAUSE]
-    assert [record.levelname for record in caplog.records] == ["ERROR"]  # once is enough
+    assert [record.levelname for record in caplog.records] == ["ERROR"]  # said once
 
 
 @pytest.mark.parametrize(
@@ -305,7 +305,22 @@ async def test_closed_underneath_it_says_so(autojump_clock: trio.testing.MockClo
             await trio.testing.wait_all_tasks_blocked()
             await memory.aclose()
         await receive_all(never)
-        assert trio.current_time() == 0  # in its window it was dropped
+
+
+async def test_closed_underneath_it_drops_what_is_not_ready(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with DuplexListener(memory, credentials()) as listener:
+        tls = peer_stream(memory.connect(), Role.SERVER)
+        with trio.move_on_after(1):
+            await listener.accept()
+        await memory.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await listener.accept()
+        with pytest.raises(trio.BrokenResourceError):
+            await tls.do_handshake()
+        assert trio.current_time() == 1
 
 
 async def test_closing_drops_what_is_pending_and_what_nobody_fetched(

@@ -111,12 +111,13 @@ class Acceptor:
         """Negotiate; on failure report it, give up the place, and return None."""
         connection = None
         settings, remote = self._settings, place.remote
+        credentials = self.credentials  # as at its acceptance, if they are replaced meanwhile
         try:
             try:
                 decision, opening = await detect(stream, settings.window, remote, place)
                 connection = await take_role(
                     stream,
-                    self.credentials,
+                    credentials,
                     settings,
                     decision=decision,
                     opening=opening,

@@ -51,3 +51,26 @@ class SentHellos:
             self._order.append(random)
             if len(self._order) > self._recent:
                 self._ended.discard(self._order.popleft())
+
+
+def may_still_tell(data: bytes) -> bool:
+    """Whether a ClientHello that has begun may yet show its ``random``.
+
+    Not once a record header has come that TLS does not allow (RFC 8446 section
+    5.1): then OpenSSL has the last word, and says so in an alert.
+
+    Args:
+        data: What the peer has sent so far, from its first record on.
+    """
+    position = 0
+    while position + 5 <= len(data):
+        kind, major = data[position], data[position + 1]
+        length = int.from_bytes(data[position + 3 : position + 5], "big")
+        if kind not in _HELLO_RECORDS or major != 3 or length > _LONGEST_RECORD:
+            return False
+        position += 5 + length
+    return True
+
+
+_HELLO_RECORDS = {0x14, 0x16}  # handshake, and change_cipher_spec, which OpenSSL skips in places
+_LONGEST_RECORD = 2**14

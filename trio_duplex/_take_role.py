@@ -36,7 +36,7 @@ from trio_duplex._handshake import (
 from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
 from trio_duplex._progress import Progress
-from trio_duplex._reflection import SentHellos
+from trio_duplex._reflection import SentHellos, may_still_tell
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._window import DEFAULT_WINDOW, check_seconds
 
@@ -208,7 +208,8 @@ class TakenRole:
                     pass
                 case OpeningKind.CLIENT_HELLO:
                     known = client_hello_random(received) is not None
-                    if known or len(received) >= MAX_HELLO_START:
+                    hopeless = len(received) >= MAX_HELLO_START or not may_still_tell(received)
+                    if known or hopeless:
                         return received
                 case OpeningKind.OTHER_TLS | OpeningKind.NOT_TLS:
                     raise NotTLSError(
