@@ -522,6 +522,24 @@ async def test_glare_with_a_client_hello_in_pieces(
     assert plain_alerts(ours.sent) == [UNEXPECTED_MESSAGE]
 
 
+async def test_two_of_ours_cross(autojump_clock: trio.testing.MockClock) -> None:
+    """One that listens, and one that dials and is as slow to speak as the window is long."""
+    listening, dialling = memory_pair()
+    errors = []
+
+    async def cross(stream: trio.abc.Stream, role: Role | None) -> None:
+        await trio.sleep(1.0 if role else 0.0)
+        with pytest.raises(GlareError) as caught:
+            await negotiate(stream, credentials(), window=1.0, role=role)
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cross, listening, None)
+        nursery.start_soon(cross, dialling, Role.CLIENT)
+    assert [error.missed_by for error in errors] == [0.0, 0.0]
+    assert trio.current_time() < 1.0 + 1.5
+
+
 async def test_two_accepted_ends_of_one_process_that_cross_are_ourselves(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -24,7 +24,7 @@ def test_the_list_is_sorted_and_complete() -> None:
         name
         for name, value in vars(_public).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
-    } - {"TYPE_CHECKING"}
+    }
     assert public == set(names)
 
 
