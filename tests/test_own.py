@@ -44,7 +44,7 @@ def test_a_good_one() -> None:
         "key usage server",
         "key usage client",
         "names",
-        "trust root 'O=fleet'",
+        "trust roots",
     ]
     assert "node.example" in checks["names"].detail
     for one in checks.values():
@@ -173,6 +173,7 @@ def test_validity(at: datetime, grade: Grade) -> None:
     checks = check(now=at)
     assert checks["validity"].grade is grade
     assert set(bad(checks)) <= {"validity", "trust root 'O=fleet'"}
+    assert ("trust roots" in checks) is ("trust root 'O=fleet'" not in checks)
 
 
 def test_validity_at_present() -> None:
@@ -277,7 +278,7 @@ def test_trust_roots() -> None:
     checks = check_certificate(certificate_chain=LEAF, trust=pem, now=NOW + 2 * DAY)
     grades = {one.what: one.grade for one in checks if one.what.startswith("trust root")}
     assert grades == {
-        "trust root 'O=fleet'": Grade.OK,
+        "trust roots": Grade.OK,
         "trust root 'O=old'": Grade.WARNING,
         "trust root 'CN=leaf'": Grade.WARNING,  # no authority
     }

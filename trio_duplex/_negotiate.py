@@ -198,8 +198,6 @@ async def take_role(
         server_hostname: To send as SNI in the client role.
         accepted: Whether the peer dialled.
     """
-    if decision.role is Role.CLIENT:  # a server takes its turn when the opening is read
-        await progress.take_turn(Role.CLIENT)
     taken = TakenRole(
         stream,
         credentials.material,
@@ -211,6 +209,8 @@ async def take_role(
         accepted=accepted,
         progress=progress,
     )
+    if decision.role is Role.CLIENT:  # a server takes its turn when the opening is read
+        await progress.take_turn(Role.CLIENT)
     return await taken.negotiate(opening)
 
 

@@ -53,24 +53,25 @@ class SentHellos:
                 self._ended.discard(self._order.popleft())
 
 
-def may_still_tell(data: bytes) -> bool:
-    """Whether a ClientHello that has begun may yet show its ``random``.
+def random_may_follow(hello: bytes) -> bool:
+    """Whether more bytes may yet bring the ``random`` of a ClientHello into view.
 
-    Not once a record header has come that TLS does not allow (RFC 8446 section
-    5.1): then OpenSSL has the last word, and says so in an alert.
+    Its last byte is the 38th of the message, and at worst each stands in a
+    record of its own. Only an empty record can move it further, or one of
+    another kind in between: RFC 8446 section 5.1 and RFC 5246 section 6.2.1
+    forbid both, but OpenSSL lets empty ones pass. So who needs more has
+    something to hide, or is no TLS client.
 
     Args:
-        data: What the peer has sent so far, from its first record on.
+        hello: All that has come so far, without a ``random`` that we can find.
     """
     position = 0
-    while position + 5 <= len(data):
-        kind, major = data[position], data[position + 1]
-        length = int.from_bytes(data[position + 3 : position + 5], "big")
-        if kind not in _HELLO_RECORDS or major != 3 or length > _LONGEST_RECORD:
+    while position < len(hello):
+        header = hello[position : position + 5]
+        if header[0] != 0x16 or header[1:2] not in (b"", b"\x03"):
+            return False
+        length = int.from_bytes(header[3:5], "big")
+        if len(header) == 5 and not 1 <= length <= 2**14:
             return False
         position += 5 + length
-    return True
-
-
-_HELLO_RECORDS = {0x14, 0x16}  # handshake, and change_cipher_spec, which OpenSSL skips in places
-_LONGEST_RECORD = 2**14
+    return len(hello) < 38 * 6

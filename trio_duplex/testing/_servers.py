@@ -61,14 +61,15 @@ class ServerContext(AbstractAsyncContextManager[Server]):
         self.entered = False
 
     async def __aenter__(self) -> Server:
-        if not trio.lowlevel.in_trio_run():
-            self.entered = True  # it was tried
+        self.entered = True
+        try:
+            trio.lowlevel.current_trio_token()
+        except RuntimeError as exc:
             raise RuntimeError(
                 "this server runs on Trio, and the test does not: mark it with pytest-trio "
                 "(or trio_mode = true), use anyio's Trio backend, or use a server in a thread "
                 "(thread_server, or the fixture duplex_thread_server)"
-            )
-        self.entered = True
+            ) from exc
         self._context = self._open()
         return await self._context.__aenter__()
 
