@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 IPAddress = IPv4Address | IPv6Address
