@@ -16,7 +16,6 @@ import trio.testing
 from support import (
     APPLICATION_DATA,
     AUTHORITY,
-    DECODE_ERROR,
     HANDSHAKE,
     HANDSHAKE_FAILURE,
     INTRUDER,
@@ -181,7 +180,7 @@ async def test_a_client_hello_that_goes_on_in_a_record_too_long_is_refused_at_on
         nursery.start_soon(peer)
         with pytest.raises(HandshakeError):
             await negotiate(ours, credentials())
-    assert plain_alerts(theirs.received) == [DECODE_ERROR]
+    assert plain_alerts(theirs.received) == [RECORD_OVERFLOW]
     assert trio.current_time() < 2  # and not after the handshake timeout
 
 
