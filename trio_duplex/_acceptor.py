@@ -120,7 +120,7 @@ class Acceptor:
                 decision, opening = await detect(stream, settings.window, remote, place)
                 connection = await take_role(
                     stream,
-                    self.credentials,
+                    self.credentials,  # as at the decision, if they are replaced meanwhile
                     settings,
                     decision=decision,
                     opening=opening,

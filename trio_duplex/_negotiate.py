@@ -166,6 +166,8 @@ def _read_now(stream: trio.SocketStream) -> bytes | None:
     except BlockingIOError:
         return None
     except OSError as exc:
+        if stream.socket.fileno() == -1:  # here, and not by the peer
+            raise trio.ClosedResourceError("this socket was already closed") from exc
         raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
 
 
