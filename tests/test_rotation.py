@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import ssl
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from support import MemoryListener
+from support import MemoryListener, memory_pair
 from trio.testing import MockClock
 from trust_support import FLEET, SERVER_AUTH, STRANGERS, Authority, Leaf, context, hear
 
@@ -21,6 +22,7 @@ from trio_duplex import (
     PeerIdentity,
     Role,
     Server,
+    negotiate,
     open_tcp_connection,
     serve_listeners,
     serve_tcp,
@@ -189,6 +191,34 @@ async def test_a_peer_in_its_window_gets_what_was_reloaded(
         assert tls.getpeercert(binary_form=True) == leaf.der
         await trio.aclose_forcefully(tls)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_session_keeps_its_credentials(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A session that is to be resumed belongs to contexts that a reload replaces."""
+    files = Files(tmp_path)
+    credentials = files.credentials()
+    server = context(Role.SERVER, PEER, version=ssl.TLSVersion.TLSv1_2)
+    session: ssl.SSLSession | None = None
+    for resumed in (False, True):
+        ours, theirs = memory_pair()
+        async with trio.open_nursery() as nursery:
+            tls = trio.SSLStream(theirs, server, server_side=True)
+            nursery.start_soon(tls.do_handshake)
+            if resumed:
+
+                async def reload() -> None:
+                    await trio.sleep(1)
+                    files.write(FLEET.issue("node.example"))
+                    credentials.reload()
+
+                nursery.start_soon(reload)
+            connection = await negotiate(ours, credentials, window=5, session=session)
+        assert connection.tls.session_reused is resumed
+        session = connection.tls.session
+        for end in (connection, tls):
+            await trio.aclose_forcefully(end)
+    with pytest.raises(ValueError):
+        await negotiate(memory_pair()[0], credentials, session=session)
 
 
 @pytest.mark.parametrize("broken", ["certificate", "key", "trust"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from copy import copy
 
 import trio
 
@@ -79,6 +80,8 @@ async def negotiate(
     """
     settings = Settings(window, handshake_timeout, https_compatible)
     check_session(session, credentials)
+    if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do
+        credentials = copy(credentials)
     remote, progress = remote_address(stream), Progress()
     try:
         if role is None:
