@@ -129,6 +129,7 @@ class Handshake:
         self._transport = transport
         self._role = role
         self._peer = peer
+        self._certificate: bytes | None = None
 
     def client_hello(self) -> bytes:
         """Make our ClientHello, record headers included; call it first, in the client role.
@@ -149,7 +150,9 @@ class Handshake:
 
     def peer_certificate(self) -> bytes | None:
         """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
-        return self._ssl_object.getpeercert(binary_form=True)
+        if self._certificate is None:  # kept, because after a fatal error OpenSSL has forgotten it
+            self._certificate = self._ssl_object.getpeercert(binary_form=True)
+        return self._certificate
 
     def peer_chain(self) -> Sequence[bytes]:
         """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""

@@ -103,6 +103,7 @@ class TakenRole:
     server_hostname: str | None = None
     accepted: bool = True
     progress: Progress = attrs.field(factory=Progress)
+    _began: float = attrs.field(factory=trio.current_time, init=False)
 
     @property
     def peer(self) -> str | None:
@@ -219,7 +220,6 @@ class TakenRole:
 
     async def _as_client(self) -> Handshake:
         handshake = self._handshake()
-        window_closed = trio.current_time()
         hello = handshake.client_hello()
         random = client_hello_random(hello)
         assert random is not None  # OpenSSL's own
@@ -236,7 +236,7 @@ class TakenRole:
                     await handshake.complete(answer)
                     return handshake
                 case OpeningKind.CLIENT_HELLO:
-                    missed_by = arrived - window_closed
+                    missed_by = arrived - self._began
                     raise await self._crossing(handshake, random, answer, missed_by)
                 case OpeningKind.NOT_TLS:
                     raise NotTLSError(
