@@ -36,11 +36,12 @@ MOST_GROWTH = 5e6
 WINDOW = 2.0
 """Seconds: long enough that no speaking peer misses it, however busy the machine is."""
 
-HANDSHAKE_TIMEOUT = 5.0
+HANDSHAKE_TIMEOUT = 3.0
 """Seconds, after which who has fallen silent is dropped."""
 
-AT_ONCE = 250
-"""Peers; nearly all of them wait out a window or a handshake timeout."""
+AT_ONCE = 100
+"""Peers. Most of these wait out a window or a handshake timeout; so many are there at once also in the
+warm-up, or what memory they need would look like growth."""
 
 SHAKING_AT_ONCE = 8
 """Speaking peers: they share this process's CPU, and must not miss the window for that."""
