@@ -164,13 +164,33 @@ async def test_no_shared_cipher_reads_handshake_failure(
     assert error.tls_reason == "no shared cipher"
 
 
-async def test_a_handshake_record_that_is_too_long_reads_record_overflow(
+async def test_a_client_hello_that_goes_on_in_a_record_too_long_is_refused_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = memory_pair()
     hello = client_hello()
     first, rest = hello[:5], hello[5:]
     fragment = first[:3] + (20).to_bytes(2, "big") + rest[:20]  # of the right size; the next is not
+
+    async def peer() -> None:
+        await theirs.send_all(fragment + b"\x16\x03\x03\xff\xff" + bytes(100))
+        await receive_all(theirs)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer)
+        with pytest.raises(HandshakeError):
+            await negotiate(ours, credentials())
+    assert plain_alerts(theirs.received) == [RECORD_OVERFLOW]
+    assert trio.current_time() < 2  # and not after the handshake timeout
+
+
+async def test_a_later_handshake_record_that_is_too_long_reads_record_overflow(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Once the random is known, the rest of the ClientHello is OpenSSL's to judge."""
+    ours, theirs = memory_pair()
+    hello = client_hello()
+    fragment = hello[:3] + (50).to_bytes(2, "big") + hello[5:55]
 
     async def peer() -> None:
         await theirs.send_all(fragment + b"\x16\x03\x03\xff\xff" + bytes(100))

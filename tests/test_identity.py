@@ -214,6 +214,19 @@ def test_whatever_stands_where_names_should(san: bytes) -> None:
     check_printable(identity)
 
 
+@pytest.mark.parametrize(
+    ("where", "what"),
+    [
+        (bytes.fromhex("a003020102"), bytes.fromhex("a003020109")),  # X.509 v10
+        (bytes.fromhex("06035504030c"), bytes.fromhex("060355040303")),  # a name in bits
+    ],
+)
+def test_what_cryptography_has_other_exceptions_for(where: bytes, what: bytes) -> None:
+    assert where in FULL.der
+    with pytest.raises(ValueError):
+        PeerIdentity.from_der(FULL.der.replace(where, what))
+
+
 @pytest.mark.filterwarnings("ignore")  # cryptography's, of serial numbers below 1
 @given(st.data())
 @settings(max_examples=300, deadline=None)

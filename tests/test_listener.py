@@ -248,7 +248,7 @@ async def test_where_there_is_no_room_it_tries_again(
         nursery.start_soon(speak, memory.connect())
         nursery.start_soon(echo, await listener.accept())
     assert memory.tries[:3] == [0.0, CAPACITY_PAUSE, 2 * CAPACITY_PAUSE]
-    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]  # said once
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ async def test_closed_underneath_it_says_so(autojump_clock: trio.testing.MockClo
         await receive_all(never)
 
 
-async def test_closed_underneath_it_drops_what_becomes_ready_later(
+async def test_closed_underneath_it_drops_what_is_not_ready(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -318,10 +318,9 @@ async def test_closed_underneath_it_drops_what_becomes_ready_later(
         await memory.aclose()
         with pytest.raises(trio.ClosedResourceError):
             await listener.accept()
-        await tls.do_handshake()
-        assert trio.current_time() == 5
         with pytest.raises(trio.BrokenResourceError):
-            await tls.receive_some()
+            await tls.do_handshake()
+        assert trio.current_time() == 1
 
 
 async def test_closing_drops_what_is_pending_and_what_nobody_fetched(

@@ -190,6 +190,14 @@ async def test_an_unbounded_window_waits_for_the_peer_to_speak(
     assert connection.decision == Decision(Role.SERVER, Reason.SPOKE, 1e6, math.inf)
 
 
+async def test_a_stream_that_was_closed_here_is_no_peer_that_left() -> None:
+    ours, theirs = unix_pair()
+    async with theirs:
+        await ours.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await negotiate(ours, credentials())
+
+
 async def test_a_window_of_0_hears_a_peer_that_has_spoken_already() -> None:
     ours, theirs = unix_pair()
     with trio.fail_after(10):
@@ -207,24 +215,17 @@ async def test_the_last_look_finds_what_the_window_missed(
 ) -> None:
     """A scheduler that is late: the bytes are in the kernel when it has given up on them."""
     ours, theirs = unix_pair()
-    receive_some = trio.SocketStream.receive_some
-    looks = 0
 
-    async def late(stream: trio.SocketStream, max_bytes: int | None = None) -> bytes | bytearray:
-        nonlocal looks
-        looks += 1
-        if looks == 1 and stream is ours:
-            try:
-                await trio.sleep_forever()
-            finally:
-                os.write(theirs.socket.fileno(), client_hello())
-        return await receive_some(stream, max_bytes)
+    async def late(_: object) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            os.write(theirs.socket.fileno(), client_hello())
 
-    monkeypatch.setattr(trio.SocketStream, "receive_some", late)
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", late)
     with trio.fail_after(10), pytest.raises(HandshakeTimeoutError) as caught:
         await negotiate(ours, credentials(), window=0.001, handshake_timeout=0.05)
     assert caught.value.role is Role.SERVER  # and not a client that meets glare
-    assert looks > 1
     await theirs.aclose()
 
 
@@ -521,20 +522,39 @@ async def test_glare_with_a_client_hello_in_pieces(
     assert plain_alerts(ours.sent) == [UNEXPECTED_MESSAGE]
 
 
-async def test_two_of_ours_with_the_same_window_cross(
+async def test_two_of_ours_cross(autojump_clock: trio.testing.MockClock) -> None:
+    """One that listens, and one that dials and is as slow to speak as the window is long."""
+    listening, dialling = memory_pair()
+    errors = []
+
+    async def cross(stream: trio.abc.Stream, role: Role | None) -> None:
+        await trio.sleep(1.0 if role else 0.0)
+        with pytest.raises(GlareError) as caught:
+            await negotiate(stream, credentials(), window=1.0, role=role)
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cross, listening, None)
+        nursery.start_soon(cross, dialling, Role.CLIENT)
+    assert [error.missed_by for error in errors] == [0.0, 0.0]
+    assert trio.current_time() < 1.0 + 1.5
+
+
+async def test_two_accepted_ends_of_one_process_that_cross_are_ourselves(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    """Not glare: a relay between two of our own listeners looks like this."""
     errors = []
 
     async def one(stream: trio.abc.Stream) -> None:
-        with pytest.raises(GlareError) as caught:
+        with pytest.raises(SelfConnectionError) as caught:
             await negotiate(stream, credentials(), window=1.0)
         errors.append(caught.value)
 
     async with trio.open_nursery() as nursery:
         for stream in memory_pair():
             nursery.start_soon(one, stream)
-    assert [error.missed_by for error in errors] == [0.0, 0.0]
+    assert [error.role for error in errors] == [Role.CLIENT, Role.CLIENT]
     assert trio.current_time() < 1.0 + 1.5
 
 

@@ -44,7 +44,7 @@ def test_a_good_one() -> None:
         "key usage server",
         "key usage client",
         "names",
-        "trust root 'O=fleet'",
+        "trust roots",
     ]
     assert "node.example" in checks["names"].detail
     for one in checks.values():
@@ -80,6 +80,15 @@ def test_the_key_of_another() -> None:
 def test_no_key_that_can_be_read(key: bytes) -> None:
     with pytest.raises(CredentialsError):
         check_certificate(certificate_chain=LEAF.chain_pem, private_key=key)
+
+
+def test_a_certificate_whose_key_cannot_be_read() -> None:
+    """Of an elliptic curve that cryptography does not know."""
+    secp256r1, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030177")
+    der = LEAF.der.replace(secp256r1, unknown)
+    pem = ssl.DER_cert_to_PEM_cert(der).encode()
+    with pytest.raises(CredentialsError):
+        check_certificate(certificate_chain=pem, private_key=LEAF.key_pem)
 
 
 def test_no_certificate_that_can_be_read() -> None:
@@ -136,6 +145,15 @@ def test_the_roots_of_this_system_can_be_read() -> None:
     assert bool(_own._system_roots()) is bool(known)
 
 
+def test_roots_of_this_system_that_are_not_quite_x509(monkeypatch: pytest.MonkeyPatch) -> None:
+    class System:
+        def get_ca_certs(self, *, binary_form: bool) -> list[bytes]:
+            return [b"odd", FLEET.certificate.public_bytes(Encoding.DER)]
+
+    monkeypatch.setattr(ssl, "create_default_context", System)
+    assert _own._system_roots.__wrapped__() == {FLEET.certificate.subject.public_bytes()}
+
+
 # ------------------------------------------------------------------------------------- validity
 
 
@@ -155,6 +173,7 @@ def test_validity(at: datetime, grade: Grade) -> None:
     checks = check(now=at)
     assert checks["validity"].grade is grade
     assert set(bad(checks)) <= {"validity", "trust root 'O=fleet'"}
+    assert ("trust roots" in checks) is ("trust root 'O=fleet'" not in checks)
 
 
 def test_validity_at_present() -> None:
@@ -259,7 +278,7 @@ def test_trust_roots() -> None:
     checks = check_certificate(certificate_chain=LEAF, trust=pem, now=NOW + 2 * DAY)
     grades = {one.what: one.grade for one in checks if one.what.startswith("trust root")}
     assert grades == {
-        "trust root 'O=fleet'": Grade.OK,
+        "trust roots": Grade.OK,
         "trust root 'O=old'": Grade.WARNING,
         "trust root 'CN=leaf'": Grade.WARNING,  # no authority
     }

@@ -95,6 +95,7 @@ async def admits(
         ("https://a.example", "https://b.example", False),
         ("https://a.example", "a.example", False),
         ("a.example", "https://a.example", False),
+        ("https://a.example", "https://192.0.2.7", False),
         ("https://a.example/x", "https://a.example/x", True),
         ("https://a.example/x", "https://a.example/y", False),
         ("https://a.example", "https://a.example/x", False),

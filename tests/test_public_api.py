@@ -14,6 +14,7 @@ import pytest
 import trio
 
 import trio_duplex
+from trio_duplex import _public
 
 
 def test_the_list_is_sorted_and_complete() -> None:
@@ -21,7 +22,7 @@ def test_the_list_is_sorted_and_complete() -> None:
     assert list(names) == sorted(set(names))
     public = {
         name
-        for name, value in vars(trio_duplex).items()
+        for name, value in vars(_public).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
     }
     assert public == set(names)

@@ -39,6 +39,16 @@ def run(
     return pytester.runpytest_inprocess(*args)
 
 
+def fixtures() -> set[str]:
+    from trio_duplex import pytest_plugin
+
+    return {
+        name
+        for name, value in vars(pytest_plugin).items()
+        if type(value).__name__ == "FixtureFunctionDefinition" and not name.startswith("_")
+    }
+
+
 BOTH_ROLES = """
     import pytest
     import trio_duplex
@@ -50,7 +60,7 @@ BOTH_ROLES = """
 
     {mark}
     async def test_both(duplex_server, speaking_peer, silent_peer):
-        async with duplex_server(greet, window=0.1) as server:
+        async with duplex_server(greet, window=0.3) as server:
             report = await speaking_peer(say=b"", hear=6).run(server)
             report.assert_role(Role.CLIENT)
             assert report.heard == b"server"
@@ -139,7 +149,7 @@ def test_sync_project(pytester: pytest.Pytester) -> None:
                     assert stream.recv(10) == b"hello"
 
         def test_peers_against_theirs(duplex_thread_server, speaking_peer, silent_peer):
-            server = duplex_thread_server(window=0.1)
+            server = duplex_thread_server(window=0.3)
             speaking_peer().run_sync(server).assert_role(Role.CLIENT)
             silent_peer().run_sync(server).assert_role(Role.SERVER)
         """,
@@ -378,18 +388,40 @@ def test_empty_project_is_not_bothered(pytester: pytest.Pytester) -> None:
 
 def test_fixtures_are_listed_with_their_meaning(pytester: pytest.Pytester) -> None:
     result = run(pytester, "", "--fixtures")
-    from trio_duplex import pytest_plugin
-
-    names = {
-        name
-        for name, value in vars(pytest_plugin).items()
-        if type(value).__name__ == "FixtureFunctionDefinition" and not name.startswith("_")
-    }
+    names = fixtures()
     assert len(names) == 20
     assert all(name.startswith("duplex_") or name.endswith("_peer") for name in names)
     for name in names:
         result.stdout.fnmatch_lines([f"{name}*-- *pytest_plugin.py*"])
     result.stdout.no_fnmatch_line("*no docstring available*pytest_plugin*")
+
+
+# ------------------------------------------------------------------- the documentation
+
+
+def test_first_test_of_the_docs_is_red_and_then_green(pytester: pytest.Pytester) -> None:
+    for name in ("greeter.py", "test_greeter.py"):
+        pytester.path.joinpath(name).write_text((EXAMPLES / "first_test" / name).read_text())
+    red = run(pytester, "", "-k", "greets", ini="trio_mode = true")
+    red.assert_outcomes(failed=1)
+    red.stdout.fnmatch_lines(
+        ["*silent peer, role server, TLSv1.3, *", "*transcript of the silent*"]
+    )
+    greeter = pytester.path / "greeter.py"
+    kept = [line for line in greeter.read_text().splitlines() if not line.startswith("    if ")]
+    greeter.write_text("\n".join(line.replace("        ", "    ") for line in kept))
+    green = run(pytester, "", "-k", "greets", ini="trio_mode = true", fresh=True)
+    green.assert_outcomes(passed=1)
+
+
+def test_page_names_every_fixture_and_all_of_the_kit() -> None:
+    page = (ROOT / "docs/testing.rst").read_text(encoding="utf-8")
+    documented = {
+        line.partition("::")[2].strip().removesuffix("()")
+        for line in page.splitlines()
+        if line.startswith((".. auto", ".. data"))
+    }
+    assert documented == {*trio_duplex.testing.__all__, *fixtures()}
 
 
 # ---------------------------------------------------------------------- the lazy package

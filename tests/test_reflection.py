@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_duplex._reflection import RECENT, SentHellos
+from trio_duplex._opening import client_hello_random
+from trio_duplex._reflection import RECENT, SentHellos, random_may_follow
 
 
 def random(number: int) -> bytes:
@@ -74,3 +76,36 @@ def test_never_more_than_open_and_recent(steps: list[int]) -> None:
         assert len(sent) <= len(still_open) + 2
     for _, manager in still_open.values():
         manager.__exit__(None, None, None)
+
+
+def record(payload: bytes, kind: int = 0x16) -> bytes:
+    return bytes([kind, 3, 1]) + len(payload).to_bytes(2, "big") + payload
+
+
+@given(st.lists(st.integers(1, 60), min_size=40, max_size=40), st.data())
+def test_a_random_follows_wherever_it_is_honest(sizes: list[int], data: st.DataObject) -> None:
+    """However it is cut, there is hope until it is there."""
+    message = b"\x01\x00\x02\x00\x03\x03" + bytes(range(32)) + bytes(474)
+    hello, at = b"", 0
+    for size in sizes:
+        if message[at:]:
+            hello += record(message[at : at + size])
+            at += size
+    prefix = hello[: data.draw(st.integers(0, len(hello)))]
+    assert client_hello_random(prefix) is not None or random_may_follow(prefix)
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        record(b"\x01") + record(b""),
+        record(b"\x01") + record(b"\x01\x5a", 0x15),
+        record(b"\x01") + bytes.fromhex("16 0303 4001"),
+        record(b"\x01") + bytes.fromhex("16 02"),
+        record(b"\x01") + record(b"\0") * 37,
+    ],
+    ids=["empty", "alert", "too long", "version", "no room for it"],
+)
+def test_no_random_follows(hello: bytes) -> None:
+    assert client_hello_random(hello) is None
+    assert not random_may_follow(hello)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+import ssl
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from support import MemoryListener
+from support import MemoryListener, memory_pair
 from trio.testing import MockClock
 from trust_support import FLEET, SERVER_AUTH, STRANGERS, Authority, Leaf, context, hear
 
@@ -21,6 +22,7 @@ from trio_duplex import (
     PeerIdentity,
     Role,
     Server,
+    negotiate,
     open_tcp_connection,
     serve_listeners,
     serve_tcp,
@@ -125,49 +127,47 @@ class Told:
 
 
 async def test_replace_credentials(autojump_clock: MockClock) -> None:
-    """New connections use the new ones; live ones, and those in negotiation, go on."""
+    """New connections use the new ones, also those still in their window; live ones go on."""
     told = Told()
-    node = FLEET.issue("node.example")
-    before = Credentials.mutual(certificate_chain=node, trust=FLEET)
+    before = Credentials.mutual(certificate_chain=FLEET.issue("node.example"), trust=FLEET)
     after = Credentials.mutual(
         certificate_chain=STRANGERS.issue("node.example"),
         trust=STRANGERS,
         peer=NamedPeer("new.example"),
     )
-    new_peer = STRANGERS.issue("new.example")
+    old, new = (
+        {role: context(role, leaf, trust=trust) for role in Role}
+        for leaf, trust in ((PEER, FLEET), (STRANGERS.issue("new.example"), STRANGERS))
+    )
     async with trio.open_nursery() as nursery:
         server: Server = await nursery.start(
             partial(serve_listeners, told.handler, [told.listener], before, window=5)
         )
-        live = trio.SSLStream(told.listener.connect(), context(Role.CLIENT, PEER))
-        await live.do_handshake()
+        live = trio.SSLStream(told.listener.connect(), old[Role.CLIENT])
         assert await live.receive_some() == b"hello"
-        waiting = told.listener.connect()
-        await trio.sleep(1)  # it is in its window
+        halfway = told.listener.connect()
+        await trio.sleep(6)  # its window is over: it has our ClientHello
+        in_window = told.listener.connect()
+        await trio.sleep(1)
         server.replace_credentials(after)
 
         await live.send_all(b"and now?")
         assert await live.receive_some() == b"still here"
-        late = trio.SSLStream(waiting, context(Role.CLIENT, PEER))
-        await late.do_handshake()
-        assert await late.receive_some() == b"hello"
-
-        assert (
-            await hear(told.listener.connect(), Role.CLIENT, context(Role.CLIENT, PEER)) == "broken"
-        )
+        tls = trio.SSLStream(halfway, old[Role.SERVER], server_side=True)
+        assert await tls.receive_some() == b"hello"
+        await trio.aclose_forcefully(tls)
+        tls = trio.SSLStream(in_window, new[Role.CLIENT])
+        assert await tls.receive_some() == b"hello"
+        await trio.aclose_forcefully(tls)
         for role in Role:
-            peer = trio.SSLStream(
-                told.listener.connect(),
-                context(role, new_peer, trust=STRANGERS),
-                server_side=role is Role.SERVER,
+            tls = trio.SSLStream(
+                told.listener.connect(), new[role], server_side=role is Role.SERVER
             )
-            assert await peer.receive_some() == b"hello"
-            await trio.aclose_forcefully(peer)
-        for stream in (live, late):
-            await trio.aclose_forcefully(stream)
+            assert await tls.receive_some() == b"hello"
+            await trio.aclose_forcefully(tls)
+        assert await hear(told.listener.connect(), Role.CLIENT, old[Role.CLIENT]) == "broken"
+        await trio.aclose_forcefully(live)
         nursery.cancel_scope.cancel()
-    roles = [connection.role for connection in told.live]
-    assert roles == [Role.SERVER, Role.SERVER, Role.CLIENT, Role.SERVER]
 
 
 async def test_a_peer_in_its_window_gets_what_was_reloaded(
@@ -191,6 +191,34 @@ async def test_a_peer_in_its_window_gets_what_was_reloaded(
         assert tls.getpeercert(binary_form=True) == leaf.der
         await trio.aclose_forcefully(tls)
         nursery.cancel_scope.cancel()
+
+
+async def test_a_session_keeps_its_credentials(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A session that is to be resumed belongs to contexts that a reload replaces."""
+    files = Files(tmp_path)
+    credentials = files.credentials()
+    server = context(Role.SERVER, PEER, version=ssl.TLSVersion.TLSv1_2)
+    session: ssl.SSLSession | None = None
+    for resumed in (False, True):
+        ours, theirs = memory_pair()
+        async with trio.open_nursery() as nursery:
+            tls = trio.SSLStream(theirs, server, server_side=True)
+            nursery.start_soon(tls.do_handshake)
+            if resumed:
+
+                async def reload() -> None:
+                    await trio.sleep(1)
+                    files.write(FLEET.issue("node.example"))
+                    credentials.reload()
+
+                nursery.start_soon(reload)
+            connection = await negotiate(ours, credentials, window=5, session=session)
+        assert connection.tls.session_reused is resumed
+        session = connection.tls.session
+        for end in (connection, tls):
+            await trio.aclose_forcefully(end)
+    with pytest.raises(ValueError):
+        await negotiate(memory_pair()[0], credentials, session=session)
 
 
 @pytest.mark.parametrize("broken", ["certificate", "key", "trust"])

@@ -325,6 +325,13 @@ def test_what_contexts_present(version: ssl.TLSVersion | None) -> None:
     assert found == {server.der, client.der}
 
 
+def test_a_server_that_asks_for_another_group() -> None:
+    """By a HelloRetryRequest: one flight more."""
+    server = context(Role.SERVER, LISTENER, version=TLS13)
+    server.set_ecdh_curve("secp521r1")
+    assert presented_certificates(server, context(Role.CLIENT, None)) == {LISTENER.der}
+
+
 def test_what_the_client_presents_is_not_told_to_who_is_not_trusted() -> None:
     found = presented_certificates(
         context(Role.SERVER, STRANGERS.issue("a.example")), context(Role.CLIENT, LISTENER)

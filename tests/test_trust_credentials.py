@@ -9,6 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from support import client_hello
 from trio.testing import MockClock
 from trust_support import (
@@ -96,6 +101,30 @@ def test_a_key_that_does_not_fit_is_refused_always(check: bool) -> None:
             trust=FLEET,
             check=check,
         )
+
+
+def test_a_key_that_openssl_finds_too_weak() -> None:
+    """It fits its certificate, so our own checks pass; OpenSSL's security level does not."""
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "weak")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + 30 * DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("weak.example")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    with pytest.raises(CredentialsError) as caught:
+        Credentials.mutual(
+            certificate_chain=certificate.public_bytes(Encoding.PEM),
+            private_key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+            trust=FLEET,
+        )
+    assert isinstance(caught.value.__cause__, ssl.SSLError)
 
 
 def test_files(tmp_path: Path) -> None:
@@ -259,6 +288,8 @@ def test_alpn_is_a_list() -> None:
         mutual(alpn="h2")
     with pytest.raises(ValueError):
         mutual(alpn={Role.SERVER: "h2"})
+    with pytest.raises(ValueError):
+        mutual(alpn=[""])
 
 
 # ------------------------------------------------------------------------------------------ keylog

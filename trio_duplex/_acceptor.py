@@ -17,10 +17,10 @@ from typing import NoReturn
 
 import trio
 
-from trio_duplex._address import format_address, remote_address
+from trio_duplex._address import remote_address
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
-from trio_duplex._errors import PeerRejectedError
+from trio_duplex._errors import LimitError, PeerRejectedError
 from trio_duplex._events import (
     Accepted,
     HandshakeCompleted,
@@ -35,7 +35,7 @@ from trio_duplex._limits import Limits
 from trio_duplex._negotiate import abandon, detect, take_role
 from trio_duplex._report import Reporter
 from trio_duplex._role import Decision
-from trio_duplex._room import Place, Room
+from trio_duplex._room import OPEN_FILES, Place, Room
 from trio_duplex._statistics import Statistics
 from trio_duplex._take_role import Settings
 
@@ -48,6 +48,9 @@ CAPACITY_PAUSE = 0.1
 KEEPALIVE_INTERVAL = 15
 KEEPALIVE_COUNT = 4
 """Four questions in a minute, after `Limits.keepalive` seconds of silence."""
+
+KEEPALIVE_MOST = 32_767
+"""Seconds; Linux refuses more."""
 
 TASK_NAME = "trio_duplex connection"
 """Of each connection's task; Trio would make a new string of 100 bytes for each."""
@@ -90,7 +93,6 @@ class Acceptor:
         """
         _keep_alive(listener, self.limits.keepalive)
         while True:
-            await self.room.wait_for_room()
             try:
                 stream = await listener.accept()
             except OSError as exc:
@@ -99,12 +101,14 @@ class Acceptor:
                 await self._pause(listener, exc)
                 continue
             remote = remote_address(stream)
-            place = self.room.enter(remote)
-            if place is None:
-                await _reset(stream)
-            else:
-                peer = format_address(remote)
-                self.reporter.report(Accepted(number=place.number, peer=peer))
+            place = None
+            try:
+                place = await self.room.enter(remote)
+            finally:
+                if place is None:  # or cancelled
+                    await _reset(stream)
+            if place is not None:
+                self.reporter.report(Accepted(number=place.number, peer=place.peer))
                 start(stream, place)
 
     async def negotiate(self, stream: trio.abc.Stream, place: Place) -> Connection | None:
@@ -116,7 +120,7 @@ class Acceptor:
                 decision, opening = await detect(stream, settings.window, remote, place)
                 connection = await take_role(
                     stream,
-                    self.credentials,
+                    self.credentials,  # as at the decision, if they are replaced meanwhile
                     settings,
                     decision=decision,
                     opening=opening,
@@ -160,6 +164,8 @@ class Acceptor:
         if isinstance(error, PeerRejectedError):
             self.reporter.report(PeerRejected(number=number, peer=peer, error=error))
         else:
+            if isinstance(error, LimitError):
+                self._limit_reached(error.limit, error.value, peer)
             self.reporter.report(NegotiationFailed(number=number, peer=peer, error=error))
 
     def _decided(self, place: Place, decision: Decision) -> None:
@@ -176,10 +182,8 @@ class Acceptor:
             return
         self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
         with trio.move_on_after(CAPACITY_PAUSE):
-            if self.room.make_room("open files", math.nan):
-                await self.room.wait_freed()
-            else:
-                await trio.sleep_forever()
+            self.room.make_room(OPEN_FILES, math.nan)
+            await self.room.wait_freed()
 
 
 def sole(group: ExceptionGroup[Exception]) -> Exception:
@@ -194,7 +198,7 @@ def _keep_alive(listener: Listener, idle: float) -> None:
     if listener.socket.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     options = {
-        "TCP_KEEPIDLE": max(1, round(idle)),
+        "TCP_KEEPIDLE": min(max(1, round(idle)), KEEPALIVE_MOST),
         "TCP_KEEPINTVL": KEEPALIVE_INTERVAL,
         "TCP_KEEPCNT": KEEPALIVE_COUNT,
     }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 import ssl
+from typing import NoReturn
 
 import attrs
 import trio
 
 from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError
-from trio_duplex._handshake import Handshake, send_last_words, tls_alert
+from trio_duplex._handshake import Handshake, send_last_words, tls_alert, tls_reason
 from trio_duplex._identity import PeerIdentity
 from trio_duplex._role import Decision, Role
 
@@ -51,6 +52,11 @@ class CertificateRejectedError(PeerRejectedError, trio.BrokenResourceError):
     alert: str
 
 
+SEND_PIECE = 256 * 1024
+"""Bytes handed to TLS at once where there is an idle timeout: a peer that takes
+one after another is alive."""
+
+
 class Connection(trio.abc.Stream):
     """An authenticated TLS stream, and the role that we play on it.
 
@@ -81,6 +87,7 @@ class Connection(trio.abc.Stream):
 
     __slots__ = (
         "_active",
+        "_broken",
         "_handshake",
         "_peer",
         "bytes_received",
@@ -116,6 +123,7 @@ class Connection(trio.abc.Stream):
         self.bytes_received = 0
         self.bytes_sent = 0
         self._active = 0.0
+        self._broken: str | None = None  # why, if it is
 
     @property
     def role(self) -> Role:
@@ -142,9 +150,13 @@ class Connection(trio.abc.Stream):
             max_bytes: The most to return, in bytes; None for a good default.
 
         Raises:
-            trio.BrokenResourceError: The peer broke the TLS protocol (it is
-                sent the alert), ended the stream without close_notify, or
-                reset the connection; ``__cause__`` tells which.
+            trio.BrokenResourceError: Nothing more can come. What ended it is
+                in the message and, as a type, in ``__cause__``: an
+                ``ssl.SSLEOFError`` is a ragged end (no close_notify: data may
+                be missing), any other ``ssl.SSLError`` a broken TLS protocol
+                (the peer is sent the alert) or the peer's own alert, an
+                ``OSError`` such as ``ConnectionResetError`` the network's or a
+                reset, None a timeout of ours.
             CertificateRejectedError: The peer, a TLS 1.3 server, does not take
                 our certificate; comes with the first read.
             trio.ClosedResourceError: The connection was closed here.
@@ -157,9 +169,9 @@ class Connection(trio.abc.Stream):
                 data = await self._receive_unless_idle(max_bytes)
         except trio.BrokenResourceError as exc:
             await self._send_alert()
-            if (late := self._late_verdict(exc)) is not None:
-                raise late from exc.__cause__
-            raise
+            raise self._late_verdict(exc) or self._explained(exc) from exc.__cause__
+        except trio.ClosedResourceError as exc:
+            raise self._given_up(exc) from None
         self.bytes_received += len(data)
         return data
 
@@ -170,8 +182,7 @@ class Connection(trio.abc.Stream):
             with trio.move_on_at(max(started, self._active) + self.idle_timeout):
                 return await self.tls.receive_some(max_bytes)
             if trio.current_time() >= max(started, self._active) + self.idle_timeout:
-                await trio.aclose_forcefully(self.tls.transport_stream)
-                raise trio.BrokenResourceError(
+                await self._give_up(
                     f"nothing was received or sent for {self.idle_timeout:g} s (idle_timeout)"
                 )
 
@@ -185,25 +196,48 @@ class Connection(trio.abc.Stream):
             trio.BusyResourceError: Another task is sending.
         """
         try:
-            if self.send_timeout == math.inf:
+            if self.send_timeout == self.idle_timeout == math.inf:
                 await self.tls.send_all(data)
             else:
                 await self._send_in_time(data)
-        except trio.BrokenResourceError:
+        except trio.BrokenResourceError as exc:
             await self._send_alert()
-            raise
+            raise self._explained(exc) from exc.__cause__
+        except trio.ClosedResourceError as exc:
+            raise self._given_up(exc) from None
         self.bytes_sent += len(data)
-        if self.idle_timeout != math.inf:
-            self._active = trio.current_time()
 
     async def _send_in_time(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data).cast("B")
         with trio.move_on_after(self.send_timeout) as scope:
-            await self.tls.send_all(data)
+            for start in range(0, len(view) or 1, SEND_PIECE):
+                await self.tls.send_all(view[start : start + SEND_PIECE])
+                self._active = trio.current_time()
         if scope.cancelled_caught:
-            await trio.aclose_forcefully(self.tls.transport_stream)
-            raise trio.BrokenResourceError(
+            await self._give_up(
                 f"the peer did not take all data within {self.send_timeout:g} s (send_timeout)"
             )
+
+    async def _give_up(self, why: str) -> NoReturn:
+        """End the connection for want of life in the peer."""
+        self._broken = why
+        await trio.aclose_forcefully(self.tls.transport_stream)
+        raise trio.BrokenResourceError(why)
+
+    def _given_up(self, error: trio.ClosedResourceError) -> Exception:
+        """What another task's call is told: not that it was closed here, if it was given up."""
+        return error if self._broken is None else trio.BrokenResourceError(self._broken)
+
+    def _explained(self, error: trio.BrokenResourceError) -> trio.BrokenResourceError:
+        """The same error in words: ``SSLStream`` has none, and later calls not even a cause."""
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLEOFError):
+            self._broken = "the peer ended the stream without close_notify: data may be missing"
+        elif isinstance(cause, ssl.SSLError):
+            self._broken = f"TLS failed: {tls_reason(cause)}"
+        elif str(error) or self._broken is None:
+            return error
+        return trio.BrokenResourceError(self._broken)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not block; see ``trio.abc.SendStream``."""

@@ -124,7 +124,9 @@ class LimitError(DuplexError):
     """The connection was dropped, though nothing was wrong with it, for want of room.
 
     Attributes:
-        limit: The name of the limit in `Limits`.
+        limit: The name of the limit in `Limits`, or ``"open files"``.
+        value: Its value; NaN for open files.
     """
 
     limit: str
+    value: float

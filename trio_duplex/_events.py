@@ -135,8 +135,8 @@ class LimitReached(Event):
     """A connection was dropped or held up for want of room; ``peer`` is whose.
 
     Attributes:
-        limit: The name of the limit in `Limits`.
-        value: Its value.
+        limit: The name of the limit in `Limits`, or ``"open files"``.
+        value: Its value; NaN for open files.
     """
 
     limit: str

@@ -30,7 +30,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar, TypeVarTuple, cast
+from typing import NoReturn, TypeVar, TypeVarTuple, cast
 
 import trio
 
@@ -129,6 +129,7 @@ class Handshake:
         self._transport = transport
         self._role = role
         self._peer = peer
+        self._certificate: bytes | None = None
 
     def client_hello(self) -> bytes:
         """Make our ClientHello, record headers included; call it first, in the client role.
@@ -149,7 +150,9 @@ class Handshake:
 
     def peer_certificate(self) -> bytes | None:
         """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
-        return self._ssl_object.getpeercert(binary_form=True)
+        if self._certificate is None:  # kept, because after a fatal error OpenSSL has forgotten it
+            self._certificate = self._ssl_object.getpeercert(binary_form=True)
+        return self._certificate
 
     def peer_chain(self) -> Sequence[bytes]:
         """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""
@@ -196,15 +199,38 @@ class Handshake:
                     await self.send(self.outgoing.read())
                 self._incoming.write(await self.receive())
         except ssl.SSLError as exc:
-            await send_last_words(self._transport, self.outgoing)
-            reason = tls_reason(exc)
-            raise HandshakeError(
-                "the TLS handshake failed",
-                role=self._role,
-                peer=self._peer,
-                tls_reason=reason,
-                advice=_advice(exc),
-            ) from exc
+            raise await self._failure(exc) from exc
+
+    async def refuse_opening(self, received: bytes) -> NoReturn:
+        """Refuse a ClientHello that we can't read, whatever OpenSSL thinks of it.
+
+        Raises:
+            HandshakeError: Always; OpenSSL's alert has been sent, or decode_error.
+        """
+        self._incoming.write(received)
+        try:
+            self._advance()
+        except ssl.SSLError as exc:
+            raise await self._failure(exc) from exc
+        await send_alert(self._transport, ALERT_DECODE_ERROR)
+        raise HandshakeError(
+            "the peer's ClientHello can't be read",
+            role=self._role,
+            peer=self._peer,
+            seen=f"no random in its first {len(received)} bytes",
+            advice="no honest TLS client cuts its messages like this",
+        )
+
+    async def _failure(self, exc: ssl.SSLError) -> HandshakeError:
+        """Send the alert, and say what it was about."""
+        await send_last_words(self._transport, self.outgoing)
+        return HandshakeError(
+            "the TLS handshake failed",
+            role=self._role,
+            peer=self._peer,
+            tls_reason=tls_reason(exc),
+            advice=_advice(exc),
+        )
 
     async def finish(self) -> None:
         """Send our last flight: the peer is admitted.

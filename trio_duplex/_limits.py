@@ -18,10 +18,10 @@ class WhenFull(enum.Enum):
     """What to do with a new connection when ``Limits.connections`` are open."""
 
     WAIT = "wait"
-    """Stop accepting; the kernel's backlog holds it until there is room."""
+    """Hold it, and accept no more: the kernel's backlog holds those behind it."""
 
     RESET = "reset"
-    """Accept it and drop it at once, with a reset, so that it can go elsewhere."""
+    """Drop it at once, with a reset, so that it can go elsewhere."""
 
 
 def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:

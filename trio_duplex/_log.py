@@ -4,15 +4,23 @@ A peer that connects and hangs up (a health check, a port scan) is DEBUG, any
 other fault of a peer INFO, a fault of ours ERROR with its traceback. Faults that
 repeat are summarised: at most one line a second for each class of them, so that
 no flood of bad peers is a flood of log lines.
+
+A line is a word for what happened, then ``key=value`` pairs, one space apart. A
+value that is not made of plain characters stands in double quotes, with JSON's
+escapes. ``shlex.split`` takes a line apart.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-import math
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import attrs
+
+from trio_duplex._connection import Connection
 from trio_duplex._errors import DuplexError, LimitError, PeerClosedError
 from trio_duplex._events import (
     ConnectionClosed,
@@ -34,6 +42,23 @@ LIMIT_INTERVAL = 10.0
 PAUSE_INTERVAL = 60.0
 """The same for a machine that has no room: that is said once, and is over soon."""
 
+MAX_WHY = 400
+"""Characters of an exception's text. Ours are shorter; what leaves a handler may
+hold anything."""
+
+_PLAIN = re.compile(r"[\w.:/@%+\[\]-]+", re.ASCII)
+
+
+@attrs.define
+class _Class:
+    """A class of faults: when its last line was written, and how many lines were not."""
+
+    level: int
+    kind: str
+    interval: float
+    last: float
+    unsaid: int = 0
+
 
 class LogObserver:
     """Writes events to a standard logger.
@@ -48,73 +73,158 @@ class LogObserver:
     ) -> None:
         self._logger = logger
         self._clock = clock
-        self._last: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._classes: dict[tuple[int, str], _Class] = {}
+        self._unsaid: set[tuple[int, str]] = set()  # those that have something to summarise
+        self._failed_handlers: dict[int, HandlerFailed] = {}
 
     def __call__(self, event: Event) -> None:
         """Log an event, if it is one that operators should see."""
         match event:
             case ConnectionClosed():
-                if self._logger.isEnabledFor(logging.INFO):
-                    self._logger.info("closed %s", _closed(event))
+                self._closed(event)
             case NegotiationFailed(error=error):
-                self._negotiation_failed(error, event)
-            case HandlerFailed(error=error):
-                kind = type(error).__name__
-                line = f"handler-failed number={event.number} peer={event.peer} error={error!r}"
-                if event.peer_fault:
-                    self._fault(logging.INFO, f"{kind} in handler", line)
-                else:
-                    self._fault(logging.ERROR, f"{kind} in handler", line, error)
+                self._fault(
+                    _negotiation_level(error),
+                    type(error).__name__,
+                    "failed",
+                    error,
+                    facts=lambda: {"number": event.number, "peer": event.peer},
+                )
+            case HandlerFailed():
+                self._failed_handlers[event.number] = event  # one line, when it is closed
             case LimitReached():
-                line = f"limit-reached limit={event.limit} value={event.value:g} peer={event.peer}"
-                self._fault(logging.WARNING, event.limit, line, interval=LIMIT_INTERVAL)
+                self._fault(
+                    logging.WARNING,
+                    event.limit,
+                    "limit-reached",
+                    interval=LIMIT_INTERVAL,
+                    facts=lambda: {
+                        "limit": event.limit,
+                        "value": f"{event.value:g}",
+                        "peer": event.peer,
+                    },
+                )
             case ListenerPaused(error=error):
-                line = f"listener-paused seconds={event.seconds:g} error={str(error)!r}"
-                self._fault(logging.ERROR, "accept", line, interval=PAUSE_INTERVAL)
+                self._fault(
+                    logging.ERROR,
+                    "accept",
+                    "listener-paused",
+                    error,
+                    interval=PAUSE_INTERVAL,
+                    traceback=False,  # the machine is full: no line of ours is wrong
+                    facts=lambda: {"seconds": f"{event.seconds:g}"},
+                )
             case _:
                 pass
+        if self._unsaid:
+            self._summarise(self._clock())
 
     def flush(self) -> None:
         """Say how many lines were left out and not summarised yet."""
-        for kind in list(self._unsaid):
-            self._logger.info("repeated kind=%r count=%d", kind, self._unsaid.pop(kind))
+        self._summarise(None)
 
-    def _negotiation_failed(self, error: Exception, event: NegotiationFailed) -> None:
-        kind = type(error).__name__
-        line = f"failed number={event.number} peer={event.peer} error={kind} why={str(error)!r}"
-        if isinstance(error, PeerClosedError | LimitError):  # the limit has its own line
-            self._fault(logging.DEBUG, kind, line)
-        elif isinstance(error, DuplexError):
-            self._fault(logging.INFO, kind, line)
-        else:
-            self._fault(logging.ERROR, kind, line, error)
+    def _closed(self, event: ConnectionClosed) -> None:
+        failure = self._failed_handlers.pop(event.number, None)
+        if failure is None:
+            if self._logger.isEnabledFor(logging.INFO):
+                self._logger.info("%s", _line("closed", **_connection(event)))
+            return
+        level = logging.INFO if failure.peer_fault else logging.ERROR
+        kind = f"{type(failure.error).__name__} in handler"
+        self._fault(level, kind, "handler-failed", failure.error, facts=lambda: _connection(event))
 
     def _fault(
         self,
         level: int,
         kind: str,
-        line: str,
-        traceback: BaseException | None = None,
+        word: str,
+        error: Exception | None = None,
+        *,
         interval: float = INTERVAL,
+        traceback: bool = True,
+        facts: Callable[[], Mapping[str, object]],
     ) -> None:
         if not self._logger.isEnabledFor(level):
             return
-        now = self._clock()
-        if now - self._last.get(kind, -math.inf) < interval:
-            self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+        now, key = self._clock(), (level, kind)
+        fault = self._classes.get(key)
+        if fault is None:
+            self._classes[key] = fault = _Class(level, kind, interval, last=now)
+        elif now - fault.last < interval:
+            fault.unsaid += 1
+            self._unsaid.add(key)
             return
-        self._last[kind] = now
-        if repeated := self._unsaid.pop(kind, 0):
-            line = f"{line} repeated={repeated}"
-        self._logger.log(level, "%s", line, exc_info=traceback)
+        values = dict(facts())
+        if error is not None:
+            values |= {"error": type(error).__name__, "why": _why(error)}
+        if fault.unsaid:
+            values["repeated"] = self._taken_down(key)
+        fault.last = now
+        self._logger.log(
+            level,
+            "%s",
+            _line(word, **values),
+            exc_info=error if traceback and level >= logging.ERROR else None,
+        )
+
+    def _summarise(self, now: float | None) -> None:
+        """Say how often a fault was repeated, where it is time; at once if ``now`` is None."""
+        for key in tuple(self._unsaid):
+            fault = self._classes[key]
+            if now is not None:
+                # One that goes on says so itself, and shows its latest.
+                if now - fault.last < 2 * fault.interval:
+                    continue
+                fault.last = now
+            count = self._taken_down(key)
+            self._logger.log(fault.level, "%s", _line("repeated", kind=fault.kind, count=count))
+
+    def _taken_down(self, key: tuple[int, str]) -> int:
+        self._unsaid.remove(key)
+        fault = self._classes[key]
+        count, fault.unsaid = fault.unsaid, 0
+        return count
 
 
-def _closed(event: ConnectionClosed) -> str:
-    connection = event.connection
-    decision = connection.decision
-    return (
-        f"number={event.number} peer={event.peer} role={decision.role} reason={decision.reason} "
-        f"waited={decision.waited:.3f} received={event.bytes_received} sent={event.bytes_sent} "
-        f"seconds={event.seconds:.3f}"
-    )
+def _negotiation_level(error: Exception) -> int:
+    if isinstance(error, PeerClosedError | LimitError):  # the limit has its own line
+        return logging.DEBUG
+    return logging.INFO if isinstance(error, DuplexError) else logging.ERROR
+
+
+def _connection(event: ConnectionClosed) -> dict[str, object]:
+    decision = event.connection.decision
+    return {
+        "number": event.number,
+        "peer": event.peer,
+        "identity": _identity(event.connection),
+        "role": decision.role,
+        "reason": decision.reason,
+        "waited": f"{decision.waited:.3f}",
+        "received": event.bytes_received,
+        "sent": event.bytes_sent,
+        "seconds": f"{event.seconds:.3f}",
+    }
+
+
+def _identity(connection: Connection) -> str:
+    try:
+        return str(connection.peer)
+    except ValueError:  # trusted, so its issuer made it so
+        return "unreadable"
+
+
+def _why(error: Exception) -> str:
+    try:
+        return str(error)[:MAX_WHY]
+    except Exception:  # noqa: BLE001 - it is the user's, and may do anything
+        return "no text"
+
+
+def _line(word: str, **values: object) -> str:
+    return " ".join([word, *(f"{key}={_value(value)}" for key, value in values.items())])
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)

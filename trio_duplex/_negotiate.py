@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from copy import copy
 
 import trio
 
@@ -79,6 +80,8 @@ async def negotiate(
     """
     settings = Settings(window, handshake_timeout, https_compatible)
     check_session(session, credentials)
+    if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do
+        credentials = copy(credentials)
     remote, progress = remote_address(stream), Progress()
     try:
         if role is None:
@@ -166,6 +169,8 @@ def _read_now(stream: trio.SocketStream) -> bytes | None:
     except BlockingIOError:
         return None
     except OSError as exc:
+        if stream.socket.fileno() == -1:  # here, and not by the peer
+            raise trio.ClosedResourceError("this socket was already closed") from exc
         raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
 
 
@@ -196,8 +201,6 @@ async def take_role(
         server_hostname: To send as SNI in the client role.
         accepted: Whether the peer dialled.
     """
-    if decision.role is Role.CLIENT:  # a server takes its turn when the opening is read
-        await progress.take_turn(Role.CLIENT)
     taken = TakenRole(
         stream,
         credentials.material,
@@ -209,6 +212,8 @@ async def take_role(
         accepted=accepted,
         progress=progress,
     )
+    if decision.role is Role.CLIENT:  # a server takes its turn when the opening is read
+        await progress.take_turn(Role.CLIENT)
     return await taken.negotiate(opening)
 
 

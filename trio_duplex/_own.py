@@ -158,6 +158,7 @@ def check_chain(
 ) -> tuple[Check, ...]:
     """Check a chain, leaf first, apart from its key."""
     leaf = chain[0]
+    # In this order: who can't read its key usage can't read its names either.
     return (
         _check_issuers(chain, roots),
         *(_check_validity(certificate, now, leaf=certificate is leaf) for certificate in chain),
@@ -167,8 +168,20 @@ def check_chain(
 
 
 def check_trust(roots: Sequence[x509.Certificate], now: datetime) -> tuple[Check, ...]:
-    """Check whether the trust roots can be the root of anything."""
-    return tuple(_check_root(root, now) for root in roots)
+    """Check whether the trust roots can be the root of anything: one by one where not."""
+    what = "trust roots"
+    checks = [_check_root(root, now) for root in roots]
+    doubtful = [check for check in checks if check.grade is not Grade.OK]
+    if len(doubtful) == len(checks):
+        return tuple(doubtful)
+    first_end = min(
+        root.not_valid_after_utc
+        for root, check in zip(roots, checks, strict=True)
+        if check.grade is Grade.OK
+    )
+    good = len(checks) - len(doubtful)
+    found = f"{_name(roots[0])}, " if good == len(roots) == 1 else f"{good}, the first "
+    return (Check(what, Grade.OK, f"{found}until {first_end:%Y-%m-%d %H:%M} UTC"), *doubtful)
 
 
 def _check_root(root: x509.Certificate, now: datetime) -> Check:
@@ -293,10 +306,7 @@ def _missing_usage(leaf: x509.Certificate, role: Role) -> str | None:
 
 def _check_names(leaf: x509.Certificate) -> Check:
     what = "names"
-    try:
-        names = PeerIdentity.from_der(leaf.public_bytes(Encoding.DER)).names
-    except ValueError as exc:
-        return Check(what, Grade.DEFECT, f"peers can't read them: {exc}")
+    names = PeerIdentity.from_der(leaf.public_bytes(Encoding.DER)).names
     if names:
         return Check(what, Grade.OK, ", ".join(names))
     # No defect: peers may pin us, or admit whoever their authority vouches for.

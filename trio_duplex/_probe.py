@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable, Iterator
 
 _HANDSHAKE, _SERVER_HELLO, _CERTIFICATE = 0x16, 2, 11
+_FLIGHTS = 4  # of each end, at most: a HelloRetryRequest makes it three
 _PRE_SHARED_KEY = 41  # RFC 8446 section 4.2
 
 
@@ -22,13 +23,13 @@ def presented_certificates(
         DER each. The client's is told only if the server's context trusts it
         and the other way round, as in a fleet of one authority.
     """
-    found: set[bytes] = set()
+    found: set[bytes | None] = set()
     for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
         with contextlib.suppress(ssl.SSLError):
-            found.update(_server_certificates(server_context, version))
+            found.add(_server_certificate(server_context, version))
     with contextlib.suppress(ssl.SSLError):
-        found.update(_client_certificates(server_context, client_context))
-    return frozenset(found)
+        found.add(_client_certificate(server_context, client_context))
+    return frozenset(filter(None, found))
 
 
 def offers_shared_key(client_context: ssl.SSLContext) -> bool:
@@ -94,38 +95,37 @@ def _believer() -> ssl.SSLContext:
     return context
 
 
-def _server_certificates(
-    server_context: ssl.SSLContext, version: ssl.TLSVersion
-) -> Iterator[bytes]:
+def _server_certificate(server_context: ssl.SSLContext, version: ssl.TLSVersion) -> bytes | None:
     probe = _believer()
     probe.minimum_version = probe.maximum_version = version
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = probe.wrap_bio(to_client, to_server)
     server = server_context.wrap_bio(to_server, to_client, server_side=True)
-    _advance(client)
-    _advance(server)
-    flight = to_client.read()
-    if version is ssl.TLSVersion.TLSv1_2:
-        # It wants a certificate of the probe before it ends the handshake, but
-        # its own stands in the clear: list (3 bytes of length), leaf (3), DER.
+    for _ in range(_FLIGHTS):
+        if _advance(client):
+            return client.getpeercert(binary_form=True)
+        _advance(server)
+        flight = to_client.read()
+        # In TLS 1.2 it wants a certificate of the probe before it goes on, but its
+        # own stands in the clear: list (3 bytes of length), leaf (3), DER.
         for kind, body in _messages(flight):
-            if kind == _CERTIFICATE and len(body) > 6:
-                yield body[6 : 6 + int.from_bytes(body[3:6], "big")]
-        return
-    to_client.write(flight)
-    if _advance(client) and (leaf := client.getpeercert(binary_form=True)):
-        yield leaf
+            if kind == _CERTIFICATE:
+                return body[6 : 6 + int.from_bytes(body[3:6], "big")]
+        to_client.write(flight)
+    return None
 
 
-def _client_certificates(
+def _client_certificate(
     server_context: ssl.SSLContext, client_context: ssl.SSLContext
-) -> Iterator[bytes]:
+) -> bytes | None:
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_context.wrap_bio(to_client, to_server)
     server = server_context.wrap_bio(to_server, to_client, server_side=True)
-    ends = (client, server, client, server, client)
-    if all([_advance(end) for end in ends][-2:]) and (leaf := server.getpeercert(binary_form=True)):
-        yield leaf
+    for _ in range(_FLIGHTS):
+        _advance(client)
+        if _advance(server):
+            return server.getpeercert(binary_form=True)
+    return None
 
 
 def _advance(tls: ssl.SSLObject) -> bool:

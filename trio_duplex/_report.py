@@ -31,6 +31,7 @@ class Reporter:
             try:
                 observer(event)
             except Exception:  # noqa: BLE001 - it is the user's, and may raise anything
-                self._observers.remove(observer)
+                # Not remove(): it may compare equal to others.
+                self._observers = [each for each in self._observers if each is not observer]
                 self.disabled += 1
                 LOGGER.exception("observer %r failed on %r and is disabled", observer, event)

@@ -12,6 +12,7 @@ Bookkeeping alone, without I/O: a place is dropped by cancelling its scope.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -23,6 +24,14 @@ from trio_duplex._limits import Limits, WhenFull
 from trio_duplex._progress import Progress
 from trio_duplex._role import Decision, Role
 
+OPEN_FILES = "open files"
+"""The limit that is not in `Limits`, but the machine's."""
+
+FAIR_CHANCE = 0.5
+"""Seconds that a pending peer is safe from making room when all places are taken.
+A speaking peer has spoken by then. Without it, the newest of a burst would each
+push out the one before."""
+
 LimitListener = Callable[[str, float, "str | None"], object]
 
 
@@ -32,6 +41,7 @@ class Place(Progress):
     Attributes:
         number: Counts connections of one server, from 1.
         remote: The peer's address.
+        entered: When it came in, on Trio's clock.
         decision: The role decision, once there is one.
         decided_at: When that was, on Trio's clock.
     """
@@ -42,6 +52,7 @@ class Place(Progress):
         "_turn",
         "decided_at",
         "decision",
+        "entered",
         "key",
         "number",
         "remote",
@@ -53,6 +64,7 @@ class Place(Progress):
         self.number = number
         self.remote = remote
         self.key = key
+        self.entered = trio.current_time()
         self.decision: Decision | None = None
         self.decided_at = 0.0
         self._scope: trio.CancelScope | None = None
@@ -79,7 +91,15 @@ class Place(Progress):
             before = self._scope
             with trio.CancelScope() as scope:
                 self.sheddable(scope)
-                await turns.wait(self)
+                try:
+                    await turns.wait(self)
+                except trio.Cancelled:
+                    # If it is the handshake's time that is up, then not for the
+                    # peer's slowness, but for ours.
+                    self.shed = self.shed or self._no_room(
+                        "its turn to handshake did not come in time", turns.limit, turns.most
+                    )
+                    raise
             if self.shed is not None:
                 turns.leave(self)
                 raise self.shed
@@ -93,15 +113,24 @@ class Place(Progress):
 
     def drop(self, limit: str, value: float) -> None:
         """Have this connection end, as soon as it runs, for want of room."""
-        self.shed = LimitError(
-            f"dropped to make room: the limit of {value:g} {limit} is reached",
-            peer=self.peer,
-            role=self.decision.role if self.decision else None,
-            advice=f"raise Limits.{limit} if there is memory for more",
-            limit=limit,
-        )
+        self.shed = self._no_room("dropped to make room for others", limit, value)
         if self._scope is not None:
             self._scope.cancel()
+
+    def _no_room(self, summary: str, limit: str, value: float) -> LimitError:
+        return LimitError(
+            summary,
+            peer=self.peer,
+            role=self.decision.role if self.decision else None,
+            seen="as many open files as there can be"
+            if limit == OPEN_FILES
+            else f"the limit of {value:g} {limit} reached",
+            advice="raise ulimit -n, or lower Limits.connections"
+            if limit == OPEN_FILES
+            else f"raise Limits.{limit} if there is memory for more",
+            limit=limit,
+            value=value,
+        )
 
     def negotiated(self) -> None:
         """The negotiation is over, well or not."""
@@ -109,6 +138,7 @@ class Place(Progress):
             self._turn.leave(self)
             self._turn = None
         self._room.stop_pending(self)
+        self._room.not_leaving(self)
 
     def end(self) -> None:
         """The connection is closed; call it exactly once."""
@@ -132,7 +162,8 @@ class Turns:
         self._holders: set[Place] = set()
         self._since: dict[Place, float] = {}  # those that may be shed, oldest first
         self._line: dict[Place, trio.Event] = {}
-        self._contended = trio.Event()
+        self._leaving: set[Place] = set()  # shed, but still holding their turns
+        self._changed = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
         return len(self._holders)
@@ -147,7 +178,7 @@ class Turns:
     async def wait(self, place: Place) -> None:
         """Wait in line for a turn, and take it."""
         event = self._line[place] = trio.Event()
-        self._contended.set()
+        self._changed.unpark_all()
         try:
             await event.wait()
         except BaseException:
@@ -162,31 +193,35 @@ class Turns:
         """Give up the turn, or the place in line."""
         self._line.pop(place, None)
         self._since.pop(place, None)
+        self._leaving.discard(place)
         if place in self._holders:
             self._holders.remove(place)
             while self._line and len(self._holders) < self.most:
                 first = next(iter(self._line))
                 self._hold(first)
                 self._line.pop(first).set()
+        if self._line:
+            self._changed.unpark_all()
 
     def _hold(self, place: Place) -> None:
         self._holders.add(place)
         self._since[place] = trio.current_time()
 
     async def shed_overdue(self) -> None:
-        """Shed the oldest that makes no progress, while others wait; runs for ever."""
+        """Shed the oldest that make no progress, one for each that waits; runs for ever."""
         while True:
-            await self._contended.wait()
-            while self._line:
-                oldest = next(iter(self._since), None)
-                if oldest is None:  # all are answered, and bound by their own timeout
-                    await trio.sleep(max(self.patience, 0.01))
-                    continue
-                await trio.sleep_until(self._since[oldest] + self.patience)
-                if self._line and oldest in self._since:
-                    self._since.pop(oldest)
-                    oldest.drop(self.limit, self.most)
-            self._contended = trio.Event()
+            oldest = next(iter(self._since), None)
+            # Without an oldest, all are answered, and bound by their own timeout.
+            if oldest is None or len(self._line) <= len(self._leaving):
+                await self._changed.park()
+                continue
+            overdue = self._since[oldest] + self.patience
+            if trio.current_time() < overdue:
+                await trio.sleep_until(overdue)
+                continue
+            del self._since[oldest]
+            self._leaving.add(oldest)
+            oldest.drop(self.limit, self.most)
 
 
 class Room:
@@ -195,7 +230,8 @@ class Room:
     Args:
         limits: The bounds.
         on_limit: Called with the limit's name, its value and the peer when a
-            connection is dropped or held up for it.
+            connection gets no place, or is held up. One that had its place
+            ends in a `LimitError` instead.
         on_decided: Called with the place and the decision.
     """
 
@@ -220,6 +256,8 @@ class Room:
         self._on_limit = on_limit
         self._pending: dict[Place, None] = {}  # oldest first
         self._by_address: Counter[str] = Counter()
+        self._leaving: set[Place] = set()  # dropped, but not gone yet
+        self._waiting = 0  # accepted, and without a place yet
         self._freed = trio.lowlevel.ParkingLot()
 
     @property
@@ -227,22 +265,17 @@ class Room:
         """Peers in their window, or waiting for their turn."""
         return len(self._pending)
 
-    def enter(self, remote: Address | None) -> Place | None:
-        """Give an accepted connection its place, or None if it must be reset."""
-        limits = self.limits
+    async def enter(self, remote: Address | None) -> Place | None:
+        """Give an accepted connection its place, or None if it must be reset.
+
+        Where all are taken, the oldest pending peer makes room. If there is
+        none, it waits, so that nobody is accepted behind it.
+        """
         key = address_key(remote)
-        if key is not None and self._by_address[key] >= limits.pending_per_address:
-            self._on_limit("pending_per_address", limits.pending_per_address, key)
+        if not await self._wait_for_room(key, remote):
             return None
-        if (
-            self.taken >= limits.connections
-            and limits.when_full is WhenFull.RESET
-            and not self.make_room("connections", limits.connections)
-        ):
-            self._on_limit("connections", limits.connections, format_address(remote))
-            return None
-        if len(self._pending) >= limits.pending:
-            self.make_room("pending", limits.pending)
+        if len(self._pending) >= self.limits.pending:
+            self._drop_oldest("pending", self.limits.pending)
         self.number += 1
         self.taken += 1
         place = Place(self, self.number, remote, key)
@@ -251,27 +284,48 @@ class Room:
             self._by_address[key] += 1
         return place
 
+    async def _wait_for_room(self, key: str | None, remote: Address | None) -> bool:
+        limits, told = self.limits, False
+        self._waiting += 1
+        try:
+            while True:
+                if key is not None and self._by_address[key] >= limits.pending_per_address:
+                    self._on_limit("pending_per_address", limits.pending_per_address, key)
+                    return False
+                if self.taken < limits.connections:
+                    return True
+                until = math.inf
+                if self._waiting > len(self._leaving):  # or one is on its way out for us
+                    if self.make_room("connections", limits.connections):
+                        continue
+                    until = self._next_chance()
+                    if limits.when_full is WhenFull.RESET or (until == math.inf and not told):
+                        self._on_limit("connections", limits.connections, format_address(remote))
+                        told = True
+                    if limits.when_full is WhenFull.RESET:
+                        return False
+                with trio.move_on_at(until):
+                    await self._freed.park()
+        finally:
+            self._waiting -= 1
+
     def make_room(self, limit: str, value: float) -> bool:
-        """Drop the oldest pending peer; tell whether there was one."""
-        oldest = next(iter(self._pending), None)
-        if oldest is None:
+        """Drop the oldest pending peer, if it has had its fair chance; tell whether."""
+        if self._next_chance() > trio.current_time():
             return False
-        self.stop_pending(oldest)
-        self._on_limit(limit, value, oldest.peer)
-        oldest.drop(limit, value)
+        self._drop_oldest(limit, value)
         return True
 
-    async def wait_for_room(self) -> None:
-        """Wait until one more may be accepted."""
-        limits = self.limits
-        if limits.when_full is WhenFull.RESET:
-            return
-        told = False
-        while self.taken >= limits.connections:
-            if not self.make_room("connections", limits.connections) and not told:
-                self._on_limit("connections", limits.connections, None)
-                told = True
-            await self._freed.park()
+    def _next_chance(self) -> float:
+        """When the oldest pending peer will have had its fair chance; inf if there is none."""
+        oldest = next(iter(self._pending), None)
+        return math.inf if oldest is None else oldest.entered + FAIR_CHANCE
+
+    def _drop_oldest(self, limit: str, value: float) -> None:
+        oldest = next(iter(self._pending))
+        self.stop_pending(oldest)
+        self._leaving.add(oldest)
+        oldest.drop(limit, value)
 
     async def wait_freed(self) -> None:
         """Wait until a connection ends."""
@@ -283,6 +337,12 @@ class Room:
             self._by_address[place.key] -= 1
             if not self._by_address[place.key]:
                 del self._by_address[place.key]
+
+    def not_leaving(self, place: Place) -> None:
+        """A dropped place is gone, or its negotiation was over before it heard of it."""
+        if place in self._leaving:
+            self._leaving.remove(place)
+            self._freed.unpark_all()
 
     def free(self) -> None:
         """A connection has ended."""

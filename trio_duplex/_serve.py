@@ -112,9 +112,9 @@ class Server:
         return DrainResult(finished=finished, cancelled=left)
 
     def replace_credentials(self, credentials: Credentials) -> None:
-        """Use other credentials for every connection that is accepted from now on.
+        """Use other credentials for every connection whose role is decided from now on.
 
-        Connections that are open, or in negotiation, go on with the former.
+        Connections that are open, or in their handshake, go on with the former.
         """
         self._acceptor.credentials = credentials
 

@@ -28,7 +28,6 @@ from trio_duplex._errors import (
     SelfConnectionError,
 )
 from trio_duplex._handshake import (
-    ALERT_DECODE_ERROR,
     ALERT_HANDSHAKE_FAILURE,
     Handshake,
     send_alert,
@@ -36,7 +35,7 @@ from trio_duplex._handshake import (
 from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
 from trio_duplex._progress import Progress
-from trio_duplex._reflection import SentHellos
+from trio_duplex._reflection import SentHellos, random_may_follow
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._window import DEFAULT_WINDOW, check_seconds
 
@@ -47,13 +46,6 @@ leaves room for several lost packets and a device that computes RSA slowly."""
 OPENING_SIZE = 4096
 """Bytes to ask for in the window. A ClientHello of today has 300 to 1,800; more
 than that just takes a second read, and a buffer is allocated at each try."""
-
-MAX_HELLO_START = 228
-"""Bytes in which the ``random`` of a ClientHello stands: its 38th byte is the
-last, and at worst each stands in a record of its own. Only empty records can
-move it further (RFC 8446 section 5.1 and RFC 5246 section 6.2.1 forbid them),
-which OpenSSL lets pass: so who needs more has something to hide."""
-
 
 SENT_HELLOS = SentHellos()
 """Of the whole process: the two ends of a splice may be two listeners of it."""
@@ -111,6 +103,7 @@ class TakenRole:
     server_hostname: str | None = None
     accepted: bool = True
     progress: Progress = attrs.field(factory=Progress)
+    _began: float = attrs.field(factory=trio.current_time, init=False)
 
     @property
     def peer(self) -> str | None:
@@ -180,14 +173,7 @@ class TakenRole:
         received = await self._read_opening(received)
         random = client_hello_random(received)
         if random is None:  # it might be ours
-            await send_alert(self.stream, ALERT_DECODE_ERROR)
-            raise HandshakeError(
-                "the peer's ClientHello can't be read",
-                role=Role.SERVER,
-                peer=self.peer,
-                seen=f"no random in its first {len(received)} bytes",
-                advice="no honest TLS client cuts its messages like this",
-            )
+            await self._handshake().refuse_opening(received)
         if self.accepted and random in SENT_HELLOS:
             await send_alert(self.stream, ALERT_HANDSHAKE_FAILURE)
             raise self._our_own_hello("the peer sent us a ClientHello of ours")
@@ -208,7 +194,7 @@ class TakenRole:
                     pass
                 case OpeningKind.CLIENT_HELLO:
                     known = client_hello_random(received) is not None
-                    if known or len(received) >= MAX_HELLO_START:
+                    if known or not random_may_follow(received):
                         return received
                 case OpeningKind.OTHER_TLS | OpeningKind.NOT_TLS:
                     raise NotTLSError(
@@ -234,7 +220,6 @@ class TakenRole:
 
     async def _as_client(self) -> Handshake:
         handshake = self._handshake()
-        window_closed = trio.current_time()
         hello = handshake.client_hello()
         random = client_hello_random(hello)
         assert random is not None  # OpenSSL's own
@@ -251,7 +236,7 @@ class TakenRole:
                     await handshake.complete(answer)
                     return handshake
                 case OpeningKind.CLIENT_HELLO:
-                    missed_by = arrived - window_closed
+                    missed_by = arrived - self._began
                     raise await self._crossing(handshake, random, answer, missed_by)
                 case OpeningKind.NOT_TLS:
                     raise NotTLSError(
@@ -271,7 +256,7 @@ class TakenRole:
         """Tell glare from an echo, once OpenSSL has refused the peer's ClientHello."""
         refusal: HandshakeError | None = None
         try:
-            while client_hello_random(answer) is None and len(answer) < MAX_HELLO_START:
+            while client_hello_random(answer) is None and random_may_follow(answer):
                 answer += await handshake.receive(OPENING_SIZE)
             await handshake.complete(answer)  # sends the alert unexpected_message
         except HandshakeError as exc:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from trio_duplex.cli._check import check
 from trio_duplex.cli._demo import demo
 
 
@@ -13,4 +14,5 @@ def command() -> None:
     """One TCP port for peers that are TLS clients and peers that are TLS servers."""
 
 
+command.add_command(check)
 command.add_command(demo)

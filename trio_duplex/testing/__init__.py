@@ -51,6 +51,7 @@ from trio_duplex.testing._peers import (
     Peer,
     SilentPeer,
     SpeakingPeer,
+    Talk,
     TalkingPeer,
 )
 from trio_duplex.testing._servers import (
@@ -105,6 +106,7 @@ __all__ = [
     "ServerFactory",
     "SilentPeer",
     "SpeakingPeer",
+    "Talk",
     "TalkingPeer",
     "Target",
     "ThreadServer",

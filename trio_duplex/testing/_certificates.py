@@ -82,15 +82,6 @@ class CertificateFiles(NamedTuple):
     trust: Path
 
 
-class _Pem(bytes):
-    """PEM text that answers as trustme's blobs do, for who takes ``trustme.LeafCert``."""
-
-    __slots__ = ()
-
-    def bytes(self) -> bytes:
-        return bytes(self)
-
-
 @attrs.frozen(repr=False)
 class Certificate:
     """A certificate, its key, and the authority that its holder trusts: all PEM.
@@ -109,9 +100,11 @@ class Certificate:
     trust_pem: bytes
 
     @property
-    def private_key_and_cert_chain_pem(self) -> _Pem:
-        """Key and chain in one, under the name that a ``trustme.LeafCert`` gives it."""
-        return _Pem(self.private_key_pem + self.chain_pem)
+    def private_key_and_cert_chain_pem(self) -> trustme.Blob:
+        """Key and chain in one, as a ``trustme.LeafCert`` gives them."""
+        import trustme
+
+        return trustme.Blob(self.private_key_pem + self.chain_pem)
 
     def context(self, role: Role) -> ssl.SSLContext:
         """A new TLS context for ``role``, which demands the peer's certificate."""
@@ -211,7 +204,7 @@ class Authority:
 
     @property
     def trust_pem(self) -> bytes:
-        """The authority's own certificate, PEM: what others must trust."""
+        """What others must trust, the authority's own certificate, as PEM text."""
         return self.ca.cert_pem.bytes()
 
     def certificate(
@@ -224,7 +217,8 @@ class Authority:
 
         Args:
             names: DNS names (wildcards too), IP addresses or networks, email
-                addresses; `DEFAULT_NAMES` if there are none.
+                addresses; those of this machine (``localhost``, ``127.0.0.1``,
+                ``::1``) if there are none.
             not_before: From when it is valid; None for a date long ago.
             not_after: Until when; None for a date far off.
         """

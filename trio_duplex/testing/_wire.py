@@ -208,7 +208,7 @@ class PeerStream(trio.abc.Stream):
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
-        """OpenSSL's end: cipher, peer certificate and so on."""
+        """What OpenSSL knows of the connection, such as the cipher and the peer's certificate."""
         return self._ssl_object
 
     def client_hello(self, *, record_size: int | None = None) -> bytes:
@@ -311,7 +311,7 @@ class PeerStream(trio.abc.Stream):
         await self._flush()
 
     async def farewell(self) -> None:
-        """Finish in due form, and see for `FAREWELL` seconds how the other end does."""
+        """Finish in due form, and see for a second how the other end does."""
         with contextlib.suppress(trio.BrokenResourceError, trio.TooSlowError):
             await self.send_close_notify()
             with trio.move_on_after(FAREWELL):

@@ -24,7 +24,6 @@ def test_silent_peer_gets_the_greeting(sniffer, silent_peer):
     # It waits for a ClientHello, and gets text: which it reports, and calls an error of TLS.
     assert report.received == port_sniffer.GREETING
     assert report.error is not None
-    assert report.seconds >= port_sniffer.PATIENCE
 
 
 def test_late_peer_is_greeted_too(sniffer, late_peer):

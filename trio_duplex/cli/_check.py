@@ -1,0 +1,103 @@
+"""``trio-duplex check``: is a certificate fit for both TLS roles? A table, and a verdict for each."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from trio_duplex import Check, CredentialsError, Grade, Role, check_certificate
+
+_WORDS = {Grade.OK: "ok", Grade.WARNING: "warning", Grade.DEFECT: "DEFECT"}
+_STYLES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.DEFECT: "bold red"}
+_GRAVITY = [Grade.OK, Grade.WARNING, Grade.DEFECT]
+
+_PIPE_WIDTH = 10_000
+"""Columns where nobody looks: one line for each check, for grep."""
+
+
+class _PemFile(click.Path):
+    """A file that can be read; what can't is a usage error."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, readable=True, path_type=Path)
+
+
+@click.command()
+@click.option(
+    "--cert",
+    "certificate",
+    type=_PemFile(),
+    required=True,
+    metavar="FILE",
+    help="PEM file of our certificate and its intermediates, leaf first.",
+)
+@click.option(
+    "--key",
+    type=_PemFile(),
+    metavar="FILE",
+    help="PEM file of its private key, if that is not in the file of --cert.",
+)
+@click.option(
+    "--trust",
+    type=_PemFile(),
+    metavar="FILE",
+    help="PEM file of the authorities that peers' certificates, and ours, may come from.",
+)
+def check(certificate: Path, key: Path | None, trust: Path | None) -> None:
+    """Check whether a certificate can be presented in both TLS roles.
+
+    The peer picks the role, so one certificate must do for both. The exit code
+    is 0 if it does, warnings or not, and 1 if it has a defect.
+    """
+    try:
+        checks = check_certificate(certificate_chain=certificate, private_key=key, trust=trust)
+    except CredentialsError as exc:
+        raise click.ClickException(str(exc)) from exc
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console = Console(markup=False, emoji=False, highlight=False, width=_PIPE_WIDTH)
+    console.print(_table(checks))
+    console.print()
+    for role in Role:
+        console.print(_verdict(checks, role))
+    raise SystemExit(1 if any(one.grade is Grade.DEFECT for one in checks) else 0)
+
+
+def _table(checks: Iterable[Check]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("check", style="bold", max_width=20, overflow="fold")
+    for role in Role:
+        table.add_column(f"as {role}", no_wrap=True)
+    table.add_column("what was found", overflow="fold")
+    for one in checks:
+        grades = (_grade(one.grade) if one.role in (None, role) else Text("") for role in Role)
+        # Names are the issuer's words: nothing of them may reach the terminal as a command.
+        table.add_row(_plain(one.what), *grades, _plain(one.detail))
+    return table
+
+
+def _verdict(checks: Sequence[Check], role: Role) -> Text:
+    grades = Counter(one.grade for one in checks if one.role in (None, role))
+    worst = max(grades, key=_GRAVITY.index)
+    text = Text.assemble(f"As TLS {role}: ", _grade(worst))
+    counts = [
+        f"{grades[grade]} {grade.value}{'s' if grades[grade] > 1 else ''}"
+        for grade in (Grade.DEFECT, Grade.WARNING)
+        if grades[grade]
+    ]
+    return text.append(f" ({', '.join(counts)})" if counts else "")
+
+
+def _grade(grade: Grade) -> Text:
+    return Text(_WORDS[grade], style=_STYLES[grade])
+
+
+def _plain(text: str) -> str:
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
