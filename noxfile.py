@@ -126,6 +126,43 @@ def layers(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def fuzz(session: nox.Session) -> None:
+    """Look for bytes that break it: for some seconds, or for as many as the argument says."""
+    seconds = int(session.posargs[0]) if session.posargs else 10
+    session.install("-e", ".[all]", "--group", "test")
+    # Whole openings at random, some thirty a second; with time, also each step of each cancellation.
+    lengthy = seconds >= 60
+    session.run(
+        "python", "-m", "pytest", "tests/fuzz", *(["tests/test_cancellation.py"] if lengthy else []),
+        env={
+            "TRIO_DUPLEX_EXAMPLES": str(max(100, seconds * 10)),
+            "TRIO_DUPLEX_LONG": "1" if lengthy else "",
+        },
+    )  # fmt: skip
+    try:
+        session.install("--group", "fuzz")
+    except nox.command.CommandFailed:
+        loudly = f"NOT DONE: atheris does not install on Python {session.python}"
+        if os.environ.get("CI") == "true":
+            session.error(loudly)
+        session.warn(f"{'!' * 20} {loudly} {'!' * 20}")
+        return
+    found = Path(session.create_tmp()).resolve() / "fuzz"  # kept: the next run goes on from there
+    for target in ("opening", "identity", "pem"):
+        session.run(
+            "python", "-W", "ignore", "tests/fuzz/run_atheris.py",
+            target, str(max(2, seconds // 3)), str(found),
+        )  # fmt: skip
+
+
+@nox.session(python=OLDEST)
+def soak(session: nox.Session) -> None:
+    """Short connections of all kinds must leave nothing behind: 1,500, or what the argument says."""
+    session.install("-e", ".[all]", "--group", "test")
+    session.run("python", "-W", "error", "tests/soak.py", *(session.posargs or ["1500"]))
+
+
+@nox.session(python=OLDEST)
 def docs(session: nox.Session) -> None:
     """The documentation; a warning or a reference that leads nowhere is an error."""
     session.install("-e", ".[all]", "--group", "docs")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import runpy
 import signal
 import socket
 import subprocess
@@ -287,11 +286,13 @@ def test_without_the_extra(missing: str) -> None:
 
 
 @pytest.mark.parametrize("module", ["trio_duplex", "trio_duplex.cli"])
-def test_python_m(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["trio-duplex", "--help"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module(module, run_name="__main__")
-    assert ended.value.code == 0
+def test_python_m(module: str) -> None:
+    # In a process of its own: in ours, pytest's import hook stands before what runpy needs.
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "demo" in done.stdout
 
 
 def test_a_missing_module_of_somebody_else_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

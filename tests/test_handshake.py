@@ -16,11 +16,11 @@ import trio.testing
 from support import (
     APPLICATION_DATA,
     AUTHORITY,
-    DECODE_ERROR,
     HANDSHAKE,
     HANDSHAKE_FAILURE,
     INTRUDER,
     PROTOCOL_VERSION,
+    RECORD_OVERFLOW,
     STRANGER,
     TLS12,
     TLS13,
@@ -180,8 +180,27 @@ async def test_a_client_hello_that_goes_on_in_a_record_too_long_is_refused_at_on
         nursery.start_soon(peer)
         with pytest.raises(HandshakeError):
             await negotiate(ours, credentials())
-    assert plain_alerts(theirs.received) == [DECODE_ERROR]
+    assert plain_alerts(theirs.received) == [RECORD_OVERFLOW]
     assert trio.current_time() < 2  # and not after the handshake timeout
+
+
+async def test_a_later_handshake_record_that_is_too_long_reads_record_overflow(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Once the random is known, the rest of the ClientHello is OpenSSL's to judge."""
+    ours, theirs = memory_pair()
+    hello = client_hello()
+    fragment = hello[:3] + (50).to_bytes(2, "big") + hello[5:55]
+
+    async def peer() -> None:
+        await theirs.send_all(fragment + b"\x16\x03\x03\xff\xff" + bytes(100))
+        await receive_all(theirs)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer)
+        with pytest.raises(HandshakeError):
+            await negotiate(ours, credentials())
+    assert plain_alerts(theirs.received) == [RECORD_OVERFLOW]
 
 
 @each_version

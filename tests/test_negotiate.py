@@ -190,6 +190,14 @@ async def test_an_unbounded_window_waits_for_the_peer_to_speak(
     assert connection.decision == Decision(Role.SERVER, Reason.SPOKE, 1e6, math.inf)
 
 
+async def test_a_stream_that_was_closed_here_is_no_peer_that_left() -> None:
+    ours, theirs = unix_pair()
+    async with theirs:
+        await ours.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await negotiate(ours, credentials())
+
+
 async def test_a_window_of_0_hears_a_peer_that_has_spoken_already() -> None:
     ours, theirs = unix_pair()
     with trio.fail_after(10):
@@ -512,6 +520,24 @@ async def test_glare_with_a_client_hello_in_pieces(
         nursery.cancel_scope.cancel()
     assert caught.value.missed_by == 0.5  # its first byte tells
     assert plain_alerts(ours.sent) == [UNEXPECTED_MESSAGE]
+
+
+async def test_two_of_ours_cross(autojump_clock: trio.testing.MockClock) -> None:
+    """One that listens, and one that dials and is as slow to speak as the window is long."""
+    listening, dialling = memory_pair()
+    errors = []
+
+    async def cross(stream: trio.abc.Stream, role: Role | None) -> None:
+        await trio.sleep(1.0 if role else 0.0)
+        with pytest.raises(GlareError) as caught:
+            await negotiate(stream, credentials(), window=1.0, role=role)
+        errors.append(caught.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(cross, listening, None)
+        nursery.start_soon(cross, dialling, Role.CLIENT)
+    assert [error.missed_by for error in errors] == [0.0, 0.0]
+    assert trio.current_time() < 1.0 + 1.5
 
 
 async def test_two_accepted_ends_of_one_process_that_cross_are_ourselves(

@@ -60,7 +60,7 @@ BOTH_ROLES = """
 
     {mark}
     async def test_both(duplex_server, speaking_peer, silent_peer):
-        async with duplex_server(greet, window=0.1) as server:
+        async with duplex_server(greet, window=0.3) as server:
             report = await speaking_peer(say=b"", hear=6).run(server)
             report.assert_role(Role.CLIENT)
             assert report.heard == b"server"
@@ -149,7 +149,7 @@ def test_sync_project(pytester: pytest.Pytester) -> None:
                     assert stream.recv(10) == b"hello"
 
         def test_peers_against_theirs(duplex_thread_server, speaking_peer, silent_peer):
-            server = duplex_thread_server(window=0.1)
+            server = duplex_thread_server(window=0.3)
             speaking_peer().run_sync(server).assert_role(Role.CLIENT)
             silent_peer().run_sync(server).assert_role(Role.SERVER)
         """,
@@ -165,7 +165,7 @@ def test_every_peer_fixture_makes_its_peer(pytester: pytest.Pytester) -> None:
         import pytest
         from trio_duplex import pytest_plugin, testing
 
-        PEERS = [name for name in vars(pytest_plugin) if name.endswith("_peer")]
+        PEERS = [name for name in vars(pytest_plugin) if name.endswith("_peer") and name[0] != "_"]
 
         def test_none_is_missing(request):
             made = {request.getfixturevalue(name).__mro__[1] for name in PEERS}

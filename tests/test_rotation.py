@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+import ssl
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
-from support import MemoryListener
+from support import MemoryListener, memory_pair
 from trio.testing import MockClock
-from trust_support import FLEET, SERVER_AUTH, STRANGERS, Authority, Leaf, context, hear
+from trust_support import FLEET, SERVER_AUTH, STRANGERS, Authority, Leaf, context, hear, keys_of
 
 from trio_duplex import (
     Connection,
@@ -21,6 +22,7 @@ from trio_duplex import (
     PeerIdentity,
     Role,
     Server,
+    negotiate,
     open_tcp_connection,
     serve_listeners,
     serve_tcp,
@@ -191,6 +193,34 @@ async def test_a_peer_in_its_window_gets_what_was_reloaded(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_session_keeps_its_credentials(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A session that is to be resumed belongs to contexts that a reload replaces."""
+    files = Files(tmp_path)
+    credentials = files.credentials()
+    server = context(Role.SERVER, PEER, version=ssl.TLSVersion.TLSv1_2)
+    session: ssl.SSLSession | None = None
+    for resumed in (False, True):
+        ours, theirs = memory_pair()
+        async with trio.open_nursery() as nursery:
+            tls = trio.SSLStream(theirs, server, server_side=True)
+            nursery.start_soon(tls.do_handshake)
+            if resumed:
+
+                async def reload() -> None:
+                    await trio.sleep(1)
+                    files.write(FLEET.issue("node.example"))
+                    credentials.reload()
+
+                nursery.start_soon(reload)
+            connection = await negotiate(ours, credentials, window=5, session=session)
+        assert connection.tls.session_reused is resumed
+        session = connection.tls.session
+        for end in (connection, tls):
+            await trio.aclose_forcefully(end)
+    with pytest.raises(ValueError):
+        await negotiate(memory_pair()[0], credentials, session=session)
+
+
 @pytest.mark.parametrize("broken", ["certificate", "key", "trust"])
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
 def test_a_broken_file_leaves_all_as_it_was(
@@ -243,7 +273,7 @@ def test_what_is_reloaded(tmp_path: Path) -> None:
     credentials.reload()
     assert credentials.server_context is not server
     assert credentials.client_context is not client
-    assert credentials.material.own_certificates == {leaf.der}
+    assert credentials.material.own_public_keys == keys_of(leaf)
     for one in (credentials.server_context, credentials.client_context):
         assert one.cert_store_stats()["x509_ca"] == 2
 
@@ -252,7 +282,7 @@ def test_shuffled_reloads_end_in_the_last(tmp_path: Path) -> None:
     files = Files(tmp_path)
     credentials = files.credentials()
     chance = random.Random(1)
-    last = credentials.material.own_certificates
+    last = credentials.material.own_public_keys
     for _ in range(20):
         if chance.random() < 0.3:
             files.certificate.write_bytes(b"broken")
@@ -262,5 +292,5 @@ def test_shuffled_reloads_end_in_the_last(tmp_path: Path) -> None:
             leaf = FLEET.issue("node.example")
             files.write(leaf)
             credentials.reload()
-            last = frozenset({leaf.der})
-        assert credentials.material.own_certificates == last
+            last = keys_of(leaf)
+        assert credentials.material.own_public_keys == last

@@ -166,6 +166,33 @@ async def test_a_peer_that_does_not_read_is_not_waited_for(
         assert await peer.receive_some() == b""  # what was sent was no less than it should be
 
 
+@each_version
+@each_role
+@pytest.mark.parametrize("timeout", ["idle_timeout", "send_timeout"])
+async def test_a_connection_that_was_given_up_is_closed_like_any_other(
+    timeout: str, role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    # Its transport is closed by then, and a close_notify can't be sent: that must not end the server.
+    async def handler(connection: Connection) -> None:
+        if timeout == "idle_timeout":
+            await connection.receive_some()
+        else:
+            await connection.send_all(bytes(100_000))
+
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        limits = Limits(**{timeout: 2})
+        serve = partial(serve_listeners, limits=limits, window=WINDOWS[role])
+        server: Server = await nursery.start(serve, handler, [listener], credentials(version))
+        near, far = trio.testing.lockstep_stream_pair()
+        listener.push(near)
+        await peer_stream(far, role.other, version).do_handshake()
+        await trio.sleep(10)
+        assert server.statistics().handler_failures == {"BrokenResourceError": 1}
+        assert server.statistics().open == 0
+        nursery.cancel_scope.cancel()
+
+
 # ------------------------------------------------------------------------------------- every phase
 
 

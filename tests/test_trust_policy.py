@@ -261,3 +261,52 @@ async def test_a_policy_of_names_for_negotiate_too(role: Role, autojump_clock: M
         nursery.start_soon(hear_or_not, theirs, role.other)
         with pytest.raises(PeerRejectedError):
             await negotiate(ours, mutual(peer=NamedPeer("a.example")), window=1)
+
+
+@each_version
+async def test_a_resumed_session_is_judged_again(
+    version: ssl.TLSVersion, autojump_clock: MockClock
+) -> None:
+    """It carries the certificate, so the same peer that was admitted once can be refused now."""
+    asked: list[PeerIdentity] = []
+
+    def policy(identity: PeerIdentity, role: Role, where: object, /) -> bool:
+        asked.append(identity)
+        return len(asked) == 1
+
+    ours = mutual(peer=policy, session_tickets=1)
+    theirs = peer(Role.CLIENT, version)
+    session = None
+    resumed: list[bool | None] = []
+    listener = MemoryListener()
+
+    async def handler(connection: Connection) -> None:
+        await connection.send_all(GREETING)
+        await connection.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(serve_listeners, handler, [listener], ours))
+        for expected in (GREETING, b""):
+            stream = listener.connect()
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            tls = theirs.wrap_bio(incoming, outgoing, session=session)
+            heard = b""
+            while True:
+                try:
+                    heard = tls.read(100)
+                except ssl.SSLWantReadError:
+                    if outgoing.pending:
+                        await stream.send_all(outgoing.read())
+                    incoming.write(await stream.receive_some())
+                except ssl.SSLZeroReturnError:
+                    break
+                else:
+                    break
+            assert heard == expected
+            session = tls.session
+            resumed.append(tls.session_reused)
+            await stream.aclose()
+        nursery.cancel_scope.cancel()
+    assert resumed == [False, True]
+    assert len(asked) == 2
+    assert asked[0] == asked[1]

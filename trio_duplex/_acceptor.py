@@ -115,13 +115,12 @@ class Acceptor:
         """Negotiate; on failure report it, give up the place, and return None."""
         connection = None
         settings, remote = self._settings, place.remote
-        credentials = self.credentials  # as at its acceptance, if they are replaced meanwhile
         try:
             try:
                 decision, opening = await detect(stream, settings.window, remote, place)
                 connection = await take_role(
                     stream,
-                    credentials,
+                    self.credentials,  # as at the decision, if they are replaced meanwhile
                     settings,
                     decision=decision,
                     opening=opening,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import ssl
 from typing import NoReturn
@@ -13,6 +14,7 @@ from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError
 from trio_duplex._handshake import Handshake, send_last_words, tls_alert, tls_reason
 from trio_duplex._identity import PeerIdentity
+from trio_duplex._release import release
 from trio_duplex._role import Decision, Role
 
 CLOSE_TIMEOUT = 5.0
@@ -250,13 +252,22 @@ class Connection(trio.abc.Stream):
         up. If cancelled, or if the peer takes nothing any more, the transport
         is closed by force.
         """
-        with trio.move_on_after(self.close_timeout):
-            if self._handshake.outgoing.pending:  # an alert, from a call on the bare `tls`
-                await self._send_alert()
-            try:
-                if self._tickets_may_be_unread():
-                    await self._handshake.take_leave(shield=False)
-            finally:
+        try:
+            with trio.move_on_after(self.close_timeout):
+                await self._close()
+        finally:
+            release(self.tls)
+
+    async def _close(self) -> None:
+        if self._handshake.outgoing.pending:  # an alert, from a call on the bare `tls`
+            await self._send_alert()
+        try:
+            if self._tickets_may_be_unread():
+                await self._handshake.take_leave(shield=False)
+        finally:
+            # Where a timeout, or somebody, has closed the transport, no
+            # close_notify can follow, and this is closed as it should be.
+            with contextlib.suppress(trio.ClosedResourceError):
                 await self.tls.aclose()
 
     def _tickets_may_be_unread(self) -> bool:

@@ -9,9 +9,21 @@ from ipaddress import IPv4Address, IPv6Address
 
 import attrs
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 IPAddress = IPv4Address | IPv6Address
+
+UNREADABLE = (
+    ValueError,
+    TypeError,  # a name in a BIT STRING
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
+"""What cryptography raises for a certificate that it can't read, at once or
+when a part of it is asked for. A fuzzer found them."""
 
 
 @attrs.frozen
@@ -64,9 +76,7 @@ class PeerIdentity:
         """
         try:
             return cls._from_parsed(x509.load_der_x509_certificate(certificate), chain)
-        except ValueError:
-            raise
-        except Exception as exc:  # InvalidVersion, UnsupportedAlgorithm, TypeError ...
+        except UNREADABLE as exc:
             raise ValueError(f"the certificate can't be read: {exc}") from exc
 
     @classmethod

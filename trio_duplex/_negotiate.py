@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import ssl
+from copy import copy
 
 import trio
 
@@ -79,6 +80,8 @@ async def negotiate(
     """
     settings = Settings(window, handshake_timeout, https_compatible)
     check_session(session, credentials)
+    if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do
+        credentials = copy(credentials)
     remote, progress = remote_address(stream), Progress()
     try:
         if role is None:
@@ -166,6 +169,8 @@ def _read_now(stream: trio.SocketStream) -> bytes | None:
     except BlockingIOError:
         return None
     except OSError as exc:
+        if stream.socket.fileno() == -1:  # here, and not by the peer
+            raise trio.ClosedResourceError("this socket was already closed") from exc
         raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
 
 

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from trio_duplex._identity import PeerIdentity
+from trio_duplex._identity import UNREADABLE, PeerIdentity
 from trio_duplex._pem import (
     CredentialsError,
     PemSource,
@@ -119,9 +119,14 @@ def load_certificates(pem: bytes, what: str) -> list[x509.Certificate]:
         CredentialsError: There is none, or one can't be parsed.
     """
     try:
-        return x509.load_pem_x509_certificates(pem)
-    except (ValueError, x509.InvalidVersion) as exc:
+        certificates = x509.load_pem_x509_certificates(pem)
+        for certificate in certificates:
+            # Parsed when they are asked for: better here than in the middle of a check.
+            _ = certificate.subject, certificate.issuer
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except UNREADABLE as exc:
         raise CredentialsError(f"no certificate can be read from the {what}: {exc}") from exc
+    return certificates
 
 
 def check_key(leaf: x509.Certificate, key_pem: bytes) -> Check:
@@ -141,7 +146,7 @@ def check_key(leaf: x509.Certificate, key_pem: bytes) -> Check:
         raise CredentialsError(f"the private key can't be read: {exc}") from exc
     try:
         matches = private_key.public_key() == leaf.public_key()
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except UNREADABLE as exc:
         raise CredentialsError(f"the certificate's key can't be read: {exc}") from exc
     if matches:
         return Check("private key", Grade.OK, "matches the certificate")
@@ -206,7 +211,7 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
         return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
+    except UNREADABLE as exc:
         raise CredentialsError(f"{_name(certificate)} can't be read: {exc}") from exc
 
 

@@ -160,7 +160,12 @@ def is_peer_fault(error: Exception) -> bool:
 
 async def _close(connection: Connection, *, gracefully: bool) -> None:
     """Close, shielded and bounded, and replace no exception in flight."""
-    with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
+    with (
+        trio.CancelScope(shield=True),
+        contextlib.suppress(
+            trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+        ),
+    ):
         if gracefully:
             await connection.aclose()
         else:

@@ -36,6 +36,7 @@ from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
 from trio_duplex._progress import Progress
 from trio_duplex._reflection import SentHellos, random_may_follow
+from trio_duplex._release import release
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._window import DEFAULT_WINDOW, check_seconds
 
@@ -104,6 +105,7 @@ class TakenRole:
     accepted: bool = True
     progress: Progress = attrs.field(factory=Progress)
     _began: float = attrs.field(factory=trio.current_time, init=False)
+    _made: list[Handshake] = attrs.field(factory=list[Handshake], init=False)
 
     @property
     def peer(self) -> str | None:
@@ -111,6 +113,14 @@ class TakenRole:
 
     async def negotiate(self, opening: bytes) -> Connection:
         """Handshake and judge the peer; ``opening`` is what came in the window."""
+        try:
+            return await self._negotiate(opening)
+        except BaseException:
+            for handshake in self._made:
+                release(handshake.tls)
+            raise
+
+    async def _negotiate(self, opening: bytes) -> Connection:
         role, timeout = self.decision.role, self.settings.handshake_timeout
         phase = "the TLS handshake was not complete"
         with trio.move_on_after(timeout) as scope:
@@ -146,7 +156,7 @@ class TakenRole:
         name = self.server_hostname
         if client and name is None:
             name = server_name(self.material.peer, self.remote)
-        return Handshake(
+        handshake = Handshake(
             self.stream,
             self.material.context(role),
             role,
@@ -155,6 +165,8 @@ class TakenRole:
             session=self.session if client else None,
             https_compatible=self.settings.https_compatible,
         )
+        self._made.append(handshake)
+        return handshake
 
     async def _admit(self, handshake: Handshake) -> None:
         try:

@@ -1,0 +1,164 @@
+"""The pure parts under any bytes: targets for a coverage-guided fuzzer (`run_atheris.py`) and the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import random
+from collections.abc import Callable
+from functools import cache
+
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from trio_duplex import (
+    AllOf,
+    AnyOf,
+    CredentialsError,
+    NamedByAddress,
+    NamedPeer,
+    Opening,
+    OpeningKind,
+    PeerIdentity,
+    PeerRejectedError,
+    PinnedPeer,
+    Role,
+    RolesAllowed,
+    check_certificate,
+    classify,
+)
+from trio_duplex._opening import client_hello_random
+from trio_duplex._pem import find_private_key
+from trio_duplex._policy import judge
+
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+# ------------------------------------------------------------------------------------------- targets
+
+
+def opening(data: bytes) -> None:
+    """What the bytes look like, however far they have come; and the random in them."""
+    verdict: Opening | None = None
+    for end in range(min(len(data), 30) + 1):
+        now = classify(data[:end])
+        assert now.looks_like.isascii()
+        assert now.looks_like.isprintable()
+        assert 0 < len(now.looks_like) < 80
+        if verdict is not None:
+            assert (now.kind, now.message) == (verdict.kind, verdict.message)
+        elif now.kind is not OpeningKind.INCOMPLETE:
+            verdict = now
+    assert len(data) < 6 or verdict is not None
+
+    found = client_hello_random(data)
+    if found is not None:
+        assert len(found) == 32
+        # It needs no more than it has seen, and it may come in other records.
+        assert client_hello_random(data + b"\xff" * 10) == found
+        assert client_hello_random(recut(data, 1 + len(data) % 40)) == found
+
+
+def recut(data: bytes, size: int) -> bytes:
+    """The handshake messages in records of another size; an incomplete record counts as whole."""
+    payload = b""
+    while len(data) > 5:
+        length = int.from_bytes(data[3:5], "big")
+        if length and data[0] != 0x16:
+            break
+        payload += data[5 : 5 + length]
+        data = data[5 + length :]
+    return b"".join(
+        b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part
+        for part in (payload[start : start + size] for start in range(0, len(payload), size))
+    )
+
+
+POLICIES = (
+    NamedPeer("a.example", "192.0.2.1", "spiffe://a.example/b"),
+    NamedByAddress({"192.0.2.0/24": ["a.example"]}),
+    PinnedPeer("sha256:" + "0" * 64),
+    RolesAllowed({"a.example": {Role.SERVER}}),
+    AllOf(NamedPeer("a.example"), NamedPeer("b.example")),
+    AnyOf(NamedPeer("a.example"), NamedPeer("b.example")),
+)
+
+
+def identity(data: bytes) -> None:
+    """A peer's certificate, and what the policies make of it."""
+    try:
+        peer = PeerIdentity.from_der(data)
+    except ValueError:
+        return
+    assert str(peer).isascii()
+    assert str(peer).isprintable()
+    assert len(str(peer)) < 1000
+    assert peer == PeerIdentity.from_der(data)
+    for policy in POLICIES:
+        with contextlib.suppress(PeerRejectedError, StopIteration):
+            judge(policy, peer, Role.CLIENT, ("192.0.2.1", 1)).send(None)
+
+
+def pem(data: bytes) -> None:
+    """Our own certificate and key, as a user may hand them in."""
+    find_private_key(data)
+    try:
+        checks = check_certificate(certificate_chain=data, trust=data, now=NOW)
+    except CredentialsError:
+        return
+    assert all(str(check) for check in checks)
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "opening": opening,
+    "identity": identity,
+    "pem": pem,
+}
+
+# --------------------------------------------------------------------------------------------- seeds
+
+
+@cache
+def seeds(target: str) -> tuple[bytes, ...]:
+    """Where to begin: bytes that get far."""
+    if target == "opening":
+        hello = b"\x01\x00\x00\x50\x03\x03" + bytes(range(80))
+        return (
+            b"\x16\x03\x01\x00\x56" + hello,
+            b"".join(b"\x16\x03\x01\x00\x01" + hello[i : i + 1] for i in range(60)),
+            b"\x16\x03\x03\x00\x00\x14\x03\x03\x00\x00" * 3 + b"\x16\x03\x01\x00\x56" + hello,
+            b"\x15\x03\x03\x00\x02\x02\x28",
+            b"\x80\x2e\x01\x00\x02",
+            b"GET / HTTP/1.1\r\n",
+        )
+    authority = trustme.CA()
+    leaf = authority.issue_cert(
+        "a.example", "*.b.example", "192.0.2.1", "2001:db8::1", common_name="a.example"
+    )
+    other = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert("a.example")
+    if target == "identity":
+        pems = [leaf.cert_chain_pems[0], other.cert_chain_pems[0], authority.cert_pem]
+        return tuple(
+            x509.load_pem_x509_certificate(blob.bytes()).public_bytes(Encoding.DER) for blob in pems
+        )
+    return (
+        leaf.private_key_and_cert_chain_pem.bytes() + authority.cert_pem.bytes(),
+        other.private_key_and_cert_chain_pem.bytes(),
+    )
+
+
+def mutated(seed: bytes, chance: random.Random) -> bytes:
+    """A seed with a few changes, for where there is no atheris."""
+    data = bytearray(seed)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data) + 1)
+        match chance.randrange(4):
+            case 0:
+                data[at : at + 1] = chance.randbytes(1)
+            case 1:
+                data[at:at] = chance.randbytes(chance.randint(1, 9))
+            case 2:
+                del data[at : at + chance.randint(1, 9)]
+            case _:
+                del data[at:]
+    return bytes(data)

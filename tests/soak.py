@@ -1,0 +1,244 @@
+"""Thousands of short connections of all kinds against one server, which is to be as it was before.
+
+``python tests/soak.py [CONNECTIONS]``; 20,000 by default. The server is a process of its own; the
+peers are in this one, and use TLS where they need it. It ends with an error if descriptors, tasks or
+places are left, or if memory has grown by more than `MOST_GROWTH` since the warm-up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import socket
+import ssl
+import struct
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import attrs
+import trio
+import trustme
+from child import Child, Look, write_certificates
+
+CONNECTIONS = 20_000
+WARM_UP = 2_000
+"""Connections until everything has been loaded, and the allocator has its arenas."""
+
+MOST_GROWTH = 5e6
+"""Bytes."""
+
+WINDOW = 2.0
+"""Seconds: long enough that no speaking peer misses it, however busy the machine is."""
+
+HANDSHAKE_TIMEOUT = 3.0
+"""Seconds, after which who has fallen silent is dropped."""
+
+AT_ONCE = 100
+"""Peers. Most of these wait out a window or a handshake timeout; so many are there at once also in the
+warm-up, or what memory they need would look like growth."""
+
+SHAKING_AT_ONCE = 8
+"""Speaking peers: they share this process's CPU, and must not miss the window for that."""
+
+
+Kind = Callable[["Peers"], Coroutine[object, object, None]]
+
+
+@attrs.frozen
+class Peers:
+    """All kinds of them; each is a method that dials and comes to its end."""
+
+    port: int
+    speaking_context: ssl.SSLContext
+    silent_context: ssl.SSLContext
+    stranger_context: ssl.SSLContext
+    shaking: trio.CapacityLimiter = attrs.field(
+        factory=partial(trio.CapacityLimiter, SHAKING_AT_ONCE)
+    )
+
+    async def dial(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    async def speaking(self) -> None:
+        async with self.shaking, await self.dial() as stream:
+            await check_echo(trio.SSLStream(stream, self.speaking_context))
+
+    async def silent(self) -> None:
+        async with await self.dial() as stream:
+            await check_echo(trio.SSLStream(stream, self.silent_context, server_side=True))
+
+    async def stranger(self) -> None:
+        """A client with a certificate of another authority: it must be told so."""
+        async with self.shaking, await self.dial() as stream:
+            tls = trio.SSLStream(stream, self.stranger_context)
+            try:
+                await tls.do_handshake()
+                await tls.receive_some()
+            except trio.BrokenResourceError as exc:
+                if "UNKNOWN_CA" not in str(exc.__cause__):
+                    raise
+            else:
+                raise AssertionError("a stranger has been let in")
+
+    async def garbage(self) -> None:
+        async with await self.dial() as stream:
+            with suppress(trio.BrokenResourceError):  # it may hang up before it has read all of it
+                await stream.send_all(random.choice(GARBAGE))
+                assert await stream.receive_some() == b""
+
+    async def hangs_up(self) -> None:
+        async with await self.dial():
+            pass
+
+    async def resets(self) -> None:
+        async with await self.dial() as stream:
+            if random.random() < 0.5:
+                await stream.send_all(HELLO[: random.randrange(len(HELLO))])
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async def breaks_off(self) -> None:
+        """It stops in the middle of its ClientHello, and leaves, or has to be dropped."""
+        async with await self.dial() as stream:
+            await stream.send_all(HELLO[: random.randrange(1, len(HELLO))])
+            if random.random() < 0.5:
+                assert await stream.receive_some() == b""
+
+    async def mute(self) -> None:
+        """It has our ClientHello, and says nothing to that; it is dropped."""
+        async with await self.dial() as stream:
+            async for _ in stream:
+                pass
+
+
+SHARES: dict[Kind, int] = {
+    Peers.speaking: 30,
+    Peers.silent: 8,
+    Peers.stranger: 10,
+    Peers.garbage: 18,
+    Peers.hangs_up: 14,
+    Peers.resets: 10,
+    Peers.breaks_off: 8,
+    Peers.mute: 2,
+}
+"""Of a hundred."""
+
+GARBAGE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"SSH-2.0-OpenSSH_9.2\r\n",
+    bytes(1000),
+    random.Random(1).randbytes(500).replace(b"\x16", b"\x17"),
+    b"\x16\x03\x01\xff\xff",
+)
+
+
+def client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x")
+    with suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    return outgoing.read()
+
+
+HELLO = client_hello()
+
+
+async def check_echo(tls: trio.SSLStream[trio.SocketStream]) -> None:
+    data = random.randbytes(random.randrange(1, 2000))
+    await tls.send_all(data)
+    received = b""
+    while len(received) < len(data):
+        received += await tls.receive_some()
+    assert received == data
+    await tls.aclose()
+
+
+def context(role: int, authority: trustme.CA, trusted: trustme.CA) -> ssl.SSLContext:
+    made = ssl.SSLContext(role)
+    made.check_hostname = False
+    made.verify_mode = ssl.CERT_REQUIRED
+    authority.issue_cert("peer.example").configure_cert(made)
+    trusted.configure_trust(made)
+    return made
+
+
+async def send_in(peers: Peers, kinds: Iterable[Kind]) -> None:
+    """Have all these peers dial, so many at once, and come to their ends."""
+    at_once = trio.CapacityLimiter(AT_ONCE)
+
+    async def come(kind: Kind, place: object) -> None:
+        try:
+            await kind(peers)
+        finally:
+            at_once.release_on_behalf_of(place)
+
+    async with trio.open_nursery() as nursery:
+        for kind in kinds:
+            place = object()
+            await at_once.acquire_on_behalf_of(place)
+            nursery.start_soon(come, kind, place)
+
+
+def mixed(count: int) -> list[Kind]:
+    hundred = [kind for kind, share in SHARES.items() for _ in range(share)]
+    kinds = list(itertools.islice(itertools.cycle(hundred), count))
+    random.shuffle(kinds)
+    return kinds
+
+
+async def soak(count: int, folder: Path) -> None:
+    warm_up = min(WARM_UP, count * 2 // 3)
+    authority = trustme.CA()
+    write_certificates(folder, authority)
+    options = {"window": WINDOW, "handshake_timeout": HANDSHAKE_TIMEOUT}
+    async with Child.start(folder, **options) as server:  # type: ignore[arg-type]
+        peers = Peers(
+            server.port,
+            context(ssl.PROTOCOL_TLS_CLIENT, authority, authority),
+            context(ssl.PROTOCOL_TLS_SERVER, authority, authority),
+            context(ssl.PROTOCOL_TLS_CLIENT, trustme.CA(), authority),
+        )
+        await peers.speaking()  # what a first connection loads is none of its own
+        looks = [await server.idle()]
+        started = time.monotonic()
+        kinds = mixed(count)
+        for part in (kinds[:warm_up], kinds[warm_up:]):
+            await send_in(peers, part)
+            looks.append(await server.idle())
+        report(looks, kinds, time.monotonic() - started, len(server.log))
+    assert not [line for line in server.log if "Traceback" in line]
+    check(looks, kinds)
+
+
+def report(looks: list[Look], kinds: list[Kind], seconds: float, log: int) -> None:
+    counts = Counter(kind.__name__ for kind in kinds)
+    print(f"{len(kinds)} connections in {seconds:.1f} s: {len(kinds) / seconds:.0f} a second")
+    print("  " + ", ".join(f"{count} {kind}" for kind, count in counts.items()))
+    print(f"{'':26}{'before':>10}{'warm':>10}{'after':>10}")
+    for name in ("descriptors", "tasks", "accepted", "completed"):
+        print(f"  {name:24}" + "".join(f"{look[name]:10}" for look in looks))
+    print(f"  {'resident, MB':24}" + "".join(f"{look['resident'] / 1e6:10.2f}" for look in looks))
+    for error, count in sorted(looks[-1]["failed"].items()):
+        print(f"  {error:44}{count:10}")
+    print(f"  {'log lines':44}{log:10}")
+
+
+def check(looks: list[Look], kinds: list[Kind]) -> None:
+    before, warm, after = looks
+    assert after["descriptors"] == before["descriptors"]
+    assert after["tasks"] == before["tasks"]
+    assert after["resident"] - warm["resident"] < MOST_GROWTH
+    assert after["accepted"] == before["accepted"] + len(kinds)
+    served = sum(kind in {Peers.speaking, Peers.silent} for kind in kinds)
+    assert after["completed"] == before["completed"] + served
+    assert sum(after["failed"].values()) == len(kinds) - served
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        trio.run(soak, int(sys.argv[1]) if len(sys.argv) > 1 else CONNECTIONS, Path(folder))

@@ -1,0 +1,92 @@
+"""TLS objects are freed when they are done with, without the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import ssl
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import trio
+import trio.testing
+from support import (
+    TLS13,
+    client_hello,
+    connection_pair,
+    credentials,
+    each_role,
+    each_version,
+    memory_pair,
+)
+
+from trio_duplex import HandshakeError, Role, negotiate
+from trio_duplex._handshake import Handshake
+
+
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@each_version
+async def test_closed_connections_are_freed(
+    version: ssl.TLSVersion, no_collection: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    server, client = await connection_pair(version)
+    held = [weakref.ref(server.tls), weakref.ref(client.tls)]
+    await client.send_all(b"x")
+    await server.receive_some()
+    await client.aclose()
+    await trio.aclose_forcefully(server)
+    del client, server
+    await trio.testing.wait_all_tasks_blocked()  # Trio still holds what it last raised
+    assert [ref() for ref in held] == [None, None]
+
+
+async def test_a_closed_connection_still_tells_its_facts(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    server, client = await connection_pair(TLS13)
+    for connection in (client, server):
+        await connection.aclose()
+        assert connection.tls.version() == "TLSv1.3"
+        assert connection.peer.names == ("node.example",)
+        for use in (
+            connection.tls.do_handshake,
+            connection.tls.receive_some,
+            connection.receive_some,
+        ):
+            with pytest.raises(trio.ClosedResourceError):
+                await use()
+        await connection.tls.aclose()
+        await connection.aclose()
+
+
+@each_role
+async def test_failed_handshakes_are_freed(
+    role: Role,
+    no_collection: None,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    made: list[weakref.ref[object]] = []
+    init = Handshake.__init__
+
+    def remember(self: Handshake, *args: object, **options: object) -> None:
+        init(self, *args, **options)  # type: ignore[arg-type]
+        made.append(weakref.ref(self.tls))
+
+    monkeypatch.setattr(Handshake, "__init__", remember)
+    ours, theirs = memory_pair()
+    if role is Role.SERVER:
+        await theirs.send_all(client_hello()[:100])
+    with suppress(HandshakeError):  # what pytest.raises would keep, with all its frames
+        await negotiate(ours, credentials(), window=1, handshake_timeout=1)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(made) == 1
+    assert made[0]() is None
