@@ -44,7 +44,7 @@ def seen(request: pytest.FixtureRequest) -> dict[str, Seen]:
     names = dict.fromkeys(
         str(item.callspec.params["name"])
         for item in request.session.items
-        if isinstance(item, pytest.Function) and "seen" in item.fixturenames
+        if isinstance(item, pytest.Function) and item.function is test_row
     )
     cases = [(name, CASES[name]) for name in names]
     return play_all((name, row.plays[play], version) for name, (row, play, version) in cases)
