@@ -165,7 +165,7 @@ def test_every_peer_fixture_makes_its_peer(pytester: pytest.Pytester) -> None:
         import pytest
         from trio_duplex import pytest_plugin, testing
 
-        PEERS = [name for name in vars(pytest_plugin) if name.endswith("_peer")]
+        PEERS = [name for name in vars(pytest_plugin) if name.endswith("_peer") and name[0] != "_"]
 
         def test_none_is_missing(request):
             made = {request.getfixturevalue(name).__mro__[1] for name in PEERS}

@@ -1091,3 +1091,16 @@ async def test_a_listener_closed_by_its_owner_lets_its_connections_finish() -> N
             await other.aclose()
             await connection.aclose()
         # All are closed, and the server has returned.
+
+
+async def test_a_keyboard_interrupt_leaves_bare(autojump_clock: trio.testing.MockClock) -> None:
+    """It strikes in whatever task runs: here in a handler, below two nurseries of ours."""
+    memory = MemoryListener()
+
+    async def interrupted(connection: Connection) -> None:
+        raise KeyboardInterrupt
+
+    async with trio.open_nursery() as peers:
+        peers.start_soon(peer_stream(memory.connect(), Role.CLIENT).do_handshake)
+        with pytest.raises(KeyboardInterrupt):
+            await serve_listeners(interrupted, [memory], credentials())

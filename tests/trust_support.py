@@ -26,6 +26,7 @@ from trio_duplex import (
     Role,
     serve_listeners,
 )
+from trio_duplex._identity import public_key_info
 from trio_duplex._pem import as_file
 
 SERVER_AUTH, CLIENT_AUTH = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
@@ -167,6 +168,11 @@ def _key_usage(*, digital_signature: bool, sign: bool = False) -> x509.KeyUsage:
 FLEET = Authority("fleet")
 STRANGERS = Authority("strangers")
 LISTENER = FLEET.issue("listener.example")
+
+
+def keys_of(*leaves: Leaf) -> frozenset[bytes]:
+    """Their SubjectPublicKeyInfos, as `Material.own_public_keys` has them."""
+    return frozenset(public_key_info(leaf.certificate) for leaf in leaves)
 
 
 def mutual(leaf: Leaf = LISTENER, **options: object) -> Credentials:

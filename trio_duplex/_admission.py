@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 
 import attrs
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError, SelfConnectionError
@@ -28,7 +27,6 @@ class Material:
     client_context: ssl.SSLContext
     peer: PeerPolicy
     allow_self: bool
-    own_certificates: frozenset[bytes]
     own_public_keys: frozenset[bytes]
 
     @classmethod
@@ -49,7 +47,6 @@ class Material:
             client_context=client_context,
             peer=peer,
             allow_self=allow_self,
-            own_certificates=frozenset(leaf.public_bytes(Encoding.DER) for leaf in own),
             own_public_keys=frozenset(map(public_key_info, own)),
         )
 
@@ -108,7 +105,5 @@ class Material:
         await judge(self.peer, identity, role, remote_address)
 
     def _is_ours(self, certificate: bytes) -> bool:
-        # The key's encoding stands in the certificate as it is: no parsing.
-        return certificate in self.own_certificates or any(
-            key in certificate for key in self.own_public_keys
-        )
+        # Our key in any certificate, ours among them; its encoding stands there as it is.
+        return any(key in certificate for key in self.own_public_keys)

@@ -92,7 +92,7 @@ def _patterns(identity: PeerIdentity) -> list[CertificatePattern]:
     for uri in identity.uris:
         scheme, _, rest = uri.partition(":")
         host = rest.removeprefix("//")
-        if scheme.lower() != "spiffe" and _DNS_NAME.fullmatch(host.lower()):
+        if _DNS_NAME.fullmatch(host.lower()):
             try:
                 patterns.append(URIPattern.from_bytes(f"{scheme}:{host}".encode("ascii")))
             except (CertificateError, ValueError):

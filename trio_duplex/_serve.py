@@ -210,6 +210,8 @@ async def serve_listeners(
                         nursery.start_soon(service.run)
                     task_status.started(Server(services, acceptor, cancel_scope))
                 keeper.cancel_scope.cancel()
+    except* KeyboardInterrupt:  # bare, so that it is known by its name, and by the shell
+        failures.insert(0, KeyboardInterrupt())
     except* trio.Cancelled:  # from outside; what failed before it counts for more
         if not failures:
             raise

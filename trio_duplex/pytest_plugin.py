@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import pytest
 
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
     P = TypeVar("P", bound=testing.Peer)
 
+    class _PeerMaker(Protocol):
+        def __call__(self, cls: type[P], /) -> type[P]: ...
+
+
 _PEERS = pytest.StashKey["list[testing.Peer]"]()
-_NONE: list[testing.Peer] = []
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,14 +37,15 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show, with a failure, what each scripted peer of the test saw."""
     if call.excinfo is not None:
-        for peer in item.stash.get(_PEERS, _NONE):
+        peers = item.stash.setdefault(_PEERS, [])
+        while peers:  # each once, also if the clean-up fails as well
+            peer = peers.pop(0)
             item.add_report_section(call.when, peer.kind, str(peer.report))
-        item.stash[_PEERS] = []
     return (yield)
 
 
 @pytest.fixture(scope="session")
-def _duplex_kit() -> Any:  # noqa: ANN401 - a module, which has no type of its own
+def _duplex_kit() -> Any:
     """The kit, if all that it needs is installed."""
     if importlib.util.find_spec("trustme") is None:
         pytest.fail(
@@ -54,11 +58,8 @@ def _duplex_kit() -> Any:  # noqa: ANN401 - a module, which has no type of its o
     return testing
 
 
-# -------------------------------------------------------------------- certificates
-
-
 @pytest.fixture(scope="session")
-def duplex_authority(_duplex_kit: Any) -> testing.Authority:  # noqa: ANN401
+def duplex_authority(_duplex_kit: Any) -> testing.Authority:
     """A certificate authority to throw away: issues certificates, good and flawed.
 
     Example::
@@ -99,13 +100,9 @@ def duplex_certificate(duplex_authority: testing.Authority) -> testing.Certifica
     return duplex_authority.certificate("peer.example", "localhost", "127.0.0.1", "::1")
 
 
-# ------------------------------------------------------------------------- servers
-
-
 @pytest.fixture
 def duplex_server(
-    _duplex_kit: Any,  # noqa: ANN401
-    duplex_credentials: Credentials,
+    _duplex_kit: Any, duplex_credentials: Credentials
 ) -> Generator[testing.ServerFactory]:
     """Start a server for the length of an ``async with`` block: `trio_duplex.testing.open_server`.
 
@@ -123,15 +120,11 @@ def duplex_server(
     contexts: list[testing.ServerContext] = []
 
     def start(
-        handler: Any = _duplex_kit.echo,  # noqa: ANN401 - typed by the protocol
-        credentials: Credentials | None = None,
-        **options: Any,  # noqa: ANN401
+        handler: Any = _duplex_kit.echo, credentials: Credentials | None = None, **options: Any
     ) -> testing.ServerContext:
-        context: testing.ServerContext = _duplex_kit.open_server(
-            handler, credentials or duplex_credentials, **options
-        )
-        contexts.append(context)
-        return context
+        mine = credentials or duplex_credentials
+        contexts.append(_duplex_kit.open_server(handler, mine, **options))
+        return contexts[-1]
 
     yield start
     if not all(context.entered for context in contexts):
@@ -144,8 +137,7 @@ def duplex_server(
 
 @pytest.fixture
 def duplex_thread_server(
-    _duplex_kit: Any,  # noqa: ANN401
-    duplex_credentials: Credentials,
+    _duplex_kit: Any, duplex_credentials: Credentials
 ) -> Generator[testing.ThreadServerFactory]:
     """Start a server in a background thread, until the test ends: `trio_duplex.testing.thread_server`.
 
@@ -162,20 +154,16 @@ def duplex_thread_server(
     with contextlib.ExitStack() as servers:
 
         def start(
-            handler: Any = _duplex_kit.echo,  # noqa: ANN401 - typed by the protocol
-            credentials: Credentials | None = None,
-            **options: Any,  # noqa: ANN401
-        ) -> testing.ThreadServer:
-            server: testing.ThreadServer = servers.enter_context(
-                _duplex_kit.thread_server(handler, credentials or duplex_credentials, **options)
-            )
-            return server
+            handler: Any = _duplex_kit.echo, credentials: Credentials | None = None, **options: Any
+        ) -> Any:
+            mine = credentials or duplex_credentials
+            return servers.enter_context(_duplex_kit.thread_server(handler, mine, **options))
 
         yield start
 
 
 @pytest.fixture
-def duplex_listener(_duplex_kit: Any) -> testing.MemoryListener:  # noqa: ANN401
+def duplex_listener(_duplex_kit: Any) -> testing.MemoryListener:
     """A listener in memory: with ``autojump_clock``, a window takes no real time.
 
     Example::
@@ -194,32 +182,30 @@ def duplex_listener(_duplex_kit: Any) -> testing.MemoryListener:  # noqa: ANN401
 # trusts `duplex_authority`, and whose transcript is shown when the test fails.
 
 
-def _from_fixture(
-    cls: type[P], request: pytest.FixtureRequest, certificate: testing.Certificate
-) -> type[P]:
+@pytest.fixture
+def _duplex_peer(
+    request: pytest.FixtureRequest, duplex_certificate: testing.Certificate
+) -> _PeerMaker:
+    """Make the class that a fixture gives, of the kit's class."""
     item = request.node
 
-    class FromFixture(cls):  # type: ignore[valid-type, misc]  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
-        def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
-            super().__init__(*args, **options)
+    def make(cls: Any) -> Any:
+        def init(self: testing.Peer, **options: Any) -> None:
+            cls.__init__(self, **options)
             item.stash.setdefault(_PEERS, []).append(self)
 
-        def default_credentials(self) -> testing.Certificate:
-            return certificate
+        def default_credentials(_: testing.Peer) -> testing.Certificate:
+            return duplex_certificate
 
-    FromFixture.__name__ = FromFixture.__qualname__ = cls.__name__
-    return cast("type[P]", FromFixture)
+        own = {"__init__": init, "default_credentials": default_credentials}
+        return type(cls.__name__, (cls,), own)
+
+    return make
 
 
 @pytest.fixture
-def speaking_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.SpeakingPeer]:
-    """A TLS client: it sends its ClientHello at once.
-
-    `trio_duplex.testing.SpeakingPeer` has its options.
+def speaking_peer(_duplex_peer: _PeerMaker) -> type[testing.SpeakingPeer]:
+    """A TLS client: it sends its ClientHello at once (`trio_duplex.testing.SpeakingPeer`).
 
     Example::
 
@@ -228,18 +214,14 @@ def speaking_peer(
                 report = await speaking_peer(say=b"hello").run(server)
             report.assert_role(Role.CLIENT)
     """
-    return _from_fixture(_duplex_kit.SpeakingPeer, request, duplex_certificate)
+    from trio_duplex.testing import SpeakingPeer
+
+    return _duplex_peer(SpeakingPeer)
 
 
 @pytest.fixture
-def silent_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.SilentPeer]:
-    """A TLS server that dialled: it stays silent until a ClientHello comes.
-
-    `trio_duplex.testing.SilentPeer` has its options.
+def silent_peer(_duplex_peer: _PeerMaker) -> type[testing.SilentPeer]:
+    """A TLS server that dialled: it stays silent until a ClientHello comes (`trio_duplex.testing.SilentPeer`).
 
     Example::
 
@@ -248,218 +230,168 @@ def silent_peer(
                 report = await silent_peer().run(server)
             report.assert_role(Role.SERVER)
     """
-    return _from_fixture(_duplex_kit.SilentPeer, request, duplex_certificate)
+    from trio_duplex.testing import SilentPeer
+
+    return _duplex_peer(SilentPeer)
 
 
 @pytest.fixture
-def announcing_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.AnnouncingPeer]:
-    """A silent peer that says so at once, with a plaintext HelloRequest.
-
-    `trio_duplex.testing.AnnouncingPeer` has its options.
+def announcing_peer(_duplex_peer: _PeerMaker) -> type[testing.AnnouncingPeer]:
+    """A silent peer that says so at once, with a plaintext HelloRequest (`trio_duplex.testing.AnnouncingPeer`).
 
     Example::
 
-        report = await announcing_peer().run(server)
-        report.assert_role(Role.SERVER)
+        (await announcing_peer().run(server)).assert_role(Role.SERVER)
     """
-    return _from_fixture(_duplex_kit.AnnouncingPeer, request, duplex_certificate)
+    from trio_duplex.testing import AnnouncingPeer
+
+    return _duplex_peer(AnnouncingPeer)
 
 
 @pytest.fixture
-def late_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.LatePeer]:
-    """A speaking peer that takes its time before the ClientHello.
-
-    `trio_duplex.testing.LatePeer` has its options.
+def late_peer(_duplex_peer: _PeerMaker) -> type[testing.LatePeer]:
+    """A speaking peer that takes its time before the ClientHello (`trio_duplex.testing.LatePeer`).
 
     Example::
 
-        async with duplex_server(listener=duplex_listener, window=5) as server:
-            report = await late_peer(late_by=4.9).run(server)
+        report = await late_peer(late_by=4.9).run(server)  # with window=5
         report.assert_role(Role.CLIENT)
     """
-    return _from_fixture(_duplex_kit.LatePeer, request, duplex_certificate)
+    from trio_duplex.testing import LatePeer
+
+    return _duplex_peer(LatePeer)
 
 
 @pytest.fixture
-def dribbling_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.DribblingPeer]:
-    """A speaking peer that sends its ClientHello a few bytes at a time.
-
-    `trio_duplex.testing.DribblingPeer` has its options.
+def dribbling_peer(_duplex_peer: _PeerMaker) -> type[testing.DribblingPeer]:
+    """A speaking peer that sends its ClientHello a few bytes at a time (`trio_duplex.testing.DribblingPeer`).
 
     Example::
 
         report = await dribbling_peer(size=1, pause=0.01, record_size=1).run(server)
         report.assert_role(Role.CLIENT)
     """
-    return _from_fixture(_duplex_kit.DribblingPeer, request, duplex_certificate)
+    from trio_duplex.testing import DribblingPeer
+
+    return _duplex_peer(DribblingPeer)
 
 
 @pytest.fixture
-def partial_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.PartialPeer]:
-    """Sends the start of a ClientHello, and then nothing any more.
-
-    `trio_duplex.testing.PartialPeer` has its options.
+def partial_peer(_duplex_peer: _PeerMaker) -> type[testing.PartialPeer]:
+    """Sends the start of a ClientHello, and then nothing any more (`trio_duplex.testing.PartialPeer`).
 
     Example::
 
         report = await partial_peer(size=3).run(server)
         assert report.seconds < 31
     """
-    return _from_fixture(_duplex_kit.PartialPeer, request, duplex_certificate)
+    from trio_duplex.testing import PartialPeer
+
+    return _duplex_peer(PartialPeer)
 
 
 @pytest.fixture
-def plaintext_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.PlaintextPeer]:
-    """Speaks first, and something else than TLS.
-
-    `trio_duplex.testing.PlaintextPeer` has its options.
+def plaintext_peer(_duplex_peer: _PeerMaker) -> type[testing.PlaintextPeer]:
+    """Speaks first, and something else than TLS (`trio_duplex.testing.PlaintextPeer`).
 
     Example::
 
-        report = await plaintext_peer(say=PLAINTEXT["ssh"]).run(server)
-        assert report.received == b""
+        await plaintext_peer(say=PLAINTEXT["ssh"]).run(server)
     """
-    return _from_fixture(_duplex_kit.PlaintextPeer, request, duplex_certificate)
+    from trio_duplex.testing import PlaintextPeer
+
+    return _duplex_peer(PlaintextPeer)
 
 
 @pytest.fixture
-def hanging_up_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.HangingUpPeer]:
-    """Hangs up with a bare FIN, at a chosen moment.
-
-    `trio_duplex.testing.HangingUpPeer` has its options.
+def hanging_up_peer(_duplex_peer: _PeerMaker) -> type[testing.HangingUpPeer]:
+    """Hangs up with a bare FIN, at a chosen moment (`trio_duplex.testing.HangingUpPeer`).
 
     Example::
 
         await hanging_up_peer(after=Role.CLIENT).run(server)
     """
-    return _from_fixture(_duplex_kit.HangingUpPeer, request, duplex_certificate)
+    from trio_duplex.testing import HangingUpPeer
+
+    return _duplex_peer(HangingUpPeer)
 
 
 @pytest.fixture
-def resetting_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.ResettingPeer]:
-    """Resets the connection (RST), at a chosen moment.
-
-    `trio_duplex.testing.ResettingPeer` has its options.
+def resetting_peer(_duplex_peer: _PeerMaker) -> type[testing.ResettingPeer]:
+    """Resets the connection (RST), at a chosen moment (`trio_duplex.testing.ResettingPeer`).
 
     Example::
 
         await resetting_peer(when_greeted=True).run(server)
     """
-    return _from_fixture(_duplex_kit.ResettingPeer, request, duplex_certificate)
+    from trio_duplex.testing import ResettingPeer
+
+    return _duplex_peer(ResettingPeer)
 
 
 @pytest.fixture
-def half_closing_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.HalfClosingPeer]:
-    r"""Half-closes, and goes on listening until the other end finishes.
-
-    `trio_duplex.testing.HalfClosingPeer` has its options.
+def half_closing_peer(_duplex_peer: _PeerMaker) -> type[testing.HalfClosingPeer]:
+    r"""Half-closes, and goes on listening until the other end finishes (`trio_duplex.testing.HalfClosingPeer`).
 
     Example::
 
-        report = await half_closing_peer(say=b"\x16").run(server)
-        assert report.end
+        await half_closing_peer(say=b"\x16").run(server)
     """
-    return _from_fixture(_duplex_kit.HalfClosingPeer, request, duplex_certificate)
+    from trio_duplex.testing import HalfClosingPeer
+
+    return _duplex_peer(HalfClosingPeer)
 
 
 @pytest.fixture
-def echoing_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.EchoingPeer]:
-    """Sends back all that it is sent, raw: our own ClientHello too.
-
-    `trio_duplex.testing.EchoingPeer` has its options.
+def echoing_peer(_duplex_peer: _PeerMaker) -> type[testing.EchoingPeer]:
+    """Sends back all that it is sent, raw: our own ClientHello too (`trio_duplex.testing.EchoingPeer`).
 
     Example::
 
         report = await echoing_peer().run(server)
         assert report.alert == "unexpected_message"
     """
-    return _from_fixture(_duplex_kit.EchoingPeer, request, duplex_certificate)
+    from trio_duplex.testing import EchoingPeer
+
+    return _duplex_peer(EchoingPeer)
 
 
 @pytest.fixture
-def crossing_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.CrossingPeer]:
-    """Makes glare: answers the other end's ClientHello with its own.
-
-    `trio_duplex.testing.CrossingPeer` has its options.
+def crossing_peer(_duplex_peer: _PeerMaker) -> type[testing.CrossingPeer]:
+    """Makes glare: answers the other end's ClientHello with its own (`trio_duplex.testing.CrossingPeer`).
 
     Example::
 
         report = await crossing_peer().run(server)
         assert report.alert == "unexpected_message"
     """
-    return _from_fixture(_duplex_kit.CrossingPeer, request, duplex_certificate)
+    from trio_duplex.testing import CrossingPeer
+
+    return _duplex_peer(CrossingPeer)
 
 
 @pytest.fixture
-def clogged_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.CloggedPeer]:
-    """Completes the handshake, and never reads again.
-
-    `trio_duplex.testing.CloggedPeer` has its options.
+def clogged_peer(_duplex_peer: _PeerMaker) -> type[testing.CloggedPeer]:
+    """Completes the handshake, and never reads again (`trio_duplex.testing.CloggedPeer`).
 
     Example::
 
         await clogged_peer(hold=60).run(server)  # with autojump_clock
     """
-    return _from_fixture(_duplex_kit.CloggedPeer, request, duplex_certificate)
+    from trio_duplex.testing import CloggedPeer
+
+    return _duplex_peer(CloggedPeer)
 
 
 @pytest.fixture
-def garbage_peer(
-    _duplex_kit: Any,  # noqa: ANN401
-    request: pytest.FixtureRequest,
-    duplex_certificate: testing.Certificate,
-) -> type[testing.GarbagePeer]:
-    """Completes the handshake, and then sends garbage on the wire.
-
-    `trio_duplex.testing.GarbagePeer` has its options.
+def garbage_peer(_duplex_peer: _PeerMaker) -> type[testing.GarbagePeer]:
+    """Completes the handshake, and then sends garbage on the wire (`trio_duplex.testing.GarbagePeer`).
 
     Example::
 
         report = await garbage_peer().run(server)
         assert report.alert == "bad_record_mac"
     """
-    return _from_fixture(_duplex_kit.GarbagePeer, request, duplex_certificate)
+    from trio_duplex.testing import GarbagePeer
+
+    return _duplex_peer(GarbagePeer)

@@ -38,7 +38,7 @@ def mute(bench: Bench, subject: Subject) -> Mapping[str, float]:
         with bench.second_client() as attacker:
             attacker.call("mute_at", port=port, rate=rate, seconds=seconds)
 
-    return _attacked(bench, subject, Options(window=1.0), flood, seconds)
+    return _attacked(bench, subject, Options(window=5.0), flood, seconds)
 
 
 def garbage(bench: Bench, subject: Subject) -> Mapping[str, float]:
@@ -122,7 +122,7 @@ SCENARIOS = [
     ),
     Scenario(
         name="mute",
-        about="500 peers a second for 60 s that never answer our ClientHello, window 1 s",
+        about="500 peers a second for 60 s that never answer our ClientHello, window 5 s",
         units=ATTACK,
         needs=frozenset([SILENT_ROLE]),
         measure=mute,
