@@ -151,7 +151,7 @@ def fuzz(session: nox.Session) -> None:
     for target in ("opening", "identity", "pem"):
         session.run(
             "python", "-W", "ignore", "tests/fuzz/run_atheris.py",
-            target, str(max(2, seconds // 3)), str(found),
+            target, str(max(2, seconds // 5)), str(found),
         )  # fmt: skip
 
 
