@@ -43,7 +43,8 @@ from trio_duplex._log import LOGGER, LogObserver
 WINDOW = 1.0
 """Seconds: the healthy speaking peers share a thread with all the others."""
 
-HANDSHAKE_TIMEOUT = 2.0
+HANDSHAKE_TIMEOUT = 6.0
+"""Seconds: a peer that answers byte by byte must be done with it on a busy machine."""
 SEND_TIMEOUT = 1.0
 CLOSE_TIMEOUT = IDLE_TIMEOUT = 0.5
 
