@@ -21,7 +21,7 @@ def rendered() -> str:
     parts = []
     for phase, rows in groupby(ROWS, lambda row: row.phase):
         heading, _, role = phase.partition(": ")
-        parts.append(f"\n### {heading[0].upper()}{heading[1:]}\n")
+        parts.append(f"\n## {heading[0].upper()}{heading[1:]}\n")
         if role:
             parts.append(f"{role[0].upper()}{role[1:]}.\n")
         parts.append("| the peer | ends in | it reads the alert | log |\n|---|---|---|---|")
