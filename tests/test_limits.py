@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -98,3 +100,14 @@ def test_limits_are_frozen_and_by_keyword() -> None:
         Limits().pending = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
         Limits(10)  # type: ignore[call-arg]
+
+
+def test_the_table_in_the_documentation() -> None:
+    """Each limit has its row there, with its default."""
+    page = (Path(__file__).parents[1] / "docs" / "limits.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    default = Limits()
+    for name in (*COUNTS, *PATIENCE, *TIMEOUTS):
+        value = getattr(default, name)
+        assert rows[name] == ("none" if value == math.inf else f"{value:g}")
+    assert rows["when_full"] == f'`"{default.when_full.value}"`'

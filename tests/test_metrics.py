@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
 import threading
 import urllib.request
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import prometheus_client
 import pytest
 import trio
 import trio.testing
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
-from support import MemoryListener, peer_stream
+from support import AUTHORITY, NODE, MemoryListener, credentials, peer_stream
 from test_room import serving, talk
 
-from trio_duplex import Connection, Role, Statistics
+import trio_duplex
+from trio_duplex import Connection, Limits, Role, Server, Statistics, serve_tcp
+from trio_duplex._acceptor import Acceptor
+from trio_duplex._take_role import Settings
 from trio_duplex.metrics import ServerCollector
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -242,3 +248,52 @@ def test_without_prometheus_client_it_says_what_to_install() -> None:
 def test_the_library_does_not_need_it() -> None:
     script = "import sys, trio_duplex; sys.exit('prometheus_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_the_table_in_the_documentation() -> None:
+    """Each metric has its row there, with its labels, and no other."""
+    page = (Path(__file__).parents[1] / "docs" / "limits.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`trio_duplex_[^|]*) \|([^|]*)\|", page, re.MULTILINE)
+    listed = {
+        name: set(re.findall(r"`(\w+)`", labels))
+        for names, labels in rows
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    server = Server([], Acceptor(credentials(), Settings(), Limits(), []), trio.CancelScope())
+    made = {
+        family.name + "_total" * (family.type == "counter"): set(family._labelnames)  # type: ignore[attr-defined]
+        for family in ServerCollector(server).collect()
+    }
+    assert listed == made
+
+
+async def test_the_example_in_the_documentation(
+    monkeypatch: pytest.MonkeyPatch, registry: CollectorRegistry, tmp_path: Path
+) -> None:
+    """It runs as it stands, but for where it listens."""
+    NODE.private_key_and_cert_chain_pem.write_to_path(tmp_path / "node.pem")
+    NODE.private_key_pem.write_to_path(tmp_path / "node.key")
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "fleet-ca.pem")
+    monkeypatch.chdir(tmp_path)
+    started = trio.Event()
+    monkeypatch.setattr(prometheus_client, "REGISTRY", registry)
+    monkeypatch.setattr(prometheus_client, "start_http_server", lambda *_, **__: started.set())
+    monkeypatch.setattr(trio_duplex, "serve_tcp", partial(serve_somewhere, serve_tcp))
+    example = Path(__file__).parents[1] / "docs" / "examples" / "metrics.py"
+    main = runpy.run_path(str(example))["main"]
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(main)
+            await started.wait()
+            assert scraped(registry)[key("accepted_total")] == 0
+            nursery.cancel_scope.cancel()
+
+
+async def serve_somewhere(
+    serve: Any,
+    handler: Any,
+    port: int,
+    credentials: Any,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    await serve(handler, 0, credentials, host="127.0.0.1", task_status=task_status)

@@ -628,6 +628,24 @@ async def test_who_waits_for_a_turn_may_be_dropped_for_a_newer_peer(
         assert watched.live() == (2, 1, 0)
 
 
+async def test_a_silent_peer_too_waits_no_longer_than_a_handshake_may_take(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    options: dict[str, Any] = {"client_handshakes": 1, "greeting_patience": math.inf}
+    async with serving(memory, **options, window=1, handshake_timeout=10) as watched:
+        memory.connect()
+        await trio.sleep(0.05)
+        for _ in range(3):
+            memory.connect()
+        await trio.sleep(10.5)
+        assert watched.live() == (3, 1, 0)
+        await trio.sleep(1)  # at 11 s the next has got its turn; the others have waited enough
+        assert watched.live() == (0, 1, 0)
+        assert watched.failed() == [HandshakeTimeoutError, LimitError, LimitError]
+        assert [event.limit for event in watched.of(LimitReached)] == ["client_handshakes"] * 2
+
+
 async def test_a_turn_that_does_not_come_in_time_is_our_fault(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -213,7 +213,10 @@ async def take_role(
         progress=progress,
     )
     if decision.role is Role.CLIENT:  # a server takes its turn when the opening is read
-        await progress.take_turn(Role.CLIENT)
+        with trio.move_on_after(settings.handshake_timeout):
+            await progress.take_turn(Role.CLIENT)
+        if progress.shed is not None:  # for one, because that was too long
+            raise progress.shed
     return await taken.negotiate(opening)
 
 

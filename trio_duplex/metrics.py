@@ -1,13 +1,7 @@
 """Prometheus metrics of running servers: the extra ``metrics``.
 
-Register one collector, and serve the registry as your application does::
-
-    from prometheus_client import REGISTRY, start_http_server
-    from trio_duplex.metrics import ServerCollector
-
-    server = await nursery.start(trio_duplex.serve_tcp, handler, 8443, credentials)
-    REGISTRY.register(ServerCollector(server))
-    start_http_server(9464, addr="127.0.0.1")
+Register one collector, and serve the registry as your application does:
+``REGISTRY.register(ServerCollector(server))``.
 
 Nothing is counted here: each scrape reads `Server.statistics`, so what is not
 scraped costs nothing. No label holds anything that a peer can choose.
@@ -39,7 +33,7 @@ _Samples = dict[tuple[str, ...], float]
 
 
 class ServerCollector(Collector):
-    """Gives the `Statistics` of one or more servers to Prometheus.
+    """Gives the `trio_duplex.Statistics` of one or more servers to Prometheus.
 
     Args:
         servers: A server; or several, by a name that becomes the label
