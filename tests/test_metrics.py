@@ -8,7 +8,6 @@ import sys
 import textwrap
 import threading
 import urllib.request
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -41,8 +40,8 @@ def key(name: str, **labels: str) -> tuple[str, frozenset[tuple[str, str]]]:
 
 
 @pytest.fixture
-def registry() -> Iterator[CollectorRegistry]:
-    return CollectorRegistry(auto_describe=True)  # type: ignore[return-value]
+def registry() -> CollectorRegistry:
+    return CollectorRegistry(auto_describe=True)
 
 
 async def visit(memory: MemoryListener) -> None:

@@ -17,6 +17,7 @@ IPAddress = IPv4Address | IPv6Address
 UNREADABLE = (
     ValueError,
     TypeError,  # a name in a BIT STRING
+    LookupError,  # a damaged one, before cryptography 43
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,

@@ -1,0 +1,305 @@
+"""Plays odd peers against one server on real sockets, each beside two healthy peers of its own.
+
+All at once, a few hundredths of a second apart: a server that is worth testing does not mind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import ssl
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import attrs
+import pytest
+import trio
+from support import credentials, peer_context, peer_stream, receive_exactly
+
+from odd_peers.act import Act
+from odd_peers.plays import Play
+from trio_duplex import (
+    Accepted,
+    Connection,
+    ConnectionClosed,
+    ConnectionEvent,
+    Event,
+    HandlerFailed,
+    Limits,
+    NegotiationFailed,
+    Role,
+    RoleDecided,
+    Server,
+    serve_tcp,
+)
+from trio_duplex import _report as report
+from trio_duplex._log import LOGGER, LogObserver
+
+WINDOW = 1.0
+"""Seconds: the healthy speaking peers share a thread with all the others."""
+
+HANDSHAKE_TIMEOUT = 6.0
+"""Seconds: a peer that answers byte by byte must be done with it on a busy machine."""
+SEND_TIMEOUT = 1.0
+CLOSE_TIMEOUT = IDLE_TIMEOUT = 0.5
+
+APART = 0.03
+"""Seconds between two entrances."""
+
+
+@attrs.frozen(kw_only=True)
+class Seen:
+    """What came of one odd peer.
+
+    Attributes:
+        events: What the server's observer was told of its connection.
+        records: What the server logged of it.
+        alert: What the peer was sent.
+        trouble: What its play raised.
+        noticed: What its healthy neighbours raised.
+        echoes: How many echoes each of them got.
+    """
+
+    events: list[Event]
+    records: list[logging.LogRecord]
+    alert: str | None
+    trouble: Exception | None
+    noticed: list[Exception]
+    echoes: list[int]
+
+    @property
+    def error(self) -> Exception | None:
+        """What the connection ended in."""
+        for event in self.events:
+            if isinstance(event, NegotiationFailed | HandlerFailed):
+                return event.error
+        return None
+
+    @property
+    def role(self) -> Role | None:
+        for event in self.events:
+            if isinstance(event, RoleDecided):
+                return event.decision.role
+        return None
+
+
+Case = tuple[str, Play, ssl.TLSVersion]
+"""A name, what is played, and the TLS version."""
+
+
+def play_all(cases: Iterable[Case]) -> dict[str, Seen]:
+    """What came of each, by name."""
+    with everything_logged() as records, TemporaryDirectory() as scratch:
+        return trio.run(_play_all, list(cases), Path(scratch), records)
+
+
+async def _play_all(
+    cases: list[Case], scratch: Path, records: list[logging.LogRecord]
+) -> dict[str, Seen]:
+    found: dict[str, Seen] = {}
+    stages: dict[ssl.TLSVersion, Stage] = {}
+    async with trio.open_nursery() as servers:
+        for version in {version for _, _, version in cases}:
+            stages[version] = await Stage.open(version, servers)
+
+        async def act(number: int, case: Case) -> None:
+            name, play, version = case
+            folder = scratch / str(number)
+            folder.mkdir()
+            await trio.sleep(number * APART)
+            found[name] = await stages[version].play(play, folder, records)
+
+        async with trio.open_nursery() as players:
+            for number, case in enumerate(cases):
+                players.start_soon(act, number, case)
+        for stage in stages.values():
+            await stage.leave_nothing()
+        servers.cancel_scope.cancel()
+    return found
+
+
+class Diary:
+    """A server's observer: what happened to each connection.
+
+    Attributes:
+        told: All of each connection, by number.
+        over: Set when that one has ended.
+        here: Set when a connection of that peer is accepted.
+        latest: The number of that connection.
+    """
+
+    def __init__(self) -> None:
+        self.told = defaultdict[int, list[Event]](list)
+        self.over = defaultdict[int, trio.Event](trio.Event)
+        self.here = defaultdict[str | None, trio.Event](trio.Event)
+        self.latest = dict[str | None, int]()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ConnectionEvent):
+            self.told[event.number].append(event)
+        match event:
+            case Accepted():
+                self.latest[event.peer] = event.number
+                self.here[event.peer].set()
+            case NegotiationFailed() | ConnectionClosed():
+                self.over[event.number].set()
+
+
+class Stage:
+    """A server of one TLS version, and its observer.
+
+    Args:
+        server: The server.
+        version: The TLS version.
+        diary: The observer.
+    """
+
+    def __init__(self, server: Server, version: ssl.TLSVersion, diary: Diary) -> None:
+        self.server = server
+        self.version = version
+        self.diary = diary
+        self.address = server.addresses[0][:2]
+        self.contexts = {role: peer_context(role, version) for role in Role}
+
+    @classmethod
+    async def open(cls, version: ssl.TLSVersion, nursery: trio.Nursery) -> Stage:
+        diary = Diary()
+        serve = partial(
+            serve_tcp,
+            host="127.0.0.1",
+            window=WINDOW,
+            handshake_timeout=HANDSHAKE_TIMEOUT,
+            limits=Limits(close_timeout=CLOSE_TIMEOUT),
+            observers=[diary],
+        )
+        return cls(await nursery.start(serve, handler, 0, credentials(version)), version, diary)
+
+    async def play(self, play: Play, scratch: Path, records: list[logging.LogRecord]) -> Seen:
+        """One odd peer, and two healthy ones beside it."""
+        over = trio.Event()
+        noticed: list[Exception] = []
+        echoes: list[int] = []
+        trouble: Exception | None = None
+
+        async def neighbour(role: Role) -> None:
+            try:
+                echoes.append(await self.be_healthy(role, over))
+            except Exception as exc:  # noqa: BLE001 - whatever it is, it should not be
+                noticed.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            for role in Role:
+                nursery.start_soon(neighbour, role)
+            act = Act(await trio.open_tcp_stream(*self.address), self.version, scratch)
+            number, peer = await self.admitted(act)
+            act.over = self.diary.over[number]
+            try:
+                await play(act)
+            except Exception as exc:  # noqa: BLE001 - it is shown with the row
+                trouble = exc
+            alert = act.alert()
+            await trio.aclose_forcefully(act.stream)
+            await act.over.wait()  # the server may learn of it later
+            over.set()
+        return Seen(
+            events=self.diary.told[number],
+            records=[record for record in records if _is_of(record, number, peer)],
+            alert=alert,
+            trouble=trouble,
+            noticed=noticed,
+            echoes=echoes,
+        )
+
+    async def admitted(self, act: Act) -> tuple[int, str]:
+        """Wait until it is accepted: one that resets before has no address any more."""
+        host, port = act.stream.socket.getsockname()
+        peer = f"{host}:{port}"
+        await self.diary.here[peer].wait()
+        del self.diary.here[peer]  # the port may come again
+        return self.diary.latest.pop(peer), peer
+
+    async def be_healthy(self, role: Role, over: trio.Event) -> int:
+        """Handshake, echo until it is over and once more, and end in due form."""
+        async with await trio.open_tcp_stream(*self.address) as stream:
+            tls = peer_stream(stream, role, context=self.contexts[role])
+            echoes = 0
+            last = False
+            while not last:
+                last = over.is_set()
+                message = os.urandom(16)
+                await tls.send_all(message)
+                assert await receive_exactly(tls, 16) == message
+                echoes += 1
+                with trio.move_on_after(0.2):
+                    await over.wait()
+            await tls.aclose()
+            return echoes
+
+    async def leave_nothing(self) -> None:
+        """Wait until the server is empty, as it must be when all have left."""
+        with trio.fail_after(10):
+            while True:
+                now = self.server.statistics()
+                if not (now.pending or any(now.handshaking.values()) or now.open):
+                    return
+                await trio.sleep(0.01)
+
+
+async def handler(connection: Connection) -> None:
+    """An echo, which some words make do other things."""
+    async for chunk in connection:
+        match bytes(chunk):
+            case b"bye":
+                return
+            case b"flood":
+                connection.send_timeout = SEND_TIMEOUT
+                while True:
+                    await connection.send_all(bytes(1_000_000))
+            case b"clog":
+                fill(connection.tls.transport_stream)
+                return
+            case b"idle":
+                connection.idle_timeout = IDLE_TIMEOUT
+        await connection.send_all(chunk)
+
+
+def fill(stream: trio.abc.Stream) -> None:
+    """Leave no room in the kernel for one more byte."""
+    assert isinstance(stream, trio.SocketStream)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(stream.socket.fileno(), bytes(65_536))
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(stream.socket.fileno(), b"x")
+
+
+@contextlib.contextmanager
+def everything_logged() -> Iterator[list[logging.LogRecord]]:
+    """What the library logs, each line: the observer's clock runs so that none is one too many."""
+    records: list[logging.LogRecord] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            records.append(record)
+
+    keep, level = Keep(), LOGGER.level
+    hours = itertools.count(0, 3600)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "LogObserver", partial(LogObserver, clock=lambda: next(hours)))
+        LOGGER.addHandler(keep)
+        LOGGER.setLevel(logging.DEBUG)
+        try:
+            yield records
+        finally:
+            LOGGER.removeHandler(keep)
+            LOGGER.setLevel(level)
+
+
+def _is_of(record: logging.LogRecord, number: int, peer: str) -> bool:
+    return f" number={number} peer={peer} " in record.getMessage()
