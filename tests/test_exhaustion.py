@@ -10,7 +10,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -124,11 +124,14 @@ async def test_a_duplex_listener_recovers_too(autojump_clock: object) -> None:
 
 
 class FailingSocket(trio.socket.SocketType):
-    """A listening socket whose accept(2) fails a few times."""
+    """A listening socket whose accept(2) fails a few times, at first and after its first success."""
 
-    def __init__(self, real: trio.socket.SocketType, codes: list[int]) -> None:
+    def __init__(
+        self, real: trio.socket.SocketType, codes: list[int], later: Sequence[int] = ()
+    ) -> None:
         self._real = real
         self.codes = codes
+        self._later = later
 
     @property
     def type(self) -> socket.SocketKind:
@@ -147,6 +150,12 @@ class FailingSocket(trio.socket.SocketType):
     def getsockname(self) -> Any:
         return self._real.getsockname()
 
+    def fileno(self) -> int:
+        return self._real.fileno()
+
+    def is_readable(self) -> bool:
+        return self._real.is_readable()
+
     def close(self) -> None:
         self._real.close()
 
@@ -154,7 +163,9 @@ class FailingSocket(trio.socket.SocketType):
         if self.codes:
             code = self.codes.pop(0)
             raise OSError(code, errno.errorcode[code])
-        return await self._real.accept()
+        accepted = await self._real.accept()
+        self.codes, self._later = list(self._later), ()
+        return accepted
 
 
 async def test_errors_of_one_connection_are_ignored(caplog: pytest.LogCaptureFixture) -> None:
@@ -171,6 +182,27 @@ async def test_errors_of_one_connection_are_ignored(caplog: pytest.LogCaptureFix
         assert not failing.codes
         assert server.statistics().pauses == 0
         assert not [record for record in caplog.records if record.levelno > logging.INFO]
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_makes_room_while_nobody_waits() -> None:
+    # With the table exactly full, accept(2) fails although nobody is there to be accepted.
+    (real,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    failing = FailingSocket(real.socket, [], later=[errno.EMFILE])
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_listeners, window=60)
+        server: Server = await nursery.start(
+            serve, echo, [trio.SocketListener(failing)], credentials()
+        )
+        with trio.fail_after(10):
+            silent = await trio.open_tcp_stream(*real.socket.getsockname()[:2])
+            while not server.statistics().accepted or failing.codes:
+                await trio.sleep(0.001)
+            await check_served(await trio.open_tcp_stream(*real.socket.getsockname()[:2]))
+        assert not silent.socket.is_readable()
+        assert server.statistics().pauses == 0
+        assert server.statistics().pending == 1
+        await silent.aclose()
         nursery.cancel_scope.cancel()
 
 

@@ -23,6 +23,7 @@ from support import (
 
 from trio_duplex import HandshakeError, Role, negotiate
 from trio_duplex._handshake import Handshake
+from trio_duplex._release import release
 
 
 @pytest.fixture
@@ -90,3 +91,15 @@ async def test_failed_handshakes_are_freed(
     await trio.testing.wait_all_tasks_blocked()
     assert len(made) == 1
     assert made[0]() is None
+
+
+async def test_a_stream_that_nobody_used_is_no_trap(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stream, _ = memory_pair()
+    handshake = Handshake(stream, credentials().context(Role.CLIENT), Role.CLIENT)
+    release(handshake.tls)
+    await handshake.tls.do_handshake()
+    assert stream.sent == b""
+    await trio.aclose_forcefully(handshake.tls)
+    assert stream.closed
