@@ -122,7 +122,9 @@ async def hello_in_records_of_1(act: Act) -> None:
 
 
 async def hello_byte_by_byte(act: Act) -> None:
-    await act.say_bytewise(act.hello(), 0)
+    hello = act.hello()
+    await act.say_bytewise(hello[:100], 0)
+    await act.say(hello[100:])
     await act.open(CLIENT)
     await ends_well(act)
 
@@ -238,7 +240,9 @@ def part_of_flight(size: int) -> Play:
 
 
 async def answer_byte_by_byte(act: Act) -> None:
-    await act.say_bytewise(await act.flight(), 0)
+    flight = await act.flight()
+    await act.say_bytewise(flight[:100], 0)
+    await act.say(flight[100:])
     await act.open(SERVER)
     await ends_well(act)
 

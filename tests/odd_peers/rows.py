@@ -160,7 +160,7 @@ ROWS: tuple[Row, ...] = (
     row(
         OPENING,
         "hello byte by byte",
-        "sends its ClientHello byte by byte",
+        "sends a hundred bytes of its ClientHello one by one",
         p.hello_byte_by_byte,
         error=None,
         role=SERVER,
@@ -326,7 +326,7 @@ ROWS: tuple[Row, ...] = (
     row(
         ANSWER,
         "byte by byte",
-        "answers byte by byte",
+        "answers, and sends a hundred bytes of it one by one",
         p.answer_byte_by_byte,
         error=None,
         role=CLIENT,

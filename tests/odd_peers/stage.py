@@ -40,11 +40,10 @@ from trio_duplex import (
 from trio_duplex import _report as report
 from trio_duplex._log import LOGGER, LogObserver
 
-WINDOW = 1.0
+WINDOW = 1.5
 """Seconds: the healthy speaking peers share a thread with all the others."""
 
 HANDSHAKE_TIMEOUT = 6.0
-"""Seconds: a peer that answers byte by byte must be done with it on a busy machine."""
 SEND_TIMEOUT = 1.0
 CLOSE_TIMEOUT = IDLE_TIMEOUT = 0.5
 
@@ -131,6 +130,7 @@ class Diary:
         over: Set when that one has ended.
         here: Set when a connection of that peer is accepted.
         latest: The number of that connection.
+        number: That of the latest of all.
     """
 
     def __init__(self) -> None:
@@ -138,13 +138,14 @@ class Diary:
         self.over = defaultdict[int, trio.Event](trio.Event)
         self.here = defaultdict[str | None, trio.Event](trio.Event)
         self.latest = dict[str | None, int]()
+        self.number = 0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, ConnectionEvent):
             self.told[event.number].append(event)
         match event:
             case Accepted():
-                self.latest[event.peer] = event.number
+                self.latest[event.peer] = self.number = event.number
                 self.here[event.peer].set()
             case NegotiationFailed() | ConnectionClosed():
                 self.over[event.number].set()
@@ -195,8 +196,9 @@ class Stage:
         async with trio.open_nursery() as nursery:
             for role in Role:
                 nursery.start_soon(neighbour, role)
+            before = self.diary.number
             act = Act(await trio.open_tcp_stream(*self.address), self.version, scratch)
-            number, peer = await self.admitted(act)
+            number, peer = await self.admitted(act, before)
             act.over = self.diary.over[number]
             try:
                 await play(act)
@@ -215,13 +217,14 @@ class Stage:
             echoes=echoes,
         )
 
-    async def admitted(self, act: Act) -> tuple[int, str]:
+    async def admitted(self, act: Act, before: int) -> tuple[int, str]:
         """Wait until it is accepted: one that resets before has no address any more."""
         host, port = act.stream.socket.getsockname()
         peer = f"{host}:{port}"
-        await self.diary.here[peer].wait()
-        del self.diary.here[peer]  # the port may come again
-        return self.diary.latest.pop(peer), peer
+        while self.diary.latest.get(peer, 0) <= before:  # the port may have had another peer
+            self.diary.here[peer] = trio.Event()
+            await self.diary.here[peer].wait()
+        return self.diary.latest[peer], peer
 
     async def be_healthy(self, role: Role, over: trio.Event) -> int:
         """Handshake, echo until it is over and once more, and end in due form."""
