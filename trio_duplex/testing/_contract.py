@@ -158,7 +158,7 @@ async def check_bulk(make_pair: PairMaker[S], *, size: int = BULK, seed: int = 0
             assert chunk, f"{way}: the stream ended after {len(received)} of {size} bytes"
             received += chunk
         # A name, not a comparison: pytest would set out to show how megabytes differ.
-        same = received == expected
+        same = bytes(received) == expected
         assert same, f"{way}: {size} bytes arrived, but not those that were sent"
 
     there, back = chance.randbytes(size), chance.randbytes(size)
