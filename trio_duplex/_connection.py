@@ -14,7 +14,6 @@ from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError
 from trio_duplex._handshake import Handshake, send_last_words, tls_alert, tls_reason
 from trio_duplex._identity import PeerIdentity
-from trio_duplex._release import release
 from trio_duplex._role import Decision, Role
 
 CLOSE_TIMEOUT = 5.0
@@ -252,11 +251,8 @@ class Connection(trio.abc.Stream):
         up. If cancelled, or if the peer takes nothing any more, the transport
         is closed by force.
         """
-        try:
-            with trio.move_on_after(self.close_timeout):
-                await self._close()
-        finally:
-            release(self.tls)
+        with trio.move_on_after(self.close_timeout):
+            await self._close()
 
     async def _close(self) -> None:
         if self._handshake.outgoing.pending:  # an alert, from a call on the bare `tls`
