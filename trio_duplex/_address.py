@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import trio
 
 # (host, port), IPv6's (host, port, flowinfo, scope), or a Unix socket's path.
@@ -43,10 +45,9 @@ def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | 
 
 def _checked(address: object) -> Address | None:
     match address:
-        case (str(host), int(port)):
-            return (host, port)
-        case (str(host), int(port), int(flow), int(scope)):
-            return (host, port, flow, scope)
+        # What came is kept as it is: most connections have one, for as long as they last.
+        case (str(), int()) | (str(), int(), int(), int()):
+            return cast("Address", address)
         case str(path) if path:
             return path
         case bytes(path) if path:  # Linux's abstract namespace
@@ -57,8 +58,7 @@ def _checked(address: object) -> Address | None:
 
 def format_address(address: Address | None) -> str | None:
     """Write an address as people do: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path."""
-    match address:
-        case None | str():
-            return address
-        case (host, port, *_):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if address is None or isinstance(address, str):
+        return address
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -8,6 +8,7 @@ one listener leaves the others alone.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -15,7 +16,7 @@ import attrs
 import trio
 
 from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener, sole
-from trio_duplex._connection import Connection
+from trio_duplex._connection import Connection, close_in_time
 from trio_duplex._errors import DuplexError
 from trio_duplex._events import ConnectionClosed, HandlerFailed
 from trio_duplex._handler import Handler
@@ -108,7 +109,8 @@ class Service:
     async def _handle(self, connection: Connection, place: Place) -> None:
         error: Exception | None = None
         opened = trio.current_time()
-        connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
+        if self.acceptor.limits.handler_timeout != math.inf:  # an observer may have set another
+            connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
         try:
             with connection.cancel_scope:
                 await self.handler(connection)
@@ -160,13 +162,11 @@ def is_peer_fault(error: Exception) -> bool:
 
 async def _close(connection: Connection, *, gracefully: bool) -> None:
     """Close, shielded and bounded, and replace no exception in flight."""
-    with (
-        trio.CancelScope(shield=True),
-        contextlib.suppress(
-            trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
-        ),
+    with contextlib.suppress(
+        trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
     ):
         if gracefully:
-            await connection.aclose()
+            await close_in_time(connection, shield=True)
         else:
-            await trio.aclose_forcefully(connection)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(connection)
