@@ -301,4 +301,4 @@ class Connection(trio.abc.Stream):
 async def close_in_time(connection: Connection, *, shield: bool = False) -> None:
     """`Connection.aclose`, shielded if need be: in one scope, because each costs 1 % of a handshake."""
     with trio.move_on_after(connection.close_timeout, shield=shield):
-        await connection._close()  # noqa: SLF001 - a method, but for that `aclose` takes no arguments
+        await connection._close()  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - a method, almost

@@ -139,14 +139,16 @@ async def detect(
                 if is_direct(stream):
                     # What a socket receives stays in the kernel until we ask. To
                     # wait only holds 1.5 KB less for each peer than to receive.
-                    await trio.lowlevel.wait_readable(stream.socket)
+                    while opening is None:
+                        await progress.readable(stream)
+                        opening = receive_nowait(stream, OPENING_SIZE)
                 else:
                     opening = await stream.receive_some(OPENING_SIZE)
             if progress.shed is not None:
                 raise progress.shed
-            if is_direct(stream):
-                # The receive and the last look in one: it also finds what came
-                # after the scheduler had given up (one expiry in five of a race).
+            if opening is None and is_direct(stream):
+                # A last look: it finds what came after the scheduler had given up
+                # (one expiry in five of a race).
                 opening = receive_nowait(stream, OPENING_SIZE)
     except trio.BrokenResourceError as exc:
         raise left(format_address(remote), received=0, reset=True) from exc

@@ -50,7 +50,9 @@ class Service:
 
                     def start(stream: trio.abc.Stream, place: Place) -> None:
                         self.open += 1
-                        nursery.start_soon(self._serve, stream, place, name=TASK_NAME)
+                        nursery.start_soon(
+                            self.acceptor.attend, stream, place, self, name=TASK_NAME
+                        )
 
                     try:
                         with self._accepting:
@@ -82,16 +84,12 @@ class Service:
             connection.cancel_scope.cancel()
         self.cancel_scope.cancel()
 
-    async def _serve(self, stream: trio.abc.Stream, place: Place) -> None:
-        """One connection's life, in one task."""
-        connection = None
-        try:
-            connection = await self.acceptor.negotiate(stream, place)
-        finally:
-            if connection is None:
-                self._end()
-        if connection is None:
-            return
+    def lost(self) -> None:
+        """A negotiation ended without a connection."""
+        self._end()
+
+    async def take(self, connection: Connection, place: Place) -> None:
+        """Have the handler serve a negotiated connection, and close it."""
         # Here and not in `_handle`: a drain may come before that starts.
         self._handling.add(connection)
         if self.handler_nursery is None:
