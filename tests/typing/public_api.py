@@ -157,9 +157,11 @@ async def stop(server: trio_duplex.Server) -> None:
         match address:
             case str():
                 print("a Unix socket at", address)
-            case (host, port, *_):
+            case (host, port):
                 assert_type(host, str)
                 print("port", port)
+            case _:
+                assert_never(address)
 
 
 def facts(error: trio_duplex.DuplexError) -> str:
