@@ -43,7 +43,9 @@ class PeerPolicy(Protocol):
         Args:
             identity: Who the peer is.
             role: The TLS role that *we* play.
-            remote_address: Where the peer is, or None.
+            remote_address: Where the peer is, as `Connection.remote_address`
+                has it: ``(host, port)``, IPv6's four fields, or None where the
+                stream does not tell.
         """
 
 
