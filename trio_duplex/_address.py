@@ -9,6 +9,9 @@ import trio
 # (host, port), IPv6's (host, port, flowinfo, scope), or a Unix socket's path.
 Address = tuple[str, int] | tuple[str, int, int, int] | str
 
+# What one dials: (host, port), IPv6 with its scope in the host; or a Unix socket's path.
+ListenerAddress = tuple[str, int] | str
+
 
 def local_address(stream: trio.abc.Stream) -> Address | None:
     """The address of our end, or None where the stream has none to tell."""
@@ -33,14 +36,24 @@ def remote_address(stream: trio.abc.Stream) -> Address | None:
         return None
 
 
-def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:
-    """Where a listener listens, or None where it has no address to tell."""
+def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> ListenerAddress | None:
+    """Where a listener listens, as one dials it, or None where it has no address to tell."""
     if not isinstance(listener, trio.SocketListener):
         return None
     try:
-        return _checked(listener.socket.getsockname())
+        address = _checked(listener.socket.getsockname())
     except OSError:  # closed by now
         return None
+    return dialled(address)
+
+
+def dialled(address: Address | None) -> ListenerAddress | None:
+    """An address as one dials it: the scope of a link-local one (RFC 4007 section 11) in the host."""
+    match address:
+        case (host, port, _, scope):
+            return (f"{host}%{scope}" if scope and "%" not in host else host, port)
+        case _:
+            return address
 
 
 def _checked(address: object) -> Address | None:
