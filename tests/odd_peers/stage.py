@@ -186,6 +186,7 @@ class Stage:
         noticed: list[Exception] = []
         echoes: list[int] = []
         trouble: Exception | None = None
+        alert: str | None = None
 
         async def neighbour(role: Role) -> None:
             try:
@@ -202,9 +203,9 @@ class Stage:
             act.over = self.diary.over[number]
             try:
                 await play(act)
+                alert = act.alert()
             except Exception as exc:  # noqa: BLE001 - it is shown with the row
                 trouble = exc
-            alert = act.alert()
             await trio.aclose_forcefully(act.stream)
             await act.over.wait()  # the server may learn of it later
             over.set()
