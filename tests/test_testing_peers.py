@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import trio_duplex
 from trio_duplex import Role
 from trio_duplex.testing import (
     ANNOUNCEMENT,
+    GARBAGE,
     PLAINTEXT,
     AnnouncingPeer,
     Authority,
@@ -394,6 +396,37 @@ async def test_garbage_peer_reads_the_alert(
     assert isinstance(report.error, trio.BrokenResourceError)
 
 
+def leave_errno_behind() -> None:
+    """As any socket does that has nothing to read."""
+    one, other = socket.socketpair()
+    with one, other, pytest.raises(BlockingIOError):
+        one.setblocking(False)
+        one.recv(1)
+
+
+async def test_tls_that_has_failed_stays_failed() -> None:
+    """OpenSSL is not asked again: from 3.12.3 on, Python makes of its answer what errno holds."""
+
+    async def handler(connection: trio_duplex.Connection) -> None:
+        await connection.tls.transport_stream.send_all(GARBAGE)
+        with pytest.raises(trio.BrokenResourceError):
+            await connection.receive_some()
+
+    async def talk(stream: PeerStream) -> None:
+        for _ in range(2):
+            leave_errno_behind()
+            with pytest.raises(trio.BrokenResourceError, match=r"(?i)bad.record.mac"):
+                await stream.receive_some()
+        with pytest.raises(trio.BrokenResourceError, match=r"(?i)bad.record.mac"):
+            await stream.send_all(b"hello?")
+        leave_errno_behind()  # and then the farewell, which receives
+
+    async with serving("memory", window=30, handler=handler) as place:
+        report = await SpeakingPeer(credentials=THEIRS, talk=talk).run(place.server)
+    assert report.error is None
+    assert sum("TLS failed" in entry.text for entry in report.transcript.entries) == 1
+
+
 # ------------------------------------------------------------- what they all can do
 
 
@@ -524,7 +557,6 @@ async def test_server_that_is_nowhere_can_not_be_dialled() -> None:
 
 
 def test_run_sync_without_trio() -> None:
-    import socket
     import threading
 
     with socket.create_server(("127.0.0.1", 0)) as listening:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import trio
@@ -29,6 +30,7 @@ class Act:
         sent: All that has gone, raw.
         was_reset: Whether the server reset the connection.
         tls: The TLS object, if TLS has begun, with its two BIOs beside it.
+        failure: What TLS failed with, if it did: its object must not be asked again.
         warned: The alert, where it was only a warning.
         over: Set when the connection has ended for the server.
     """
@@ -44,6 +46,7 @@ class Act:
         self.warned: str | None = None
         self.over = trio.Event()
         self.was_reset = False
+        self.failure: ssl.SSLError | None = None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._fed = 0
 
@@ -112,7 +115,7 @@ class Act:
     def hello(self, context: ssl.SSLContext | None = None) -> bytes:
         """Our ClientHello."""
         tls = self.begin(Role.CLIENT, context)
-        with contextlib.suppress(ssl.SSLWantReadError):
+        with contextlib.suppress(ssl.SSLWantReadError), self._failing():
             tls.do_handshake()
         return self.outgoing.read()
 
@@ -122,7 +125,8 @@ class Act:
         self.incoming.write(await self.be_greeted())
         self._fed = len(self.received)
         try:
-            tls.do_handshake()
+            with self._failing():
+                tls.do_handshake()
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError:
@@ -135,7 +139,8 @@ class Act:
         tls = self.tls or self.begin(role, context)
         while True:
             try:
-                tls.do_handshake()
+                with self._failing():
+                    tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self.say(self.outgoing.read())
                 heard = await self.hear()
@@ -169,7 +174,8 @@ class Act:
         answer = b""
         while len(answer) < count:
             try:
-                answer += self.tls.read(count - len(answer))
+                with self._failing():
+                    answer += self.tls.read(count - len(answer))
             except ssl.SSLWantReadError:
                 assert await self.hear(), "the server left"
                 self._feed()
@@ -192,15 +198,27 @@ class Act:
         if self.tls is None:
             return None
         self._feed()
-        for step in (self.tls.do_handshake, self.tls.read):
-            try:
-                while step():
+        with contextlib.suppress(ssl.SSLError), self._failing():
+            if self.failure is None:
+                self.tls.do_handshake()
+                while self.tls.read():
                     pass
-            except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
-                return None
-            except ssl.SSLError as exc:
-                return tls_alert(exc)
-        return None
+        return None if self.failure is None else tls_alert(self.failure)
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Keep what TLS fails with.
+
+        OpenSSL answers any later call with SSL_ERROR_SYSCALL. Of that, Python 3.12.3 and later
+        make an ``OSError`` from whatever errno was left behind, although no system call was made.
+        """
+        try:
+            yield
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            raise
+        except ssl.SSLError as exc:
+            self.failure = exc
+            raise
 
     def _feed(self) -> None:
         self.incoming.write(self.received[self._fed :])

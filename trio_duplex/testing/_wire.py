@@ -205,6 +205,7 @@ class PeerStream(trio.abc.Stream):
             server_hostname=server_hostname,
         )
         self._flushing = trio.Lock()
+        self._failure: ssl.SSLError | None = None
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
@@ -260,6 +261,7 @@ class PeerStream(trio.abc.Stream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send; see ``trio.abc.SendStream``."""
+        self._check_not_failed()
         with memoryview(data) as view:
             sent = 0
             while sent < len(view):
@@ -284,6 +286,7 @@ class PeerStream(trio.abc.Stream):
         report = self.wire.report
         await trio.lowlevel.checkpoint()
         while True:
+            self._check_not_failed()
             try:
                 data = self._ssl_object.read(max_bytes or RECEIVE_SIZE)
             except ssl.SSLWantReadError:
@@ -330,11 +333,21 @@ class PeerStream(trio.abc.Stream):
 
     async def _fail(self, error: ssl.SSLError) -> None:
         """Note what was the matter, and send the alert that OpenSSL has ready."""
+        self._failure = error
         if (alert := alert_of(error)) is not None:
             self.wire.report.alert = alert
         self.wire.note(f"TLS failed: {error.reason or error}")
         with contextlib.suppress(trio.BrokenResourceError, trio.TooSlowError):
             await self._flush_unless_sending()
+
+    def _check_not_failed(self) -> None:
+        """Raise what TLS has failed with: OpenSSL must not be asked again.
+
+        It would answer SSL_ERROR_SYSCALL, of which Python 3.12.3 and later make an ``OSError`` with
+        whatever errno was left behind, such as a ``BlockingIOError``: no fault of any stream.
+        """
+        if self._failure is not None:
+            raise trio.BrokenResourceError(str(self._failure)) from self._failure
 
     async def _flush(self) -> None:
         """Send what OpenSSL has written, in order; wait for who is sending before us."""
