@@ -25,11 +25,17 @@ AT_ONCE = 256
 
 
 class Crowd:
-    """The sockets that are waited for, and the task that waits for each."""
+    """The sockets that are waited for, and the task that waits for each.
+
+    Raises:
+        OSError: There is no descriptor left for it.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, trio.lowlevel.Task] = {}
-        self._epoll: select.epoll | None = None
+        # From the beginning, so that a server that has started holds all that it will.
+        self._epoll: select.epoll | None = select.epoll() if sys.platform == "linux" else None
+        self._watched = False
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -42,7 +48,7 @@ class Crowd:
         Raises:
             trio.ClosedResourceError: It is closed.
         """
-        if self._epoll is None:
+        if self._epoll is None or not self._watched:
             return trio.lowlevel.wait_readable(socket)  # noqa: ASYNC105 - by our caller
         fd = socket.fileno()
         if fd == -1:
@@ -54,16 +60,16 @@ class Crowd:
 
     def stop(self, fd: int) -> trio.lowlevel.Task:
         """Wait for a socket no longer; tell whose task did."""
-        if self._epoll is not None:
+        if self._epoll is not None and not self._epoll.closed:
             self._epoll.unregister(fd)
         return self._waiting.pop(fd)
 
     async def watch(self) -> NoReturn:
-        """Wake those whose sockets are readable; runs for ever."""
-        if sys.platform != "linux":
+        """Wake those whose sockets are readable; runs for ever, once."""
+        if self._epoll is None:
             await trio.sleep_forever()
-        with select.epoll() as epoll:
-            self._epoll = epoll
+        with self._epoll as epoll:
+            self._watched = True
             try:
                 while True:
                     await trio.lowlevel.wait_readable(epoll.fileno())
@@ -71,7 +77,7 @@ class Crowd:
                         trio.lowlevel.reschedule(self.stop(fd))
             finally:
                 # Who still waits is cancelled with us: by its server, or its listener.
-                self._epoll = None
+                self._watched = False
 
 
 @attrs.frozen(eq=False)
