@@ -12,7 +12,7 @@ import errno
 import math
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, Protocol
 
 import trio
@@ -61,8 +61,9 @@ Listener = trio.abc.Listener[trio.abc.Stream]
 class Owner(Protocol):
     """Who gets the connections."""
 
-    async def take(self, connection: Connection, place: Place) -> None:
+    def take(self, connection: Connection, place: Place) -> Awaitable[None]:
         """Take over a negotiated connection and its place, until it is closed."""
+        ...
 
     def lost(self) -> None:
         """A negotiation ended without a connection; its place is given up."""
@@ -131,13 +132,12 @@ class Acceptor:
         settings, remote = self._settings, place.remote
         try:
             try:
-                decision, opening = await detect(stream, settings.window, remote, place)
                 connection = await take_role(
+                    # In no variable: this frame lasts as long as the connection.
+                    await detect(stream, settings.window, remote, place),
                     stream,
                     self.credentials,  # as at the decision, if they are replaced meanwhile
                     settings,
-                    decision=decision,
-                    opening=opening,
                     remote=remote,
                     progress=place,
                 )

@@ -52,6 +52,9 @@ class CertificateRejectedError(PeerRejectedError, trio.BrokenResourceError):
     alert: str
 
 
+RECEIVE_SIZE = 64 * 1024
+"""Bytes to return at most, if nobody says: as many as Trio takes from a socket at once."""
+
 SEND_PIECE = 256 * 1024
 """Bytes handed to TLS at once where there is an idle timeout: a peer that takes
 one after another is alive."""
@@ -147,7 +150,7 @@ class Connection(trio.abc.Stream):
         """Receive and decrypt some data; ``b""`` when the peer has ended it in due form.
 
         Args:
-            max_bytes: The most to return, in bytes; None for a good default.
+            max_bytes: The most to return, in bytes; None for 64 KiB.
 
         Raises:
             trio.BrokenResourceError: Nothing more can come. What ended it is
@@ -167,9 +170,16 @@ class Connection(trio.abc.Stream):
                 data = await self.tls.receive_some(max_bytes)
             else:
                 data = await self._receive_unless_idle(max_bytes)
+            if data and self._handshake.failure is None:
+                data = self._handshake.read_on(data, max_bytes or RECEIVE_SIZE)
+            elif self._handshake.failure is not None:
+                raise trio.BrokenResourceError
         except trio.BrokenResourceError as exc:
+            # After the first error, OpenSSL says no more what it was.
+            cause = self._handshake.failure or exc.__cause__
+            exc.__cause__ = cause
             await self._send_alert()
-            raise self._late_verdict(exc) or self._explained(exc) from exc.__cause__
+            raise self._late_verdict(exc) or self._explained(exc) from cause
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         self.bytes_received += len(data)

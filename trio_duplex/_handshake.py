@@ -106,6 +106,7 @@ class Handshake:
         tls: The bare ``trio.SSLStream`` over ``transport``.
         outgoing: What OpenSSL has written and nobody has sent yet.
         https_compatible: As given.
+        failure: The fatal error that `read_on` has met.
     """
 
     def __init__(
@@ -129,12 +130,31 @@ class Handshake:
         )
         self.outgoing = tap.outgoing
         self.https_compatible = https_compatible
+        self.failure: ssl.SSLError | None = None
         self._incoming = tap.incoming
         self._ssl_object = tap.ssl_object
         self._transport = transport
         self._role = role
         self._peer = peer
         self._certificate: bytes | None = None
+
+    def read_on(self, data: bytes | bytearray, most: int) -> bytes | bytearray:
+        """Add to received data what has come with it, up to ``most`` bytes in all.
+
+        ``SSLStream`` gives one record at a time, 16 KiB at most, and each takes
+        a pass of the scheduler. A later record that is faulty does not cost the
+        data before it: it is `failure`, for the next receive.
+        """
+        parts, left = [data], most - len(data)
+        try:
+            while left > 0 and self._incoming.pending and (more := self._ssl_object.read(left)):
+                parts.append(more)
+                left -= len(more)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self.failure = exc
+        return b"".join(parts) if len(parts) > 1 else data
 
     def client_hello(self) -> bytes:
         """Make our ClientHello, record headers included; call it first, in the client role.

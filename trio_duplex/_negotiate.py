@@ -85,15 +85,14 @@ async def negotiate(
     remote, progress = remote_address(stream), Progress()
     try:
         if role is None:
-            decision, opening = await detect(stream, settings.window, remote, progress)
+            detected = await detect(stream, settings.window, remote, progress)
         else:
-            decision, opening = Decision(Role(role), Reason.RULE, waited=0.0, window=0.0), b""
+            detected = Decision(Role(role), Reason.RULE, waited=0.0, window=0.0), b""
         return await take_role(
+            detected,
             stream,
             credentials,
             settings,
-            decision=decision,
-            opening=opening,
             remote=remote,
             progress=progress,
             session=session,
@@ -165,12 +164,11 @@ async def detect(
 
 
 async def take_role(
+    detected: tuple[Decision, bytes],
     stream: trio.abc.Stream,
     credentials: Credentials,
     settings: Settings,
     *,
-    decision: Decision,
-    opening: bytes,
     remote: Address | None,
     progress: Progress,
     session: ssl.SSLSession | None = None,
@@ -180,17 +178,17 @@ async def take_role(
     """Do what was decided: wait for a turn, handshake, and judge the peer.
 
     Args:
+        detected: What `detect` has found.
         stream: The raw stream; left open on failure.
         credentials: Their state at this moment is what counts.
         settings: The timeouts.
-        decision: What `detect` has decided.
-        opening: What came of the opening.
         remote: The peer's address.
         progress: Is told each stage, and may hold it up or end it.
         session: To resume in the client role.
         server_hostname: To send as SNI in the client role.
         accepted: Whether the peer dialled.
     """
+    decision, opening = detected
     taken = TakenRole(
         stream,
         credentials.material,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import attrs
@@ -88,15 +88,17 @@ class Service:
         """A negotiation ended without a connection."""
         self._end()
 
-    async def take(self, connection: Connection, place: Place) -> None:
+    def take(self, connection: Connection, place: Place) -> Awaitable[None]:
         """Have the handler serve a negotiated connection, and close it."""
         # Here and not in `_handle`: a drain may come before that starts.
         self._handling.add(connection)
         if self.handler_nursery is None:
-            await self._handle(connection, place)
-            return
+            return self._handle(connection, place)
+        return self._hand_over(connection, place, self.handler_nursery)
+
+    async def _hand_over(self, connection: Connection, place: Place, nursery: trio.Nursery) -> None:
         try:
-            self.handler_nursery.start_soon(self._handle, connection, place)
+            nursery.start_soon(self._handle, connection, place)
         except RuntimeError as exc:  # that nursery is closed
             self._handling.discard(connection)
             await _close(connection, gracefully=False)
