@@ -20,12 +20,14 @@ from support import (
     each_role,
     each_version,
     memory_pair,
+    record,
     reset,
     tcp_pair,
 )
 
 from trio_duplex import Connection, Role
-from trio_duplex._connection import SEND_PIECE
+from trio_duplex._connection import RECEIVE_SIZE, SEND_PIECE
+from trio_duplex._handshake import RECORD_SIZE
 from trio_duplex._service import is_peer_fault
 
 
@@ -40,6 +42,73 @@ async def broken(connection: Connection, *, sending: bool = False) -> trio.Broke
     with pytest.raises(trio.BrokenResourceError) as caught:
         await (connection.send_all(b"x" * 1_000_000) if sending else connection.receive_some())
     return caught.value
+
+
+# ------------------------------------------------------------------- several records that come at once
+
+
+@each_version
+@each_role
+async def test_records_that_have_come_are_given_at_once(
+    version: ssl.TLSVersion, role: Role
+) -> None:
+    connection, peer = await pair(role, version)
+    await peer.send_all(b"a" * RECORD_SIZE + b"b" * RECORD_SIZE + b"c")
+    assert await connection.receive_some(10) == b"a" * 10
+    assert await connection.receive_some(RECORD_SIZE) == b"a" * (RECORD_SIZE - 10) + b"b" * 10
+    assert await connection.receive_some() == b"b" * (RECORD_SIZE - 10) + b"c"
+    assert connection.bytes_received == 2 * RECORD_SIZE + 1
+    await peer.send_all(b"d" * 5 * RECORD_SIZE)
+    assert len(await connection.receive_some()) == RECEIVE_SIZE
+    assert len(await connection.receive_some()) == 5 * RECORD_SIZE - RECEIVE_SIZE
+
+
+@each_version
+@each_role
+async def test_data_before_the_end_is_given_first(version: ssl.TLSVersion, role: Role) -> None:
+    connection, peer = await pair(role, version)
+    for _ in range(3):
+        await peer.send_all(b"x")
+    await peer.aclose()
+    assert await connection.receive_some() == b"xxx"
+    assert await connection.receive_some() == b""
+    assert await connection.receive_some() == b""
+
+
+@each_version
+@each_role
+async def test_data_before_a_faulty_record_is_given_first(
+    version: ssl.TLSVersion, role: Role
+) -> None:
+    ours, theirs = memory_pair()
+    server, client = await connection_pair(
+        version, streams=(ours, theirs) if role is Role.SERVER else (theirs, ours)
+    )
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    for _ in range(2):
+        await peer.send_all(b"x")
+    await theirs.send_all(record(23, b"no key of ours has made this"))
+    assert await connection.receive_some() == b"xx"
+    errors = [await broken(connection) for _ in range(2)]
+    assert str(errors[0]) == str(errors[1])
+    assert errors[0].__cause__ is errors[1].__cause__
+    assert isinstance(errors[0].__cause__, ssl.SSLError)
+    assert "BAD_RECORD_MAC" in (errors[0].__cause__.reason or "")
+    with pytest.raises(trio.BrokenResourceError) as caught:  # who reads on has the alert to thank
+        await peer.receive_some()
+    assert "bad_record_mac" in str(caught.value)
+    await connection.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.receive_some()
+
+
+async def test_a_wrong_max_bytes_is_refused_as_by_trio() -> None:
+    connection, _ = await pair(Role.CLIENT)
+    with pytest.raises(TypeError):
+        await connection.receive_some(1.5)  # type: ignore[arg-type]
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="max_bytes"):
+            await connection.receive_some(wrong)
 
 
 # -------------------------------------------------------------------------- ragged end, reset, alert

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import ssl
+from operator import index
 from typing import NoReturn
 
 import attrs
@@ -12,7 +13,13 @@ import trio
 
 from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError
-from trio_duplex._handshake import Handshake, send_last_words, tls_alert, tls_reason
+from trio_duplex._handshake import (
+    RECORD_SIZE,
+    Handshake,
+    send_last_words,
+    tls_alert,
+    tls_reason,
+)
 from trio_duplex._identity import PeerIdentity
 from trio_duplex._role import Decision, Role
 
@@ -91,6 +98,7 @@ class Connection(trio.abc.Stream):
     __slots__ = (
         "_active",
         "_broken",
+        "_gave_up",
         "_handshake",
         "_peer",
         "bytes_received",
@@ -127,6 +135,7 @@ class Connection(trio.abc.Stream):
         self.bytes_sent = 0
         self._active = 0.0
         self._broken: str | None = None  # why, if it is
+        self._gave_up = False
 
     @property
     def role(self) -> Role:
@@ -165,13 +174,15 @@ class Connection(trio.abc.Stream):
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is receiving.
         """
+        most = RECEIVE_SIZE if max_bytes is None else index(max_bytes)
+        first = min(most, RECORD_SIZE)
         try:
             if self.idle_timeout == math.inf:
-                data = await self.tls.receive_some(max_bytes)
+                data = await self.tls.receive_some(first)
             else:
-                data = await self._receive_unless_idle(max_bytes)
+                data = await self._receive_unless_idle(first)
             if data and self._handshake.failure is None:
-                data = self._handshake.read_on(data, max_bytes or RECEIVE_SIZE)
+                data = self._handshake.read_on(data, most)
             elif self._handshake.failure is not None:
                 raise trio.BrokenResourceError
         except trio.BrokenResourceError as exc:
@@ -185,7 +196,7 @@ class Connection(trio.abc.Stream):
         self.bytes_received += len(data)
         return data
 
-    async def _receive_unless_idle(self, max_bytes: int | None) -> bytes | bytearray:
+    async def _receive_unless_idle(self, max_bytes: int) -> bytes | bytearray:
         started = trio.current_time()
         while True:
             # Sending counts as life too: then we wait on, from the last of it.
@@ -231,12 +242,13 @@ class Connection(trio.abc.Stream):
     async def _give_up(self, why: str) -> NoReturn:
         """End the connection for want of life in the peer."""
         self._broken = why
+        self._gave_up = True
         await trio.aclose_forcefully(self.tls.transport_stream)
         raise trio.BrokenResourceError(why)
 
     def _given_up(self, error: trio.ClosedResourceError) -> Exception:
         """What another task's call is told: not that it was closed here, if it was given up."""
-        return error if self._broken is None else trio.BrokenResourceError(self._broken)
+        return trio.BrokenResourceError(self._broken) if self._gave_up else error
 
     def _explained(self, error: trio.BrokenResourceError) -> trio.BrokenResourceError:
         """The same error in words: ``SSLStream`` has none, and later calls not even a cause."""

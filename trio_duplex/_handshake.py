@@ -51,6 +51,9 @@ chain) is a tenth of it."""
 FLIGHT_SIZE = 16 * 1024
 """Bytes to ask for at a time; a certificate chain of today has 1,000 to 5,000."""
 
+RECORD_SIZE = 16 * 1024
+"""Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
+
 ALERT_HANDSHAKE_FAILURE = 40
 ALERT_ACCESS_DENIED = 49
 ALERT_DECODE_ERROR = 50
@@ -147,7 +150,11 @@ class Handshake:
         """
         parts, left = [data], most - len(data)
         try:
-            while left > 0 and self._incoming.pending and (more := self._ssl_object.read(left)):
+            while left > 0 and self._incoming.pending:
+                # Room for one record: for more, it would be taken and given back.
+                more = self._ssl_object.read(min(left, RECORD_SIZE))
+                if not more:
+                    break
                 parts.append(more)
                 left -= len(more)
         except ssl.SSLWantReadError:
