@@ -155,6 +155,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
             # Also where the nursery that was passed in is cancelled: who waits
             # in `accept`, elsewhere, would wait for ever.
             self._ready_in.close()
+            self._acceptor.reporter.log.flush()
 
     async def _accept_into(self, negotiations: trio.Nursery) -> None:
         def start(stream: trio.abc.Stream, place: Place) -> None:
