@@ -349,6 +349,12 @@ class RawPeer:
             self.tls.write(data)
         await self.flush()
 
+    def first_flight(self) -> bytes:
+        """Make the ClientHello, to be sent by whoever called."""
+        with pytest.raises(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        return self._outgoing.read()
+
     async def flush(self) -> None:
         if self._outgoing.pending:
             await self.stream.send_all(self._outgoing.read())

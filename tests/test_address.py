@@ -11,6 +11,7 @@ from support import MemoryListener, memory_pair, reset, tcp_pair, unix_pair
 
 from trio_duplex._address import (
     Address,
+    dialled,
     format_address,
     listener_address,
     local_address,
@@ -40,6 +41,32 @@ async def test_unix_socket(tmp_path: Path) -> None:
         async with await trio.open_unix_socket(path) as dialled, await listener.accept() as stream:
             assert local_address(stream) == remote_address(dialled) == path
             assert remote_address(stream) is None  # the dialler's end has no name
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_listener_is_where_one_dials(host: str) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host=host)
+    async with listener:
+        address = listener_address(listener)
+        assert address == listener.socket.getsockname()[:2]
+        assert isinstance(address, tuple)
+        async with await trio.open_tcp_stream(*address), await listener.accept():
+            pass
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (("192.0.2.7", 80), ("192.0.2.7", 80)),
+        (("2001:db8::1", 80, 0, 0), ("2001:db8::1", 80)),
+        (("fe80::1", 80, 0, 2), ("fe80::1%2", 80)),
+        (("fe80::1%eth0", 80, 0, 2), ("fe80::1%eth0", 80)),
+        ("/run/node.socket", "/run/node.socket"),
+        (None, None),
+    ],
+)
+def test_as_one_dials_it(address: Address | None, expected: tuple[str, int] | str | None) -> None:
+    assert dialled(address) == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the abstract namespace is Linux's")

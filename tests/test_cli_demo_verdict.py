@@ -94,3 +94,12 @@ def test_glare_leaves_nothing_as_it_must_be() -> None:
     expected, _, _ = SPEAKING
     ours = Ours(waited=1.0, role=Role.CLIENT, reason=Reason.SILENT, error=GLARE)
     assert len(faults(expected, ours, Theirs(sent=b"", error=OSError()), window=WINDOW)) >= 4
+
+
+def test_what_was_received_is_shown_in_brief() -> None:
+    """One line for each peer, also where it got a ClientHello of ours."""
+    expected, ours, theirs = PLAINTEXT
+    (fault,) = judge((expected, ours, attrs.evolve(theirs, received=b"\x16" + bytes(516))))
+    assert "\\x16" in fault
+    assert "517 bytes" in fault
+    assert len(fault) < 120

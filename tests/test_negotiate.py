@@ -119,6 +119,25 @@ def sends(*steps: bytes | float, then: str = "stay") -> Script:
 
 
 @each_version
+@each_role
+@pytest.mark.parametrize("dialled", [False, True])
+async def test_the_fast_path_is_a_checkpoint(
+    dialled: bool, role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Everything of the peer's is there already, wherever TLS lets that be."""
+    ours, theirs = memory_pair()
+    peer = peer_stream(theirs, role.other, version)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.do_handshake)
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.testing.assert_checkpoints():
+            if dialled:
+                await negotiate(ours, credentials(), role=role)
+            else:
+                await negotiate(ours, credentials(), window=0 if role is Role.CLIENT else 5)
+
+
+@each_version
 @pytest.mark.parametrize("delay", [0, 0.001, 2.5, 4.999999])
 async def test_bytes_within_the_window_make_us_the_server(
     version: ssl.TLSVersion, delay: float, autojump_clock: trio.testing.MockClock

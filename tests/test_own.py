@@ -15,7 +15,21 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from trust_support import CLIENT_AUTH, DAY, FLEET, NOW, SERVER_AUTH, STRANGERS, Authority, Leaf
+from trio.testing import MockClock
+from trust_support import (
+    CLIENT_AUTH,
+    DAY,
+    FLEET,
+    GREETING,
+    NOW,
+    SERVER_AUTH,
+    STRANGERS,
+    Authority,
+    Leaf,
+    context,
+    meet,
+    mutual,
+)
 
 from trio_duplex import Check, CredentialsError, Grade, Role, _own, check_certificate
 
@@ -199,7 +213,8 @@ def test_an_intermediate_that_ends() -> None:
     [
         (None, set()),
         ([SERVER_AUTH, CLIENT_AUTH], set()),
-        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], set()),
+        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, SERVER_AUTH, CLIENT_AUTH], set()),
+        ([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE], {Role.SERVER, Role.CLIENT}),
         ([SERVER_AUTH], {Role.CLIENT}),
         ([CLIENT_AUTH], {Role.SERVER}),
         ([ExtendedKeyUsageOID.EMAIL_PROTECTION], {Role.SERVER, Role.CLIENT}),
@@ -214,6 +229,57 @@ def test_key_usage_names_the_role_that_cannot_be_played(
         assert {Role.SERVER: "serverAuth", Role.CLIENT: "clientAuth"}[role] in checks[
             f"key usage {role}"
         ].detail
+
+
+ANY_USAGE = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+ISSUERS: dict[str, tuple[Authority, dict[str, Grade]]] = {
+    "good": (Authority("a", issuer=FLEET), {}),
+    "both usages": (Authority("b", issuer=FLEET, usages=[SERVER_AUTH, CLIENT_AUTH]), {}),
+    "for servers only": (
+        Authority("c", issuer=FLEET, usages=[SERVER_AUTH]),
+        {"key usage client": Grade.DEFECT},
+    ),
+    "for clients only": (
+        Authority("d", issuer=FLEET, usages=[CLIENT_AUTH]),
+        {"key usage server": Grade.DEFECT},
+    ),
+    "for anything": (
+        Authority("e", issuer=FLEET, usages=[ANY_USAGE]),
+        {f"key usage {role}": Grade.DEFECT for role in Role},
+    ),
+    "no authority": (Authority("f", issuer=FLEET, ca=False), {"chain": Grade.DEFECT}),
+    "may not sign": (Authority("g", issuer=FLEET, sign=False), {"chain": Grade.DEFECT}),
+    "as long as it may be": (Authority("h", issuer=FLEET, path_length=0), {}),
+    "longer than it may be": (
+        Authority("i", issuer=Authority("j", issuer=FLEET, path_length=0)),
+        {"chain": Grade.DEFECT},
+    ),
+}
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+@pytest.mark.parametrize("issuer", ISSUERS)
+async def test_issuers_are_judged_as_openssl_does(
+    issuer: str, role: Role, autojump_clock: MockClock
+) -> None:
+    """What is no defect in our eyes, a peer takes; what is one, it refuses."""
+    authority, expected = ISSUERS[issuer]
+    leaf = authority.issue("node.example")
+    assert bad(check(leaf)) == expected
+    meeting = await meet(
+        mutual(leaf, check=False), role, context(role.other, FLEET.issue("peer.example"))
+    )
+    taken = not {"chain", f"key usage {role}"} & expected.keys()
+    assert (meeting.heard == GREETING) is taken
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+async def test_openssl_does_not_take_any_usage_for_one(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    credentials = mutual(FLEET.issue("node.example", usages=[ANY_USAGE]), check=False)
+    peer = context(role.other, FLEET.issue("peer.example"))
+    assert (await meet(credentials, role, peer)).heard != GREETING
 
 
 def test_a_key_that_may_not_sign() -> None:

@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 import trio
+import trio.testing
 from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -379,6 +380,14 @@ async def test_any_of(kind: type[Told]) -> None:
     # A policy that fails is no policy that rejects: nobody comes in by the next one.
     with pytest.raises(ZeroDivisionError):
         await judge(AnyOf(kind(ZeroDivisionError()), kind(True)), NODE, Role.SERVER, None)
+
+
+@pytest.mark.parametrize("combine", [AllOf, AnyOf])
+async def test_a_combination_of_sync_policies_is_a_checkpoint(
+    combine: type[AllOf | AnyOf],
+) -> None:
+    with trio.testing.assert_checkpoints():
+        await combine(AnyTrustedPeer(), AnyTrustedPeer())(NODE, Role.SERVER, SOMEWHERE)
 
 
 POLICIES = st.recursive(

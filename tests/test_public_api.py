@@ -30,6 +30,7 @@ def test_the_list_is_sorted_and_complete() -> None:
 
 def test_the_names_that_are_promised() -> None:
     assert set(trio_duplex.__all__) >= {
+        "AnyTrustedPeer",
         "Connection",
         "Credentials",
         "Decision",
@@ -39,11 +40,16 @@ def test_the_names_that_are_promised() -> None:
         "Handler",
         "HandshakeError",
         "HandshakeTimeoutError",
+        "Limits",
+        "NamedPeer",
         "NotTLSError",
         "PeerClosedError",
+        "PeerIdentity",
         "PeerRejectedError",
+        "PinnedPeer",
         "Reason",
         "Role",
+        "RolesAllowed",
         "SelfConnectionError",
         "Server",
         "by_role",
@@ -83,21 +89,76 @@ def test_streams_and_listeners_are_trios() -> None:
     assert issubclass(trio_duplex.DuplexListener, trio.abc.Listener)
 
 
-def test_options_are_keyword_only() -> None:
-    positional: dict[Callable[..., Any], list[str]] = {
-        trio_duplex.negotiate: ["stream", "credentials"],
-        trio_duplex.serve_listeners: ["handler", "listeners", "credentials"],
-        trio_duplex.serve_tcp: ["handler", "port", "credentials"],
-        trio_duplex.open_tcp_connection: ["host", "port", "credentials"],
-        trio_duplex.by_role: [],
-        trio_duplex.Credentials.mutual: [],
-    }
-    for function, names in positional.items():
-        kinds = {
-            name: parameter.kind
-            for name, parameter in inspect.signature(function).parameters.items()
-        }
-        assert [name for name, kind in kinds.items() if kind is not kind.KEYWORD_ONLY] == names
+REQUIRED = inspect.Parameter.empty
+SIGNATURES: dict[Callable[..., Any], tuple[list[str], dict[str, object]]] = {
+    trio_duplex.negotiate: (
+        ["stream", "credentials"],
+        {
+            "window": 5.0,
+            "handshake_timeout": 30.0,
+            "https_compatible": False,
+            "session": None,
+        },
+    ),
+    trio_duplex.serve_listeners: (
+        ["handler", "listeners", "credentials"],
+        {
+            "window": 5.0,
+            "handshake_timeout": 30.0,
+            "limits": None,  # Limits()
+            "handler_nursery": None,
+            "task_status": trio.TASK_STATUS_IGNORED,
+        },
+    ),
+    trio_duplex.serve_tcp: (
+        ["handler", "port", "credentials"],
+        {
+            "host": None,
+            "backlog": None,
+            "window": 5.0,
+            "handshake_timeout": 30.0,
+            "limits": None,  # Limits()
+            "handler_nursery": None,
+            "task_status": trio.TASK_STATUS_IGNORED,
+        },
+    ),
+    trio_duplex.open_tcp_connection: (
+        ["host", "port", "credentials"],
+        {"role": trio_duplex.Role.CLIENT, "handshake_timeout": 30.0},
+    ),
+    trio_duplex.DuplexListener: (["listener", "credentials"], {"window": 5.0}),
+    trio_duplex.by_role: ([], {"server": REQUIRED, "client": REQUIRED}),
+    trio_duplex.Credentials: (
+        [],
+        {
+            "server_context": REQUIRED,
+            "client_context": REQUIRED,
+            "peer": None,  # AnyTrustedPeer()
+            "allow_asymmetric": False,
+            "allow_self": False,
+        },
+    ),
+    trio_duplex.Credentials.mutual: (
+        [],
+        {
+            "certificate_chain": REQUIRED,
+            "private_key": None,  # in the chain
+            "trust": REQUIRED,
+            "peer": None,  # AnyTrustedPeer()
+            "allow_self": False,
+        },
+    ),
+}
+"""The contract with users: what is positional, and what the options are called and default to."""
+
+
+@pytest.mark.parametrize("function", SIGNATURES, ids=lambda function: function.__qualname__)
+def test_signatures_are_as_promised(function: Callable[..., Any]) -> None:
+    names, options = SIGNATURES[function]
+    parameters = inspect.signature(function).parameters
+    kinds = {name: parameter.kind for name, parameter in parameters.items()}
+    assert [name for name, kind in kinds.items() if kind is not kind.KEYWORD_ONLY] == names
+    assert {name: parameters[name].default for name in options} == options
 
 
 def test_the_import_brings_nothing_that_only_extras_and_tests_need() -> None:

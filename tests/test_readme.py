@@ -47,6 +47,13 @@ def test_api_page_names_all_that_is_public() -> None:
     assert documented == set(trio_duplex.__all__)
 
 
+def test_architecture_page_names_every_module() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if line.startswith("| ")]
+    modules = {path.name for path in (ROOT / "trio_duplex").glob("*.py")}
+    assert {name for name in modules if not any(f"`{name}`" in line for line in table)} == set()
+
+
 @pytest.mark.parametrize("role", list(trio_duplex.Role))
 async def test_echo_example_works(
     role: trio_duplex.Role, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

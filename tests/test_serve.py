@@ -158,7 +158,7 @@ async def test_tcp(host: str, version: ssl.TLSVersion) -> None:
             async with trio.open_nursery() as nursery:
                 serve = partial(serve_tcp, host=host, window=window, backlog=5)
                 server: Server = await nursery.start(serve, handler, 0, credentials(version))
-                ((found, port, *_),) = cast("list[tuple[Any, ...]]", server.addresses)
+                ((found, port),) = cast("list[tuple[str, int]]", server.addresses)
                 assert found == host
                 assert port != 0
                 async with await open_tcp_connection(
@@ -214,7 +214,7 @@ async def test_addresses_and_listeners(tmp_path: Path) -> None:
 
 
 async def test_no_listeners_nothing_to_do() -> None:
-    with trio.fail_after(1):
+    with trio.fail_after(1), trio.testing.assert_checkpoints():
         await serve_listeners(echo, [], credentials())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 import sys
 import warnings
@@ -10,9 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from trust_support import FLEET, LISTENER, STRANGERS, Authority, Leaf, context, keys_of
+from trio.testing import MockClock
+from trust_support import FLEET, LISTENER, STRANGERS, Authority, Leaf, context, keys_of, meet
 
-from trio_duplex import Credentials, CredentialsError, NamedPeer, Role
+from trio_duplex import (
+    Credentials,
+    CredentialsError,
+    HandshakeError,
+    NamedPeer,
+    PeerRejectedError,
+    Role,
+)
 from trio_duplex._probe import offers_shared_key, presented_certificates, takes_shared_key
 from trio_duplex._symmetry import differences, unfitness
 
@@ -166,6 +175,54 @@ def test_roots_in_a_directory_cannot_be_seen(role: Role, tmp_path: Path) -> None
     assert any("capath" in defect for defect in defects(made))
     both = dict.fromkeys(Role, made[role])
     assert sum("capath" in one for one in differences(*both.values())) == 2
+
+
+def directory(folder: Path, authority: Authority) -> Change:
+    """Have OpenSSL look this authority up, by the hash of its subject (X509_NAME_hash)."""
+    # Of the canonical form: without its own header, and our names are in lower case.
+    digest = hashlib.sha1(authority.name.public_bytes()[2:], usedforsecurity=False).digest()
+    (folder / f"{int.from_bytes(digest[:4], 'little'):08x}.0").write_bytes(authority.pem)
+    return lambda changed: changed.load_verify_locations(capath=str(folder))
+
+
+@each_role
+async def test_roots_in_a_directory_beside_those_of_a_file(
+    role: Role, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """Nothing tells of the directory until OpenSSL has found something in it: then nobody comes in."""
+    made = contexts()
+    directory(tmp_path, STRANGERS)(made[role])
+    credentials = build(made)
+    stranger, friend = STRANGERS.issue("peer.example"), FLEET.issue("peer.example")
+    assert (await meet(credentials, role, context(role.other, friend))).error is None
+    for leaf in (stranger, friend):
+        meeting = await meet(credentials, role, context(role.other, leaf))
+        assert type(meeting.error) is PeerRejectedError
+        assert meeting.handled == []
+        assert "capath" in str(meeting.error)
+    # As in the other role, which trusts what it is seen to trust.
+    meeting = await meet(credentials, role.other, context(role, stranger))
+    assert type(meeting.error) is HandshakeError
+    assert (await meet(credentials, role.other, context(role, friend))).error is None
+
+
+async def test_roots_in_a_directory_of_one_role_may_be_allowed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = contexts()
+    directory(tmp_path, STRANGERS)(made[Role.SERVER])
+    made[Role.CLIENT].check_hostname = True  # anything that is seen to differ
+    credentials = build(made, allow_asymmetric=True)
+    peer = context(Role.CLIENT, STRANGERS.issue("peer.example"))
+    assert (await meet(credentials, Role.SERVER, peer)).error is None
+
+
+def test_roots_in_a_directory_that_are_needed_for_our_own_certificate(tmp_path: Path) -> None:
+    made = contexts(STRANGERS.issue("listener.example"))
+    for changed in made.values():
+        directory(tmp_path, STRANGERS)(changed)
+    (defect,) = defects(made)
+    assert "capath" in defect
 
 
 def test_trusted_certificates_that_are_no_authorities() -> None:

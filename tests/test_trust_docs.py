@@ -74,7 +74,7 @@ async def test_rotation(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
         serve = partial(serve_tcp, handler, 0, credentials, host="127.0.0.1")
         async with trio.open_nursery() as inner:
             server = await inner.start(serve)
-            addresses.append(server.addresses[0][:2])
+            addresses.append(server.addresses[0])
             started.set()
 
     monkeypatch.setattr(trio_duplex, "serve_tcp", serve_on_a_free_port)

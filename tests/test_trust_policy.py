@@ -223,19 +223,23 @@ async def test_an_anonymous_server_is_refused_even_if_tls_asks_for_nothing(
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="ssl has no PSK before 3.13")
-@pytest.mark.parametrize(
-    ("role", "version"), [(Role.SERVER, TLS12), (Role.CLIENT, TLS12), (Role.CLIENT, TLS13)]
-)
+@each_role
+@each_version
 async def test_a_pre_shared_key_is_refused(
     version: ssl.TLSVersion, role: Role, autojump_clock: MockClock
 ) -> None:
     """Also where it could not be seen when the credentials were built.
 
-    CERT_REQUIRED does not help: OpenSSL asks for no certificate where it has a key. (A server of
-    ours prefers its certificate in TLS 1.3.)
+    CERT_REQUIRED does not help: OpenSSL asks for no certificate where it has a key. (In TLS 1.3, a
+    server that has one of its own takes the key only of a client that offers few ciphers, which
+    Python's can't be told: tests/interop/test_openssl.py.)
     """
     key = b"k" * 32
-    made = {each: context(each, LISTENER, version=version) for each in Role}
+    without_own = (Role.SERVER, TLS13)
+    made = {
+        each: context(each, None if (role, version) == without_own else LISTENER, version=version)
+        for each in Role
+    }
     credentials = Credentials(
         server_context=made[Role.SERVER], client_context=made[Role.CLIENT], allow_self=True
     )

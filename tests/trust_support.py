@@ -87,16 +87,26 @@ class Authority:
     """A certificate authority; in our eyes a ``trustme.CA``."""
 
     def __init__(
-        self, name: str = "authority", *, issuer: Authority | None = None, days: int = 365
+        self,
+        name: str = "authority",
+        *,
+        issuer: Authority | None = None,
+        days: int = 365,
+        ca: bool = True,
+        path_length: int | None = None,
+        sign: bool = True,
+        usages: Iterable[x509.ObjectIdentifier] | None = None,
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
-        self.certificate = (
+        builder = (
             _builder(self.name, (issuer or self).name, self.key, NOW - DAY, NOW + days * DAY)
-            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(_key_usage(digital_signature=True, sign=True), critical=True)
-            .sign((issuer or self).key, hashes.SHA256())
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
+            .add_extension(_key_usage(digital_signature=True, sign=sign), critical=True)
         )
+        if usages is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        self.certificate = builder.sign((issuer or self).key, hashes.SHA256())
         # A root stays out of the chain: peers have it.
         self.chain: tuple[x509.Certificate, ...] = ()
         if issuer is not None:

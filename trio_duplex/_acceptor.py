@@ -13,7 +13,7 @@ import math
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import trio
 
@@ -50,6 +50,16 @@ TASK_NAME = "trio_duplex connection"
 """Of each connection's task; Trio would make a new string of 100 bytes for each."""
 
 Listener = trio.abc.Listener[trio.abc.Stream]
+
+
+class Owner(Protocol):
+    """Who gets the connections."""
+
+    async def take(self, connection: Connection, place: Place) -> None:
+        """Take over a negotiated connection and its place, until it is closed."""
+
+    def lost(self) -> None:
+        """A negotiation ended without a connection; its place is given up."""
 
 
 class Acceptor:
@@ -106,8 +116,12 @@ class Acceptor:
                 self.reporter.report(Accepted(number=place.number, peer=place.peer))
                 start(stream, place)
 
-    async def negotiate(self, stream: trio.abc.Stream, place: Place) -> Connection | None:
-        """Negotiate; on failure report it, give up the place, and return None."""
+    async def attend(self, stream: trio.abc.Stream, place: Place, owner: Owner) -> None:
+        """Negotiate, and hand over; on failure report it, and give up the place.
+
+        It is what a pending peer's task runs, with nothing around it: each frame
+        is held for each of them.
+        """
         connection = None
         settings, remote = self._settings, place.remote
         try:
@@ -131,8 +145,9 @@ class Acceptor:
             place.negotiated()
             if connection is None:
                 place.end()
+                owner.lost()
         if connection is None:
-            return None
+            return
         connection.close_timeout = self.limits.close_timeout
         connection.idle_timeout = self.limits.idle_timeout
         connection.send_timeout = self.limits.send_timeout
@@ -144,7 +159,7 @@ class Acceptor:
                 seconds=trio.current_time() - place.decided_at,
             )
         )
-        return connection
+        await owner.take(connection, place)
 
     def statistics(self) -> Statistics:
         """The counts so far and the live numbers, frozen."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import trio
 
 # (host, port), IPv6's (host, port, flowinfo, scope), or a Unix socket's path.
 Address = tuple[str, int] | tuple[str, int, int, int] | str
+
+# What one dials: (host, port), IPv6 with its scope in the host; or a Unix socket's path.
+ListenerAddress = tuple[str, int] | str
 
 
 def local_address(stream: trio.abc.Stream) -> Address | None:
@@ -31,22 +36,31 @@ def remote_address(stream: trio.abc.Stream) -> Address | None:
         return None
 
 
-def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> Address | None:
-    """Where a listener listens, or None where it has no address to tell."""
+def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> ListenerAddress | None:
+    """Where a listener listens, as one dials it, or None where it has no address to tell."""
     if not isinstance(listener, trio.SocketListener):
         return None
     try:
-        return _checked(listener.socket.getsockname())
+        address = _checked(listener.socket.getsockname())
     except OSError:  # closed by now
         return None
+    return dialled(address)
+
+
+def dialled(address: Address | None) -> ListenerAddress | None:
+    """An address as one dials it: the scope of a link-local one (RFC 4007 section 11) in the host."""
+    match address:
+        case (host, port, _, scope):
+            return (f"{host}%{scope}" if scope and "%" not in host else host, port)
+        case _:
+            return address
 
 
 def _checked(address: object) -> Address | None:
     match address:
-        case (str(host), int(port)):
-            return (host, port)
-        case (str(host), int(port), int(flow), int(scope)):
-            return (host, port, flow, scope)
+        # What came is kept as it is: most connections have one, for as long as they last.
+        case (str(), int()) | (str(), int(), int(), int()):
+            return cast("Address", address)
         case str(path) if path:
             return path
         case bytes(path) if path:  # Linux's abstract namespace
@@ -57,8 +71,7 @@ def _checked(address: object) -> Address | None:
 
 def format_address(address: Address | None) -> str | None:
     """Write an address as people do: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path."""
-    match address:
-        case None | str():
-            return address
-        case (host, port, *_):
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if address is None or isinstance(address, str):
+        return address
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -17,6 +17,7 @@ from trio_duplex._errors import PeerRejectedError, SelfConnectionError
 from trio_duplex._identity import PeerIdentity, public_key_info
 from trio_duplex._policy import AnyTrustedPeer, PeerPolicy, judge
 from trio_duplex._role import Role
+from trio_duplex._symmetry import trusted_certificates
 
 
 @attrs.frozen
@@ -28,6 +29,8 @@ class Material:
     peer: PeerPolicy
     allow_self: bool
     own_public_keys: frozenset[bytes]
+    trust_roots: int | None = None
+    """How many each context had when the two were compared; None where nothing hangs on it."""
 
     @classmethod
     def of(
@@ -38,6 +41,7 @@ class Material:
         own: Sequence[x509.Certificate],
         *,
         allow_self: bool,
+        trust_roots: int | None = None,
     ) -> Material:
         """Make it of two contexts, and of the leaf certificates that they present."""
         for context in (server_context, client_context):
@@ -48,6 +52,7 @@ class Material:
             peer=peer,
             allow_self=allow_self,
             own_public_keys=frozenset(map(public_key_info, own)),
+            trust_roots=trust_roots,
         )
 
     def context(self, role: Role) -> ssl.SSLContext:
@@ -80,6 +85,15 @@ class Material:
                 seen="a handshake without a certificate, or with a pre-shared key",
                 advice="give the peer a certificate; shared keys do not tell the roles apart "
                 "(RFC 9257 section 4.1) and are never accepted",
+            )
+        if self.trust_roots not in (None, trusted_certificates(self.context(role))):
+            raise PeerRejectedError(
+                f"the {role} context has come to trust more than when it was compared",
+                role=role,
+                peer=format_address(remote_address),
+                seen="a trust root that OpenSSL found in a directory (capath), or a late addition",
+                advice="nobody is admitted in this role any more; load the trust roots of both "
+                "contexts from files, before the credentials are made",
             )
         if not self.allow_self and self._is_ours(certificate):
             raise SelfConnectionError(

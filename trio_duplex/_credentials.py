@@ -25,7 +25,7 @@ from trio_duplex._pem import (
 from trio_duplex._policy import AnyTrustedPeer, PeerPolicy
 from trio_duplex._probe import presented_certificates
 from trio_duplex._role import Role
-from trio_duplex._symmetry import differences, unfitness
+from trio_duplex._symmetry import differences, trusted_certificates, unfitness
 
 Alpn = Sequence[str] | Mapping[Role, Sequence[str]]
 
@@ -78,9 +78,17 @@ class Credentials:
                 "the peer picks the role, so it would pick the weaker check: make both the "
                 "same, or say allow_asymmetric=True",
             )
+        # Before any handshake, for which more may be looked up; the same in both, or they differ.
+        trust_roots = trusted_certificates(server_context)
         if own_certificate is None:
             presented = presented_certificates(server_context, client_context)
             own = [x509.load_der_x509_certificate(leaf) for leaf in presented]
+            both = (server_context, client_context)
+            if not self._asymmetries and {*map(trusted_certificates, both)} != {trust_roots}:
+                raise CredentialsError(
+                    "the trust roots can't be compared: OpenSSL looks some of them up in a directory "
+                    "(capath); load them from a file"
+                )
         else:
             pem = read_pem(own_certificate, "own certificate")
             own = load_certificates(pem, "own certificate")[:1]
@@ -90,7 +98,12 @@ class Credentials:
         self._source: MutualSource | None = None
         self._checks: tuple[Check, ...] = ()
         self._material = Material.of(
-            server_context, client_context, _checked_policy(peer), own, allow_self=allow_self
+            server_context,
+            client_context,
+            _checked_policy(peer),
+            own,
+            allow_self=allow_self,
+            trust_roots=None if self._asymmetries else trust_roots,
         )
 
     @classmethod

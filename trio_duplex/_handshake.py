@@ -16,8 +16,8 @@ With these we
 * keep our last flight back until the peer is admitted: one that we turn away
   then does not complete its handshake either, where the last flight is ours.
 
-In the end Trio's ``do_handshake()`` finds the handshake done, flushes our last
-flight, and from then on the stream is as if it had made it all itself.
+In the end the stream is told that its handshake is done (`_release.py`), and from
+then on is as if it had made it all itself.
 
 A TLS 1.3 server's session tickets wait in ``outgoing`` at that moment. They
 must not be sent before the first application data (a peer that does not read
@@ -34,7 +34,9 @@ from typing import NoReturn, TypeVar, TypeVarTuple, cast
 
 import trio
 
+from trio_duplex._direct import receive, send
 from trio_duplex._errors import HandshakeError
+from trio_duplex._release import release
 from trio_duplex._role import Role
 
 LAST_WORDS_TIMEOUT = 1.0
@@ -45,6 +47,9 @@ LAST_WORDS_DRAIN = 256 * 1024
 """Bytes that we read and drop meanwhile. Unread data would turn our FIN into a
 reset, which can overtake the alert. The longest honest flight (a certificate
 chain) is a tenth of it."""
+
+FLIGHT_SIZE = 16 * 1024
+"""Bytes to ask for at a time; a certificate chain of today has 1,000 to 5,000."""
 
 ALERT_HANDSHAKE_FAILURE = 40
 ALERT_ACCESS_DENIED = 49
@@ -146,7 +151,7 @@ class Handshake:
         Raises:
             HandshakeError: The stream broke.
         """
-        await self._on_the_wire(self._transport.send_all, data)
+        await self._on_the_wire(send, self._transport, data)
 
     def peer_certificate(self) -> bytes | None:
         """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
@@ -159,13 +164,13 @@ class Handshake:
         chain = getattr(self._ssl_object, "get_verified_chain", tuple[bytes, ...])
         return tuple(chain())
 
-    async def receive(self, max_bytes: int | None = None) -> bytes:
+    async def receive(self, max_bytes: int = FLIGHT_SIZE) -> bytes:
         """Receive some of the peer's handshake, without giving it to OpenSSL.
 
         Raises:
             HandshakeError: The peer hung up, or the stream broke.
         """
-        data = await self._on_the_wire(self._transport.receive_some, max_bytes)
+        data = await self._on_the_wire(receive, self._transport, max_bytes)
         if not data:
             raise HandshakeError(
                 "the peer hung up during the TLS handshake",
@@ -176,7 +181,7 @@ class Handshake:
                 if self._role is Role.SERVER
                 else "it may be no TLS server, or have refused us without an alert",
             )
-        return bytes(data)
+        return data
 
     async def complete(self, received: bytes) -> None:
         """Drive the handshake to our end of it.
@@ -240,7 +245,10 @@ class Handshake:
         """
         if self._only_tickets_pending():
             _hold_tickets(self._ssl_object, self.outgoing)
-        await self._on_the_wire(self.tls.do_handshake)
+        elif self.outgoing.pending:
+            await self.send(self.outgoing.read())
+        if not release(self.tls):  # it finds the handshake done, and nothing to send
+            await self._on_the_wire(self.tls.do_handshake)
 
     async def refuse(self) -> None:
         """Turn the peer away after `complete`, and see that off, as `send_last_words` does.

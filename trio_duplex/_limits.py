@@ -61,14 +61,14 @@ class Limits:
         pending: Peers that are in the detection window, or wait for their turn
             to handshake. At the limit, the oldest makes room for the newest, so
             that a speaking peer is never kept out by silent ones. 15,000 of
-            them cost about 100 MB (6.4 KB each, measured).
+            them cost about 60 MB (3.9 KB each, measured).
         pending_per_address: The same for one remote address (an IPv6 /64).
             Beyond it the newest is dropped. 1,000: no single host needs 200 new
             connections a second, but a load balancer that hides addresses does;
             behind one, set ``math.inf``. Peers without an IP address do not count.
         client_handshakes: Handshakes at once in the client role. The memory of
             a silent peer sits behind our ClientHello (about 90 KB, measured):
-            256 of them take 23 MB. The others wait for their turn at 6.4 KB.
+            256 of them take 23 MB. The others wait for their turn at 3.9 KB.
         server_handshakes: Handshakes at once in the server role. 1,000 take
             about 50 MB, and more than a second of CPU to complete.
         greeting_patience: Seconds that a ClientHello of ours may go unanswered

@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
+import attrs
 import trio
 
 from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener
@@ -158,8 +159,10 @@ class DuplexListener(trio.abc.Listener[Connection]):
             self._acceptor.reporter.log.flush()
 
     async def _accept_into(self, negotiations: trio.Nursery) -> None:
+        ready = _Ready(self._ready_in)
+
         def start(stream: trio.abc.Stream, place: Place) -> None:
-            negotiations.start_soon(self._negotiate, stream, place, name=TASK_NAME)
+            negotiations.start_soon(self._acceptor.attend, stream, place, ready, name=TASK_NAME)
 
         while True:
             try:
@@ -170,12 +173,16 @@ class DuplexListener(trio.abc.Listener[Connection]):
             except Exception as exc:  # noqa: BLE001 - for whoever accepts
                 await self._ready_in.send(exc)
 
-    async def _negotiate(self, stream: trio.abc.Stream, place: Place) -> None:
-        connection = await self._acceptor.negotiate(stream, place)
-        if connection is None:
-            return
+
+@attrs.frozen(eq=False)
+class _Ready:
+    """Hands connections over to `DuplexListener.accept`, in the order in which they are ready."""
+
+    channel: trio.MemorySendChannel[Connection | Exception]
+
+    async def take(self, connection: Connection, place: Place) -> None:
         try:
-            await self._ready_in.send(connection)
+            await self.channel.send(connection)
         except BaseException as exc:  # closed or cancelled before anybody took it
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(connection)
@@ -183,3 +190,6 @@ class DuplexListener(trio.abc.Listener[Connection]):
                 raise
         finally:
             place.end()
+
+    def lost(self) -> None:
+        """Nobody waits for this one in particular."""

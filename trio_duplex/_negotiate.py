@@ -9,7 +9,6 @@ is then in the variable, whatever the cancel scope says.
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 from copy import copy
 
@@ -18,6 +17,7 @@ import trio
 from trio_duplex._address import Address, format_address, remote_address
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
+from trio_duplex._direct import is_direct, receive_nowait
 from trio_duplex._keepalive import keep_alive_by_default
 from trio_duplex._progress import Progress
 from trio_duplex._role import Decision, Reason, Role
@@ -133,25 +133,27 @@ async def detect(
     opening: bytes | bytearray | None = None
     started = trio.current_time()
     try:
-        if isinstance(stream, trio.SocketStream):
-            opening = _read_now(stream)  # on a busy server it is there already
+        if is_direct(stream):
+            opening = receive_nowait(stream, OPENING_SIZE)  # on a busy server it is there already
         if opening is None:
             # Only one await in here: a second checkpoint lost the bytes in 433 of
             # 1,500 deadline races. And nothing goes by the scope, only by the bytes.
             with trio.move_on_after(window) as scope:
                 progress.sheddable(scope)
-                if isinstance(stream, trio.SocketStream):
+                if is_direct(stream):
                     # What a socket receives stays in the kernel until we ask. To
                     # wait only holds 1.5 KB less for each peer than to receive.
-                    await trio.lowlevel.wait_readable(stream.socket)
+                    while opening is None:
+                        await progress.readable(stream)
+                        opening = receive_nowait(stream, OPENING_SIZE)
                 else:
                     opening = await stream.receive_some(OPENING_SIZE)
             if progress.shed is not None:
                 raise progress.shed
-            if isinstance(stream, trio.SocketStream):
-                # The receive and the last look in one: it also finds what came
-                # after the scheduler had given up (one expiry in five of a race).
-                opening = _read_now(stream)
+            if opening is None and is_direct(stream):
+                # A last look: it finds what came after the scheduler had given up
+                # (one expiry in five of a race).
+                opening = receive_nowait(stream, OPENING_SIZE)
     except trio.BrokenResourceError as exc:
         raise left(format_address(remote), received=0, reset=True) from exc
     if opening == b"":
@@ -164,18 +166,6 @@ async def detect(
     )
     progress.decided(decision)
     return decision, bytes(opening or b"")
-
-
-def _read_now(stream: trio.SocketStream) -> bytes | None:
-    """Read what has arrived on a socket, or None; without the scheduler pass of a receive."""
-    try:
-        return os.read(stream.socket.fileno(), OPENING_SIZE)
-    except BlockingIOError:
-        return None
-    except OSError as exc:
-        if stream.socket.fileno() == -1:  # here, and not by the peer
-            raise trio.ClosedResourceError("this socket was already closed") from exc
-        raise trio.BrokenResourceError(f"socket connection broken: {exc}") from exc
 
 
 async def take_role(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import ssl
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -162,7 +162,7 @@ def check_chain(
     return (
         _check_issuers(chain, roots),
         *(_check_validity(certificate, now, leaf=certificate is leaf) for certificate in chain),
-        *(_check_usage(leaf, role) for role in Role),
+        *(_check_usage(chain, role) for role in Role),
         _check_names(leaf),
     )
 
@@ -206,6 +206,20 @@ def _is_authority(certificate: x509.Certificate) -> bool:
     return constraints.ca
 
 
+def _unfit_to_issue(authority: x509.Certificate, below: int) -> str | None:
+    """Why peers will not take it for an authority with so many others below it (RFC 5280 section 6.1.4)."""
+    if not _is_authority(authority):
+        return "is no authority (basicConstraints)"
+    usage = _extension(authority, x509.KeyUsage)
+    if usage is not None and not usage.key_cert_sign:
+        return "may not sign certificates (its key usage lacks keyCertSign)"
+    constraints = _extension(authority, x509.BasicConstraints)
+    most = None if constraints is None else constraints.path_length
+    if most is not None and below > most:
+        return f"may have {most} authorities below it, not {below} (its path length)"
+    return None
+
+
 def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
     try:
         return certificate.extensions.get_extension_for_class(kind).value
@@ -217,13 +231,19 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
 
 def _check_issuers(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> Check:
     what = "chain"
-    for child, parent in pairwise(chain):
+    for below, (child, parent) in enumerate(pairwise(chain)):
         if not _issued(child, parent):
             return Check(
                 what,
                 Grade.DEFECT,
                 f"{_name(parent)} did not issue {_name(child)}; put leaf first, "
                 "each certificate before its issuer",
+            )
+        if (unfit := _unfit_to_issue(parent, below)) is not None:
+            return Check(
+                what,
+                Grade.DEFECT,
+                f"{_name(parent)} issued {_name(child)}, but {unfit}; get one of another authority",
             )
     last = chain[-1]
     if _issued(last, last):
@@ -276,32 +296,39 @@ def _check_validity(certificate: x509.Certificate, now: datetime, *, leaf: bool)
     return Check(what, Grade.OK, f"until {end:%Y-%m-%d %H:%M} UTC")
 
 
-def _check_usage(leaf: x509.Certificate, role: Role) -> Check:
+def _check_usage(chain: Sequence[x509.Certificate], role: Role) -> Check:
     what = "key usage"
-    missing = _missing_usage(leaf, role)
+    missing = _missing_usage(chain, role)
     if missing is None:
         return Check(what, Grade.OK, f"allows {_USAGE_NAME[role]}", role)
     return Check(
         what,
         Grade.DEFECT,
-        f"lacks {missing}, so it can't play the TLS {role}; have it issued with "
+        f"{missing}, so it can't play the TLS {role}; have it issued with "
         "serverAuth and clientAuth (public authorities dropped clientAuth in 2026)",
         role,
     )
 
 
-def _missing_usage(leaf: x509.Certificate, role: Role) -> str | None:
-    usage = _extension(leaf, x509.KeyUsage)
+def _missing_usage(chain: Sequence[x509.Certificate], role: Role) -> str | None:
+    usage = _extension(chain[0], x509.KeyUsage)
     if usage is not None and not usage.digital_signature:  # RFC 8446 section 4.4.2.2
-        return "digitalSignature"
-    extended = _extension(leaf, x509.ExtendedKeyUsage)
-    if extended is None:
-        return None
-    fits: Iterable[x509.ObjectIdentifier] = (
-        _USAGE[role],
-        ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE,
-    )
-    return None if any(oid in extended for oid in fits) else _USAGE_NAME[role]
+        return "lacks digitalSignature"
+    # What an issuer of it may not be used for, it may not be used for either: so OpenSSL has it.
+    for certificate in chain:
+        extended = _extension(certificate, x509.ExtendedKeyUsage)
+        if extended is None or _USAGE[role] in extended:
+            continue
+        lacks = f"lacks {_USAGE_NAME[role]}"
+        if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in extended:
+            # RFC 5280 section 4.2.1.12 leaves it to who verifies, and OpenSSL says no.
+            lacks += " (OpenSSL does not take anyExtendedKeyUsage for it)"
+        return (
+            lacks
+            if certificate is chain[0]
+            else f"has an issuer, {_name(certificate)}, that {lacks}"
+        )
+    return None
 
 
 def _check_names(leaf: x509.Certificate) -> Check:

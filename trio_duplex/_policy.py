@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol, cast
 
 import attrs
+import trio
 
 from trio_duplex._address import Address, format_address
 from trio_duplex._errors import PeerRejectedError
@@ -42,7 +43,9 @@ class PeerPolicy(Protocol):
         Args:
             identity: Who the peer is.
             role: The TLS role that *we* play.
-            remote_address: Where the peer is, or None.
+            remote_address: Where the peer is, as `Connection.remote_address`
+                has it: ``(host, port)``, IPv6's four fields, or None where the
+                stream does not tell.
         """
 
 
@@ -254,6 +257,7 @@ class AllOf:
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
         """Admit if all admit."""
+        await trio.lowlevel.checkpoint()  # they may all be sync
         for policy in self.policies:
             await judge(policy, identity, role, remote_address)
 
@@ -277,6 +281,7 @@ class AnyOf:
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
         """Admit if one admits."""
+        await trio.lowlevel.checkpoint()  # they may all be sync
         refusals: list[str] = []
         for policy in self.policies:
             try:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING
+
+import trio
 
 from trio_duplex._role import Decision, Role
 
 if TYPE_CHECKING:
-    import trio
-
     from trio_duplex._errors import DuplexError
 
 
@@ -30,6 +31,10 @@ class Progress:
 
     def sheddable(self, scope: trio.CancelScope) -> None:
         """From now on, cancelling ``scope`` is the way to drop the connection."""
+
+    def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
+        """Wait until the peer has sent something; to be awaited at once, like a coroutine."""
+        return trio.lowlevel.wait_readable(stream.socket)  # noqa: ASYNC105 - by our caller
 
     def decided(self, decision: Decision) -> None:
         """The role is decided; no TLS object exists yet."""

@@ -14,11 +14,12 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from trio_duplex._address import Address, format_address
+from trio_duplex._crowd import Crowd
 from trio_duplex._errors import LimitError
 from trio_duplex._limits import Limits, WhenFull
 from trio_duplex._progress import Progress
@@ -79,6 +80,9 @@ class Place(Progress):
         self._scope = scope
         if self.shed is not None:  # before it had a scope
             scope.cancel()
+
+    def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
+        return self._room.crowd.readable(stream.socket)
 
     def decided(self, decision: Decision) -> None:
         self.decision = decision
@@ -251,6 +255,7 @@ class Room:
                 limits.server_handshakes, limits.opening_patience, "server_handshakes"
             ),
         }
+        self.crowd = Crowd()
         self.taken = 0
         self.number = 0
         self._on_limit = on_limit
@@ -350,8 +355,9 @@ class Room:
         self._freed.unpark_all()
 
     async def keep(self) -> None:
-        """Shed what is overdue; runs for ever beside the listeners."""
+        """Hear those who wait, and shed what is overdue; runs for ever beside the listeners."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.crowd.watch)
             for turns in self.turns.values():
                 nursery.start_soon(turns.shed_overdue)
 

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from trio_duplex._acceptor import Acceptor, Listener
-from trio_duplex._address import Address, listener_address
+from trio_duplex._address import ListenerAddress, listener_address
 from trio_duplex._credentials import Credentials
 from trio_duplex._events import Observer
 from trio_duplex._handler import Handler
@@ -53,10 +53,10 @@ class Server:
         self._acceptor = acceptor
 
     @property
-    def addresses(self) -> list[Address]:
+    def addresses(self) -> list[ListenerAddress]:
         """The addresses that it listens on, in the order of `listeners`.
 
-        Each is ``(host, port)``, IPv6's four fields, or a Unix path; a listener
+        Each is ``(host, port)``, of IPv4 or IPv6, or a Unix path; a listener
         without an address is left out.
         """
         return [address for address in self._addresses if address is not None]

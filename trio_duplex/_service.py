@@ -8,6 +8,7 @@ one listener leaves the others alone.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 from typing import cast
 
@@ -15,7 +16,7 @@ import attrs
 import trio
 
 from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener, sole
-from trio_duplex._connection import Connection
+from trio_duplex._connection import Connection, close_in_time
 from trio_duplex._errors import DuplexError
 from trio_duplex._events import ConnectionClosed, HandlerFailed
 from trio_duplex._handler import Handler
@@ -49,7 +50,9 @@ class Service:
 
                     def start(stream: trio.abc.Stream, place: Place) -> None:
                         self.open += 1
-                        nursery.start_soon(self._serve, stream, place, name=TASK_NAME)
+                        nursery.start_soon(
+                            self.acceptor.attend, stream, place, self, name=TASK_NAME
+                        )
 
                     try:
                         with self._accepting:
@@ -81,16 +84,12 @@ class Service:
             connection.cancel_scope.cancel()
         self.cancel_scope.cancel()
 
-    async def _serve(self, stream: trio.abc.Stream, place: Place) -> None:
-        """One connection's life, in one task."""
-        connection = None
-        try:
-            connection = await self.acceptor.negotiate(stream, place)
-        finally:
-            if connection is None:
-                self._end()
-        if connection is None:
-            return
+    def lost(self) -> None:
+        """A negotiation ended without a connection."""
+        self._end()
+
+    async def take(self, connection: Connection, place: Place) -> None:
+        """Have the handler serve a negotiated connection, and close it."""
         # Here and not in `_handle`: a drain may come before that starts.
         self._handling.add(connection)
         if self.handler_nursery is None:
@@ -108,7 +107,8 @@ class Service:
     async def _handle(self, connection: Connection, place: Place) -> None:
         error: Exception | None = None
         opened = trio.current_time()
-        connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
+        if self.acceptor.limits.handler_timeout != math.inf:  # an observer may have set another
+            connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
         try:
             with connection.cancel_scope:
                 await self.handler(connection)
@@ -160,13 +160,11 @@ def is_peer_fault(error: Exception) -> bool:
 
 async def _close(connection: Connection, *, gracefully: bool) -> None:
     """Close, shielded and bounded, and replace no exception in flight."""
-    with (
-        trio.CancelScope(shield=True),
-        contextlib.suppress(
-            trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
-        ),
+    with contextlib.suppress(
+        trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
     ):
         if gracefully:
-            await connection.aclose()
+            await close_in_time(connection, shield=True)
         else:
-            await trio.aclose_forcefully(connection)
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(connection)

@@ -72,7 +72,7 @@ def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ..
                 f"the {role} role does not require the peer's certificate "
                 f"(verify_mode is {context.verify_mode.name})"
             )
-        elif not context.cert_store_stats()["x509"]:
+        elif not trusted_certificates(context):
             found.append(
                 f"the trust roots of the {role} role can't be seen: it has none, or has OpenSSL "
                 "look them up in a directory (capath); load them from a file"
@@ -107,9 +107,18 @@ def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ..
     return tuple(found)
 
 
+def trusted_certificates(context: ssl.SSLContext) -> int:
+    """How many certificates a context is known to trust.
+
+    Where OpenSSL looks trust roots up in a directory, beside those of a file,
+    each is counted from the first handshake that needs it: no context tells of
+    its directories, but that one of them was used shows in this number.
+    """
+    return context.cert_store_stats()["x509"]
+
+
 def _trusted_non_authorities(context: ssl.SSLContext) -> int:
-    statistics = context.cert_store_stats()
-    return statistics["x509"] - statistics["x509_ca"]
+    return trusted_certificates(context) - context.cert_store_stats()["x509_ca"]
 
 
 _DEMANDS: dict[str, Callable[[ssl.SSLContext], object]] = {

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+import sys
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tools import require_tool
@@ -25,9 +27,10 @@ from interop.harness import (
     exchange,
     plaintext_alerts,
     program,
+    python_context,
     wait_until,
 )
-from trio_duplex import HandshakeError, Reason, Role
+from trio_duplex import Credentials, HandshakeError, PeerRejectedError, Reason, Role
 
 OPTION = {"1.1": "-tls1_1", "1.2": "-tls1_2", "1.3": "-tls1_3"}
 OLD = ("-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
@@ -183,3 +186,30 @@ def test_a_server_of_tls_1_1_says_protocol_version_to_us(
     assert error.role is Role.CLIENT
     assert error.tls_reason is not None
     assert error.tls_reason.endswith("protocol_version")
+
+
+# --------------------------------------------------------------------------- pre-shared keys
+
+KEY = bytes(range(32))
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="ssl has no PSK before 3.13")
+def test_a_pre_shared_key_in_tls_1_3_admits_nobody(files: Files) -> None:
+    """No context tells that it would take one; and who has a key is asked for no certificate."""
+    made: dict[Role, Any] = {role: python_context(files, role) for role in Role}
+    made[Role.CLIENT].check_hostname = False
+    made[Role.SERVER].set_psk_server_callback(lambda _identity: KEY, None)
+    credentials = Credentials(
+        server_context=made[Role.SERVER], client_context=made[Role.CLIENT], allow_self=True
+    )
+    server = EchoServer(credentials)
+    try:
+        # The only cipher that goes with a key of Python's, so that the server takes it.
+        options = ("-psk", KEY.hex(), "-ciphersuites", "TLS_AES_128_GCM_SHA256", OPTION["1.3"])
+        with s_client(server.watched_port, files, *options, certificate=None) as peer:
+            assert b"alert" not in report(peer)  # TLS itself has nothing against it
+        error = server.outcome().error
+    finally:
+        server.stop()
+    assert type(error) is PeerRejectedError
+    assert "pre-shared key" in str(error)

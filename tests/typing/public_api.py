@@ -48,6 +48,80 @@ def credentials(context: ssl.SSLContext) -> trio_duplex.Credentials:
     )
 
 
+def only_backups(identity: trio_duplex.PeerIdentity, role: Role, where: object) -> None:
+    if "backup.example" not in identity.dns_names:
+        raise trio_duplex.PeerRejectedError("no backup")
+
+
+async def only_the_known(
+    identity: trio_duplex.PeerIdentity,
+    role: Role,
+    where: tuple[str, int] | tuple[str, int, int, int] | str | None,
+) -> bool:
+    await trio.sleep(0)
+    return identity.certificate_sha256 == "0" * 64 and role is Role.SERVER
+
+
+class Told:
+    def __call__(self, identity: trio_duplex.PeerIdentity, role: Role, where: object, /) -> None:
+        assert_type(identity.names, tuple[str, ...])
+
+
+def trust(context: ssl.SSLContext) -> trio_duplex.Credentials:
+    policies: list[trio_duplex.PeerPolicy] = [
+        trio_duplex.AnyTrustedPeer(),
+        trio_duplex.NamedPeer("a.example", "spiffe://fleet.example/a"),
+        trio_duplex.PinnedPeer("sha256:" + "0" * 64),
+        trio_duplex.NamedByAddress({"10.0.0.0/8": "a.example", "192.0.2.7": ["b.example"]}),
+        trio_duplex.NamedByAddress(lambda where: None if where is None else "a.example"),
+        trio_duplex.RolesAllowed({"a.example": Role.CLIENT, "b.example": Role}),
+        only_backups,
+        only_the_known,
+        Told(),
+    ]
+    either = trio_duplex.AnyOf(*policies)
+    trio_duplex.Credentials(
+        server_context=context,
+        client_context=context,
+        peer=trio_duplex.AllOf(either, only_backups),
+        allow_asymmetric=True,
+        allow_self=True,
+        own_certificate="node.pem",
+    )
+    return trio_duplex.Credentials.mutual(
+        certificate_chain="node.pem",
+        private_key="node.key",
+        trust="fleet-ca.pem",
+        peer=only_the_known,
+        alpn={Role.SERVER: ["a"], Role.CLIENT: ["b"]},
+        certificates_by_name={"b.example": ("b.pem", "b.key")},
+        keylog=None,
+        session_tickets=2,
+    )
+
+
+def rotate(server: trio_duplex.Server, mine: trio_duplex.Credentials) -> None:
+    try:
+        mine.reload()
+    except trio_duplex.CredentialsError as exc:
+        assert_type(exc.defects, tuple[str, ...])
+        return
+    server.replace_credentials(mine)
+    for check in trio_duplex.check_certificate(certificate_chain="node.pem", trust=b"PEM"):
+        if check.grade is trio_duplex.Grade.DEFECT:
+            assert_type(check.role, Role | None)
+
+
+async def late_verdict(connection: trio_duplex.Connection) -> str:
+    try:
+        await connection.receive_some()
+    except trio_duplex.CertificateRejectedError as exc:
+        broken: trio.BrokenResourceError = exc
+        rejected: trio_duplex.PeerRejectedError = exc
+        return f"{broken} {rejected} {exc.alert}"
+    return connection.peer.spiffe_id or str(connection.peer)
+
+
 async def serve(mine: trio_duplex.Credentials) -> None:
     handlers: list[trio_duplex.Handler] = [
         over_any_stream,
@@ -157,9 +231,11 @@ async def stop(server: trio_duplex.Server) -> None:
         match address:
             case str():
                 print("a Unix socket at", address)
-            case (host, port, *_):
+            case (host, port):
                 assert_type(host, str)
                 print("port", port)
+            case _:
+                assert_never(address)
 
 
 def facts(error: trio_duplex.DuplexError) -> str:
