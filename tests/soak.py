@@ -1,30 +1,37 @@
 """Thousands of short connections of all kinds against one server, which is to be as it was before.
 
 ``python tests/soak.py [CONNECTIONS]``; 20,000 by default. The server is a process of its own; the
-peers are in this one, and use TLS where they need it. It ends with an error if descriptors, tasks or
-places are left, or if memory has grown by more than `MOST_GROWTH` since the warm-up.
+peers are the test kit's, in this one. It ends with an error if descriptors, tasks or places are left,
+or if memory has grown by more than `MOST_GROWTH` since the warm-up.
 """
 
 from __future__ import annotations
 
 import itertools
 import random
-import socket
-import ssl
-import struct
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import attrs
 import trio
-import trustme
 from child import Child, Look, write_certificates
+from support import client_hello
+
+from trio_duplex.testing import (
+    Authority,
+    Certificate,
+    HangingUpPeer,
+    PartialPeer,
+    PlaintextPeer,
+    ResettingPeer,
+    SilentPeer,
+    SpeakingPeer,
+)
 
 CONNECTIONS = 20_000
 WARM_UP = 2_000
@@ -54,66 +61,56 @@ Kind = Callable[["Peers"], Coroutine[object, object, None]]
 class Peers:
     """All kinds of them; each is a method that dials and comes to its end."""
 
-    port: int
-    speaking_context: ssl.SSLContext
-    silent_context: ssl.SSLContext
-    stranger_context: ssl.SSLContext
+    address: tuple[str, int]
+    certificate: Certificate
+    stranger_certificate: Certificate
     shaking: trio.CapacityLimiter = attrs.field(
         factory=partial(trio.CapacityLimiter, SHAKING_AT_ONCE)
     )
 
-    async def dial(self) -> trio.SocketStream:
-        return await trio.open_tcp_stream("127.0.0.1", self.port)
-
     async def speaking(self) -> None:
-        async with self.shaking, await self.dial() as stream:
-            await check_echo(trio.SSLStream(stream, self.speaking_context))
+        async with self.shaking:
+            await self._echoed(SpeakingPeer)
 
     async def silent(self) -> None:
-        async with await self.dial() as stream:
-            await check_echo(trio.SSLStream(stream, self.silent_context, server_side=True))
+        await self._echoed(SilentPeer)
+
+    async def _echoed(self, cls: type[SpeakingPeer | SilentPeer]) -> None:
+        data = random.randbytes(random.randrange(1, 2000))
+        peer = cls(credentials=self.certificate, say=data, hear=len(data))
+        report = await peer.run(self.address)
+        assert report.heard == data, report
+        assert report.error is None, report
 
     async def stranger(self) -> None:
         """A client with a certificate of another authority: it must be told so."""
-        async with self.shaking, await self.dial() as stream:
-            tls = trio.SSLStream(stream, self.stranger_context)
-            try:
-                await tls.do_handshake()
-                await tls.receive_some()
-            except trio.BrokenResourceError as exc:
-                if "UNKNOWN_CA" not in str(exc.__cause__):
-                    raise
-            else:
-                raise AssertionError("a stranger has been let in")
+        async with self.shaking:
+            report = await SpeakingPeer(credentials=self.stranger_certificate).run(self.address)
+        assert report.alert == "unknown_ca", report
 
     async def garbage(self) -> None:
-        async with await self.dial() as stream:
-            with suppress(trio.BrokenResourceError):  # it may hang up before it has read all of it
-                await stream.send_all(random.choice(GARBAGE))
-                assert await stream.receive_some() == b""
+        report = await PlaintextPeer(say=random.choice(GARBAGE)).run(self.address)
+        assert report.received == b"", report
+        assert report.end is not None or report.error is not None, report
 
     async def hangs_up(self) -> None:
-        async with await self.dial():
-            pass
+        await HangingUpPeer().run(self.address)
 
     async def resets(self) -> None:
-        async with await self.dial() as stream:
-            if random.random() < 0.5:
-                await stream.send_all(HELLO[: random.randrange(len(HELLO))])
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await ResettingPeer(say=random.choice((b"", part_of_hello()))).run(self.address)
 
     async def breaks_off(self) -> None:
         """It stops in the middle of its ClientHello, and leaves, or has to be dropped."""
-        async with await self.dial() as stream:
-            await stream.send_all(HELLO[: random.randrange(1, len(HELLO))])
-            if random.random() < 0.5:
-                assert await stream.receive_some() == b""
+        if random.random() < 0.5:
+            await HangingUpPeer(say=part_of_hello()).run(self.address)
+            return
+        report = await PartialPeer(size=len(part_of_hello())).run(self.address)
+        assert report.end is not None, report
 
     async def mute(self) -> None:
         """It has our ClientHello, and says nothing to that; it is dropped."""
-        async with await self.dial() as stream:
-            async for _ in stream:
-                pass
+        report = await PartialPeer(size=0).run(self.address)
+        assert report.received, report
 
 
 SHARES: dict[Kind, int] = {
@@ -137,34 +134,11 @@ GARBAGE = (
 )
 
 
-def client_hello() -> bytes:
-    outgoing = ssl.MemoryBIO()
-    tls = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x")
-    with suppress(ssl.SSLWantReadError):
-        tls.do_handshake()
-    return outgoing.read()
-
-
 HELLO = client_hello()
 
 
-async def check_echo(tls: trio.SSLStream[trio.SocketStream]) -> None:
-    data = random.randbytes(random.randrange(1, 2000))
-    await tls.send_all(data)
-    received = b""
-    while len(received) < len(data):
-        received += await tls.receive_some()
-    assert received == data
-    await tls.aclose()
-
-
-def context(role: int, authority: trustme.CA, trusted: trustme.CA) -> ssl.SSLContext:
-    made = ssl.SSLContext(role)
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_REQUIRED
-    authority.issue_cert("peer.example").configure_cert(made)
-    trusted.configure_trust(made)
-    return made
+def part_of_hello() -> bytes:
+    return HELLO[: random.randrange(1, len(HELLO))]
 
 
 async def send_in(peers: Peers, kinds: Iterable[Kind]) -> None:
@@ -193,15 +167,14 @@ def mixed(count: int) -> list[Kind]:
 
 async def soak(count: int, folder: Path) -> None:
     warm_up = min(WARM_UP, count * 2 // 3)
-    authority = trustme.CA()
-    write_certificates(folder, authority)
+    authority = Authority()
+    write_certificates(folder, authority.ca)
     options = {"window": WINDOW, "handshake_timeout": HANDSHAKE_TIMEOUT}
     async with Child.start(folder, **options) as server:  # type: ignore[arg-type]
         peers = Peers(
-            server.port,
-            context(ssl.PROTOCOL_TLS_CLIENT, authority, authority),
-            context(ssl.PROTOCOL_TLS_SERVER, authority, authority),
-            context(ssl.PROTOCOL_TLS_CLIENT, trustme.CA(), authority),
+            ("127.0.0.1", server.port),
+            authority.certificate("peer.example"),
+            attrs.evolve(Authority().certificate("peer.example"), trust_pem=authority.trust_pem),
         )
         await peers.speaking()  # what a first connection loads is none of its own
         looks = [await server.idle()]

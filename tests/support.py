@@ -16,7 +16,13 @@ import trio
 import trio.testing
 import trustme
 
-from trio_duplex import Connection, Credentials, Role, negotiate
+from trio_duplex import (
+    Connection,
+    Credentials,
+    PeerPolicy,
+    Role,
+    negotiate,
+)
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 VERSIONS = (TLS12, TLS13)
@@ -45,6 +51,7 @@ def credentials(
     certificate: trustme.LeafCert = NODE,
     alpn: tuple[str, ...] = (),
     session_tickets: int = 0,
+    peer: PeerPolicy | None = None,
 ) -> Credentials:
     """Credentials of the fleet, for one TLS version or for all."""
     made = Credentials.mutual(
@@ -52,6 +59,7 @@ def credentials(
         trust=AUTHORITY,
         alpn=alpn,
         session_tickets=session_tickets,
+        peer=peer,
         allow_self=True,  # both ends of these tests hold the same certificate
     )
     for role in Role:

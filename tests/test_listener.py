@@ -247,8 +247,9 @@ async def test_where_there_is_no_room_it_tries_again(
     async with trio.open_nursery() as nursery, DuplexListener(memory, credentials()) as listener:
         nursery.start_soon(speak, memory.connect())
         nursery.start_soon(echo, await listener.accept())
-    assert memory.tries[:3] == [0.0, CAPACITY_PAUSE, 2 * CAPACITY_PAUSE]
-    assert [record.levelname for record in caplog.records] == ["ERROR"]  # said once
+        assert memory.tries[:3] == [0.0, CAPACITY_PAUSE, 2 * CAPACITY_PAUSE]
+        assert [record.levelname for record in caplog.records] == ["ERROR"]  # said once
+    assert caplog.messages[1:] == ["repeated kind=accept count=1"]  # in the end, how often
 
 
 @pytest.mark.parametrize(

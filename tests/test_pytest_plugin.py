@@ -463,3 +463,20 @@ def test_kit_needs_no_pytest() -> None:
         "import sys; sys.modules['pytest'] = None; import trio_duplex.testing as t; t.Authority()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_kit_without_its_extra_says_what_to_install() -> None:
+    code = """
+        import sys
+        sys.modules["trustme"] = None
+        import trio_duplex.testing as kit
+        kit.SilentPeer(), kit.open_memory_listener()  # which need no authority
+        try:
+            kit.Authority()
+        except ModuleNotFoundError as exc:
+            print(exc)
+    """
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    assert "trustme: python -m pip install 'trio-duplex[testing]'" in ran.stdout

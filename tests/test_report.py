@@ -8,9 +8,9 @@ import pytest
 import trio
 import trio.testing
 from support import MemoryListener, credentials, echo
-from test_room import talk
+from test_room import serving, talk
 
-from trio_duplex import Accepted, Event, Role, Server, serve_listeners
+from trio_duplex import Accepted, DuplexListener, Event, Role, Server, serve_listeners
 from trio_duplex._report import Reporter
 
 ACCEPTED = Accepted(number=1, peer="192.0.2.7:4711")
@@ -113,3 +113,37 @@ async def test_an_observer_that_raises_is_never_fatal(
         assert server.statistics().completed == {Role.SERVER: 1, Role.CLIENT: 1}
         server.cancel_scope.cancel()
     assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
+
+
+def left_out(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for line in caplog.messages if line.startswith("repeated ")]
+
+
+async def send_garbage(memory: MemoryListener) -> None:
+    for _ in range(5):
+        await memory.connect().send_all(b"SSH-2.0-x\r\n")
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_what_a_server_has_left_out_of_the_log_is_said_in_the_end(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    memory = MemoryListener()
+    async with serving(memory):
+        await send_garbage(memory)
+        assert left_out(caplog) == []
+    assert left_out(caplog) == ["repeated kind=NotTLSError count=4"]
+
+
+async def test_what_a_listener_has_left_out_of_the_log_is_said_in_the_end(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    memory = MemoryListener()
+    async with DuplexListener(memory, credentials()) as listener:
+        with trio.move_on_after(1):
+            await listener.accept()
+        await send_garbage(memory)
+        assert left_out(caplog) == []
+    assert left_out(caplog) == ["repeated kind=NotTLSError count=4"]

@@ -338,9 +338,12 @@ async def serve_here(handler, port, credentials, *, task_status=trio.TASK_STATUS
         task_status.started(server)
 
 trio_duplex.serve_tcp = serve_here
+if hasattr(example, "prometheus_client"):
+    serve_http = example.prometheus_client.start_http_server
+    example.prometheus_client.start_http_server = lambda _, addr: serve_http(0, addr)
 trio.run(example.main)
 """
-"""An example as it is, but for its port, and how long it drains."""
+"""An example as it is, but for its ports, and how long it drains."""
 
 
 @contextlib.contextmanager
@@ -395,15 +398,25 @@ def test_the_service_stops_at_the_second_signal(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_the_echo_example_stops_at_control_c(tmp_path: Path) -> None:
-    with running_example("echo", tmp_path, drain_time=0) as (process, port):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("name", ["echo", "metrics", "rotation"])
+def test_an_example_that_does_not_drain_stops_at_once(
+    name: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    with running_example(name, tmp_path, drain_time=0) as (process, port):
         peer = StandardPeer(Role.CLIENT, port, peer_context(Role.CLIENT))
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(ssl.SSLEOFError):  # KeyboardInterrupt may strike in a send_all
+        process.send_signal(number)
+        # KeyboardInterrupt may strike in a send_all, and SIGTERM asks nobody.
+        with contextlib.suppress(ssl.SSLEOFError):
             assert peer.last_words() == b""
         _, errors = process.communicate(timeout=20)
     assert process.returncode != 0
-    assert "KeyboardInterrupt" in errors
+    assert ("KeyboardInterrupt" in errors) is (number is signal.SIGINT)
+
+
+def test_every_example_that_serves_is_stopped_here() -> None:
+    serving = {path.stem for path in EXAMPLES.glob("*.py") if "serve_tcp" in path.read_text()}
+    assert serving == {"echo", "metrics", "rotation", "service"}
 
 
 def is_listening(port: int) -> bool:

@@ -31,6 +31,7 @@ from trio_duplex._events import (
     PeerRejected,
     RoleDecided,
 )
+from trio_duplex._keepalive import keep_alive
 from trio_duplex._limits import Limits
 from trio_duplex._negotiate import abandon, detect, take_role
 from trio_duplex._report import Reporter
@@ -44,13 +45,6 @@ CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 CAPACITY_PAUSE = 0.1
 """Seconds until the next try after that: Trio's own figure."""
-
-KEEPALIVE_INTERVAL = 15
-KEEPALIVE_COUNT = 4
-"""Four questions in a minute, after `Limits.keepalive` seconds of silence."""
-
-KEEPALIVE_MOST = 32_767
-"""Seconds; Linux refuses more."""
 
 TASK_NAME = "trio_duplex connection"
 """Of each connection's task; Trio would make a new string of 100 bytes for each."""
@@ -102,7 +96,8 @@ class Acceptor:
                 oldest pending peer makes room, and it is tried again.
             trio.ClosedResourceError: The listener was closed.
         """
-        _keep_alive(listener, self.limits.keepalive)
+        if isinstance(listener, trio.SocketListener):
+            keep_alive(listener.socket, self.limits.keepalive)
         while True:
             try:
                 stream = await listener.accept()
@@ -204,24 +199,6 @@ class Acceptor:
 def sole(group: ExceptionGroup[Exception]) -> Exception:
     """The exception that ``except*`` wrapped, or the group where it holds more."""
     return group.exceptions[0] if len(group.exceptions) == 1 else group
-
-
-def _keep_alive(listener: Listener, idle: float) -> None:
-    """Turn on TCP keepalive for all that is accepted: sockets inherit it (Linux, BSD)."""
-    if not isinstance(listener, trio.SocketListener) or idle == math.inf:
-        return
-    if listener.socket.family not in {socket.AF_INET, socket.AF_INET6}:
-        return
-    options = {
-        "TCP_KEEPIDLE": min(max(1, round(idle)), KEEPALIVE_MOST),
-        "TCP_KEEPINTVL": KEEPALIVE_INTERVAL,
-        "TCP_KEEPCNT": KEEPALIVE_COUNT,
-    }
-    with contextlib.suppress(OSError):  # of a listener that was closed meanwhile
-        listener.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in options.items():
-            if hasattr(socket, name):
-                listener.socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _reset(stream: trio.abc.Stream) -> None:

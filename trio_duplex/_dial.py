@@ -26,7 +26,7 @@ async def open_tcp_connection(
 
     As TLS client we speak at once, and send ``host`` as SNI unless it is an IP
     address. As TLS server we stay silent until the listener's detection window
-    has passed and its ClientHello comes.
+    has passed and its ClientHello comes. TCP keepalive is on, as for `negotiate`.
 
     In TLS 1.3 a client's handshake returns before the server has judged the
     client's certificate: connected is not accepted. If it is refused, the

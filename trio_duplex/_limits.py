@@ -13,6 +13,9 @@ import attrs
 
 from trio_duplex._window import check_seconds
 
+DEFAULT_KEEPALIVE = 60.0
+"""Seconds: below the time after which NAT forgets a connection."""
+
 
 class WhenFull(enum.Enum):
     """What to do with a new connection when ``Limits.connections`` are open."""
@@ -104,4 +107,4 @@ class Limits:
     handler_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     idle_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     send_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
-    keepalive: float = attrs.field(default=60.0, validator=_positive_seconds)
+    keepalive: float = attrs.field(default=DEFAULT_KEEPALIVE, validator=_positive_seconds)

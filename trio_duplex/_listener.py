@@ -156,6 +156,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
             # Also where the nursery that was passed in is cancelled: who waits
             # in `accept`, elsewhere, would wait for ever.
             self._ready_in.close()
+            self._acceptor.reporter.log.flush()
 
     async def _accept_into(self, negotiations: trio.Nursery) -> None:
         ready = _Ready(self._ready_in)

@@ -18,6 +18,7 @@ from trio_duplex._address import Address, format_address, remote_address
 from trio_duplex._connection import Connection
 from trio_duplex._credentials import Credentials
 from trio_duplex._direct import is_direct, receive_nowait
+from trio_duplex._keepalive import keep_alive_by_default
 from trio_duplex._progress import Progress
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._take_role import (
@@ -42,6 +43,8 @@ async def negotiate(
     server_hostname: str | None = None,
 ) -> Connection:
     """Take the TLS role that the peer does not, and complete the handshake.
+
+    TCP keepalive is turned on, at a minute of silence, unless the socket has it already.
 
     Args:
         stream: A stream, of TCP or any other ``trio.abc.Stream``: one that was
@@ -83,6 +86,7 @@ async def negotiate(
     if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do
         credentials = copy(credentials)
     remote, progress = remote_address(stream), Progress()
+    keep_alive_by_default(stream)
     try:
         if role is None:
             detected = await detect(stream, settings.window, remote, progress)

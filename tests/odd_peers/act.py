@@ -33,6 +33,8 @@ class Act:
         failure: What TLS failed with, if it did: its object must not be asked again.
         warned: The alert, where it was only a warning.
         over: Set when the connection has ended for the server.
+        asked: Set when the peer policy is asked about it, if it is of those who let it wait.
+        verdict: The peer policy waits for this, then.
     """
 
     tls: ssl.SSLObject | None = None
@@ -45,6 +47,7 @@ class Act:
         self.sent = b""
         self.warned: str | None = None
         self.over = trio.Event()
+        self.asked, self.verdict = trio.Event(), trio.Event()
         self.was_reset = False
         self.failure: ssl.SSLError | None = None
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()

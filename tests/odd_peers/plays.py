@@ -9,6 +9,7 @@ import trio
 from support import (
     ALERT,
     APPLICATION_DATA,
+    AUTHORITY,
     HANDSHAKE,
     INTRUDER,
     NODE,
@@ -315,6 +316,30 @@ def too_old(role: Role) -> Callable[[Act], ssl.SSLContext]:
         return context
 
     return make
+
+
+PONDERED = "pondered.example"
+"""The peer policy takes its time over who is called this."""
+
+PONDERED_CERTIFICATE = AUTHORITY.issue_cert(PONDERED)
+
+
+def pondered(role: Role) -> Play:
+    """Handshake until the peer policy is asked; it answers when the next step is done."""
+
+    async def play(act: Act) -> None:
+        context = peer_context(role, act.version, certificate=PONDERED_CERTIFICATE)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(act.handshake, role, context)  # our last flight may be held back
+            await act.asked.wait()
+            nursery.cancel_scope.cancel()
+        act.verdict.set()
+
+    return play
+
+
+def pondered_then(end: Play, *roles: Role) -> dict[str, Play]:
+    return {f"as TLS {role}": after(pondered(role), end) for role in roles}
 
 
 # --------------------------------------------------------------------------------- on an open connection

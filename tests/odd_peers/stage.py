@@ -23,7 +23,7 @@ import trio
 from support import credentials, peer_context, peer_stream, receive_exactly
 
 from odd_peers.act import Act
-from odd_peers.plays import Play
+from odd_peers.plays import PONDERED, Play
 from trio_duplex import (
     Accepted,
     Connection,
@@ -33,12 +33,14 @@ from trio_duplex import (
     HandlerFailed,
     Limits,
     NegotiationFailed,
+    PeerIdentity,
     Role,
     RoleDecided,
     Server,
     serve_tcp,
 )
 from trio_duplex import _report as report
+from trio_duplex._address import Address, format_address
 from trio_duplex._log import LOGGER, LogObserver
 
 WINDOW = 1.5
@@ -170,10 +172,18 @@ class Stage:
         self.diary = diary
         self.address = server.addresses[0][:2]
         self.contexts = {role: peer_context(role, version) for role in Role}
+        self.acts = dict[str, Act]()
 
     @classmethod
     async def open(cls, version: ssl.TLSVersion, nursery: trio.Nursery) -> Stage:
         diary = Diary()
+
+        async def policy(identity: PeerIdentity, _: Role, remote: Address | None) -> None:
+            if PONDERED in identity.names:
+                act = stage.acts[format_address(remote) or ""]
+                act.asked.set()
+                await act.verdict.wait()
+
         serve = partial(
             serve_tcp,
             host="127.0.0.1",
@@ -182,7 +192,9 @@ class Stage:
             limits=Limits(close_timeout=CLOSE_TIMEOUT),
             observers=[diary],
         )
-        return cls(await nursery.start(serve, handler, 0, credentials(version)), version, diary)
+        server = await nursery.start(serve, handler, 0, credentials(version, peer=policy))
+        stage = cls(server, version, diary)
+        return stage
 
     async def play(
         self,
@@ -224,6 +236,7 @@ class Stage:
             act = Act(await trio.open_tcp_stream(*self.address), self.version, scratch)
             number, peer = await self.admitted(act, before)
             act.over = self.diary.over[number]
+            self.acts[peer] = act
             try:
                 await play(act)
                 alert = act.alert()

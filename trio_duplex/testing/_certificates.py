@@ -193,7 +193,13 @@ class Authority:
     """
 
     def __init__(self) -> None:
-        import trustme
+        try:
+            import trustme
+        except ModuleNotFoundError as exc:
+            raise ModuleNotFoundError(
+                "an Authority needs trustme: python -m pip install 'trio-duplex[testing]'",
+                name=exc.name,
+            ) from exc
 
         self.ca: trustme.CA = trustme.CA(key_type=trustme.KeyType.ECDSA)
 
