@@ -63,7 +63,7 @@ class MutualSource:
         roots = load_certificates(read_pem(self.trust, "trust roots"), "trust roots")
         pair = _Presented.read(self.certificate_chain, self.private_key)
         by_name = {
-            name.lower(): _Presented.read(*(given if isinstance(given, tuple) else (given, None)))
+            name: _Presented.read(*(given if isinstance(given, tuple) else (given, None)))
             for name, given in self.certificates_by_name.items()
         }
         now = datetime.now(UTC)
