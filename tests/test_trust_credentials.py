@@ -318,6 +318,7 @@ async def test_keylog(
 ) -> None:
     path = tmp_path / "keys"
     credentials = mutual(keylog=path)
+    assert path.stat().st_mode & 0o777 == 0o600  # whatever the umask
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
     assert str(path) in caplog.text
     assert "keylog" in repr(credentials)

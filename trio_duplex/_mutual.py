@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -124,6 +125,8 @@ class MutualSource:
             context.set_alpn_protocols(list(self.alpn[role]))
         if self.keylog is not None:
             try:
+                # OpenSSL would leave a new one to the umask, and others on the machine to read.
+                os.close(os.open(self.keylog, os.O_CREAT | os.O_WRONLY, 0o600))
                 context.keylog_filename = fspath(self.keylog)
             except OSError as exc:
                 raise CredentialsError(f"can't write the keylog: {exc}") from exc
