@@ -163,6 +163,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def bench(session: nox.Session) -> None:
+    """That every benchmark works, on every subject; `-- run` measures, in a quarter of an hour."""
+    session.install("-e", ".[all]", "--group", "bench")
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["run", "--quick"]))
+
+
+@nox.session(python=OLDEST)
 def docs(session: nox.Session) -> None:
     """The documentation; a warning or a reference that leads nowhere is an error."""
     session.install("-e", ".[all]", "--group", "docs")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from support import MemoryListener, memory_pair
+from support import MemoryListener, RawPeer, memory_pair
 from trio.testing import MockClock
 from trust_support import FLEET, SERVER_AUTH, STRANGERS, Authority, Leaf, context, hear, keys_of
 
@@ -219,6 +219,44 @@ async def test_a_session_keeps_its_credentials(tmp_path: Path, autojump_clock: M
             await trio.aclose_forcefully(end)
     with pytest.raises(ValueError):
         await negotiate(memory_pair()[0], credentials, session=session)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("by", ["nothing", "reload", "replace_credentials"])
+async def test_new_credentials_resume_no_session_of_the_former(
+    by: str, version: ssl.TLSVersion, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """A session carries what was verified under the old trust roots."""
+    files = Files(tmp_path)
+
+    def load() -> Credentials:
+        return Credentials.mutual(
+            certificate_chain=files.certificate,
+            private_key=files.key,
+            trust=files.trust,
+            session_tickets=1,
+        )
+
+    credentials = load()
+    theirs = context(Role.CLIENT, PEER, version=version)
+    told = Told()
+    session: ssl.SSLSession | None = None
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            partial(serve_listeners, told.handler, [told.listener], credentials)
+        )
+        for again in (False, True):
+            if again and by == "reload":
+                credentials.reload()  # the same files: it is not the certificate that counts
+            elif again and by == "replace_credentials":
+                server.replace_credentials(load())
+            peer = RawPeer(told.listener.connect(), Role.CLIENT, context=theirs, session=session)
+            await peer.shake_hands()
+            assert await peer.read() == b"hello"
+            assert peer.tls.session_reused is (again and by == "nothing")
+            session = peer.tls.session
+            await peer.stream.aclose()
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("broken", ["certificate", "key", "trust"])

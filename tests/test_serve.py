@@ -28,6 +28,7 @@ from support import (
     echo,
     memory_pair,
     open_descriptors,
+    peer_context,
     peer_stream,
     receive_all,
     receive_exactly,
@@ -36,12 +37,15 @@ from support import (
 
 from trio_duplex import (
     Connection,
+    Credentials,
     DrainResult,
+    DuplexListener,
     Handler,
     HandshakeError,
     Role,
     Server,
     by_role,
+    negotiate,
     open_tcp_connection,
     serve_listeners,
     serve_tcp,
@@ -252,6 +256,28 @@ async def test_what_is_no_handler_is_refused_before_a_socket_opens() -> None:
     with pytest.raises(TypeError, match="handler"):
         await serve_listeners(no_handler, [memory], credentials())
     assert not memory.closed
+    assert open_descriptors() == before
+
+
+async def test_what_are_no_credentials_is_refused_before_a_socket_opens() -> None:
+    """A TLS context, as Trio's own functions take it, is an easy mistake."""
+    context = cast("Credentials", peer_context(Role.SERVER))
+    before = open_descriptors()
+    memory = MemoryListener()
+    for refused in (
+        partial(serve_tcp, echo, 0, context, host="127.0.0.1"),
+        partial(serve_listeners, echo, [memory], context),
+        partial(open_tcp_connection, "127.0.0.1", 1, context),
+        partial(negotiate, memory_pair()[0], context),
+    ):
+        with pytest.raises(TypeError, match="credentials"):
+            await refused()
+    with pytest.raises(TypeError, match="credentials"):
+        DuplexListener(memory, context)
+    async with serving(echo, memory) as server:
+        with pytest.raises(TypeError, match="credentials"):
+            server.replace_credentials(context)
+        await call(memory)
     assert open_descriptors() == before
 
 

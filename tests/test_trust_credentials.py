@@ -168,6 +168,7 @@ def test_trust_is_what_was_given_and_nothing_else() -> None:
 
 TENANT = FLEET.issue("tenant.example", usages=[SERVER_AUTH])
 OTHER_TENANT = FLEET.issue("other.example")
+FOREIGN_TENANT = FLEET.issue("xn--bcher-kva.example")
 
 
 def asking(name: str | None, leaf: Leaf | None, version: ssl.TLSVersion) -> AskingContext:
@@ -188,6 +189,7 @@ def asking(name: str | None, leaf: Leaf | None, version: ssl.TLSVersion) -> Aski
         ("tenant.example", TENANT),
         ("TENANT.example", TENANT),
         ("other.example", OTHER_TENANT),
+        ("bücher.example", FOREIGN_TENANT),
     ],
 )
 async def test_certificates_by_name(
@@ -197,13 +199,16 @@ async def test_certificates_by_name(
         certificates_by_name={
             "Tenant.Example": (TENANT.chain_pem, TENANT.key_pem),
             "other.example": OTHER_TENANT,
+            "bücher.example.": FOREIGN_TENANT,
         }
     )
     peer = asking(name, PEER, version)
     assert (await meet(credentials, Role.SERVER, peer)).heard == GREETING
     (tls,) = peer.objects
     assert tls.getpeercert(binary_form=True) == leaf.der
-    assert credentials.material.own_public_keys == keys_of(LISTENER, TENANT, OTHER_TENANT)
+    assert credentials.material.own_public_keys == keys_of(
+        LISTENER, TENANT, OTHER_TENANT, FOREIGN_TENANT
+    )
 
 
 @each_version
@@ -284,6 +289,12 @@ async def test_alpn_by_role(
         assert connection.tls.selected_alpn_protocol() == chosen[role]
 
 
+@pytest.mark.parametrize("name", ["*.example", "192.0.2.7", "https://a.example", "a b", ""])
+def test_names_that_nobody_can_ask_for(name: str) -> None:
+    with pytest.raises(ValueError):
+        mutual(certificates_by_name={name: TENANT})
+
+
 def test_alpn_is_a_list() -> None:
     with pytest.raises(ValueError):
         mutual(alpn="h2")
@@ -291,6 +302,8 @@ def test_alpn_is_a_list() -> None:
         mutual(alpn={Role.SERVER: "h2"})
     with pytest.raises(ValueError):
         mutual(alpn=[""])
+    with pytest.raises(ValueError):
+        mutual(alpn={"server": ["h2"]})  # would be none at all
 
 
 # ------------------------------------------------------------------------------------------ keylog
@@ -305,6 +318,7 @@ async def test_keylog(
 ) -> None:
     path = tmp_path / "keys"
     credentials = mutual(keylog=path)
+    assert path.stat().st_mode & 0o777 == 0o600  # whatever the umask
     assert {record.levelno for record in caplog.records} == {logging.WARNING}
     assert str(path) in caplog.text
     assert "keylog" in repr(credentials)

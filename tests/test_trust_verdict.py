@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import pytest
 import trio
-from support import dial, memory_pair
+from support import RecordingStream, dial, memory_pair, reset, tcp_pair
 from trio.testing import MockClock
 from trust_support import DAY, FLEET, LISTENER, NOW, SERVER_AUTH, STRANGERS, Leaf, context, mutual
 
@@ -18,6 +20,7 @@ from trio_duplex import (
     PeerRejectedError,
     Role,
 )
+from trio_duplex._handshake import LAST_WORDS_TIMEOUT
 
 SERVER = FLEET.issue("server.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -94,6 +97,84 @@ async def test_the_first_read_tells(name: str, autojump_clock: MockClock) -> Non
     assert isinstance(error, PeerRejectedError)
     assert isinstance(error.__cause__, ssl.SSLError)
     await connection.aclose()
+
+
+async def send_until_it_breaks(connection: Connection) -> trio.BrokenResourceError:
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        while True:
+            await connection.send_all(b"we speak first")
+    return caught.value
+
+
+async def close(stream: trio.SocketStream) -> None:
+    """Before our data comes, which the kernel then answers with a reset."""
+    await stream.aclose()
+
+
+async def hang_up_hard(stream: trio.SocketStream) -> None:
+    reset(stream)
+
+
+@pytest.mark.parametrize("end", [close, hang_up_hard])
+async def test_a_send_tells_if_it_fails_before_the_first_read(
+    end: Callable[[trio.SocketStream], Awaitable[None]],
+) -> None:
+    """Real sockets: the alert stands in the kernel, behind what broke the send."""
+    with trio.fail_after(20):
+        ours, theirs = await tcp_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_server, theirs, TLS13)
+            connection = await dial(ours, Role.CLIENT, showing(OURS["unknown_ca"][0]))
+        await end(theirs)
+        error = await send_until_it_breaks(connection)
+        assert isinstance(error, CertificateRejectedError)
+        assert error.alert == "unknown_ca"
+        assert isinstance(error.__cause__, ssl.SSLError)
+        for call in (connection.receive_some, partial(connection.send_all, b"x")):
+            with pytest.raises(trio.BrokenResourceError, match="unknown_ca"):
+                await call()
+        await connection.aclose()
+
+
+async def test_a_send_that_fails_after_the_server_has_spoken_is_no_verdict(
+    autojump_clock: MockClock,
+) -> None:
+    ours, theirs = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_server, theirs, TLS13)
+        connection = await dial(ours, Role.CLIENT, showing(LISTENER))
+    await theirs.aclose()  # its welcome is there, and nobody has read it
+    error = await send_until_it_breaks(connection)
+    assert not isinstance(error, CertificateRejectedError)
+    await connection.aclose()
+
+
+async def test_a_send_that_fails_waits_for_no_verdict_that_does_not_come(
+    autojump_clock: MockClock,
+) -> None:
+    """Half broken: it takes nothing, and has nothing to say."""
+
+    class Deaf(RecordingStream):
+        deaf = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.deaf:
+                raise trio.BrokenResourceError("half of it")
+            await super().send_all(data)
+
+    ours, theirs = memory_pair()
+    stream = Deaf(ours)
+    async with trio.open_nursery() as nursery:
+        peer = trio.SSLStream(theirs, context(Role.SERVER, SERVER), server_side=True)
+        nursery.start_soon(peer.do_handshake)
+        connection = await dial(stream, Role.CLIENT, mutual())
+    stream.deaf = True
+    error = await send_until_it_breaks(connection)
+    assert str(error) == "half of it"
+    assert not isinstance(error, CertificateRejectedError)
+    assert trio.current_time() == LAST_WORDS_TIMEOUT
+    await trio.aclose_forcefully(connection)
+    await trio.aclose_forcefully(peer)
 
 
 async def test_accepted(autojump_clock: MockClock) -> None:

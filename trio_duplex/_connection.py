@@ -49,8 +49,9 @@ class CertificateRejectedError(PeerRejectedError, trio.BrokenResourceError):
 
     In TLS 1.3 the client's handshake returns before the server has judged the
     client's certificate (RFC 8446 section 4.4.2.4 and figure 1): the verdict
-    comes with the first read. It is a ``trio.BrokenResourceError`` too, so a
-    handler written for any Trio stream knows it.
+    comes with the first read, or with a send that fails before it. It is a
+    ``trio.BrokenResourceError`` too, so a handler written for any Trio stream
+    knows it.
 
     Attributes:
         alert: The peer's alert, such as ``"certificate_required"``.
@@ -190,7 +191,7 @@ class Connection(trio.abc.Stream):
             cause = self._handshake.failure or exc.__cause__
             exc.__cause__ = cause
             await self._send_alert()
-            raise self._late_verdict(exc) or self._explained(exc) from cause
+            raise self._late_verdict(cause) or self._explained(exc) from cause
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         self.bytes_received += len(data)
@@ -213,6 +214,8 @@ class Connection(trio.abc.Stream):
         Raises:
             trio.BrokenResourceError: The connection is broken, or the peer did
                 not take it all within ``send_timeout``.
+            CertificateRejectedError: As for `receive_some`, where nothing was
+                received yet.
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is sending.
         """
@@ -223,7 +226,10 @@ class Connection(trio.abc.Stream):
                 await self._send_in_time(data)
         except trio.BrokenResourceError as exc:
             await self._send_alert()
-            raise self._explained(exc) from exc.__cause__
+            cause = exc.__cause__
+            if self._may_be_refused():  # the verdict stands unread behind the reset
+                cause = await self._handshake.unread_alert() or cause
+            raise self._late_verdict(cause) or self._explained(exc) from cause
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         self.bytes_sent += len(data)
@@ -287,29 +293,33 @@ class Connection(trio.abc.Stream):
             with contextlib.suppress(trio.ClosedResourceError):
                 await self.tls.aclose()
 
+    def _may_be_refused(self) -> bool:
+        """Whether a TLS 1.3 server may have judged our certificate without our knowing."""
+        return (
+            self.role is Role.CLIENT
+            and self.bytes_received == 0
+            and self.tls.version() == "TLSv1.3"
+        )
+
     def _tickets_may_be_unread(self) -> bool:
         # A TLS 1.3 server sends session tickets after the handshake, and the first receive takes
         # them. Where there was none, they are unread or still on their way, and the kernel answers
         # them with a reset once we have closed, forgetting what it has not delivered of ours.
         return (
-            self.role is Role.CLIENT
-            and self.bytes_sent > 0
-            and self.bytes_received == 0
-            and not self._handshake.https_compatible
-            and self.tls.version() == "TLSv1.3"
+            self._may_be_refused() and self.bytes_sent > 0 and not self._handshake.https_compatible
         )
 
     async def _send_alert(self) -> None:
         """Send the alert of a fatal record error: ``SSLStream`` raises and forgets it."""
         await send_last_words(self.tls.transport_stream, self._handshake.outgoing)
 
-    def _late_verdict(self, error: trio.BrokenResourceError) -> CertificateRejectedError | None:
-        cause = error.__cause__
+    def _late_verdict(self, cause: BaseException | None) -> CertificateRejectedError | None:
         if self.role is not Role.CLIENT or not isinstance(cause, ssl.SSLError):
             return None
         alert = tls_alert(cause)
         if alert is None or alert not in CERTIFICATE_ALERTS:
             return None
+        self._broken = f"TLS failed: {tls_reason(cause)}"
         return CertificateRejectedError(
             "the peer does not take our certificate",
             role=self.role,

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from trio_duplex._admission import Material
 from trio_duplex._mutual import CertificateAndKey, MutualSource, warn_of_keylog
+from trio_duplex._names import dns_name
 from trio_duplex._own import Check, load_certificates
 from trio_duplex._pem import (
     CredentialsError,
@@ -155,8 +156,9 @@ class Credentials:
         Raises:
             CredentialsError: A file can't be read, certificate and key do not
                 match, the certificate can't be used in one of the roles, …
-            ValueError: ``alpn`` or ``session_tickets`` is out of range, or
-                ``peer`` is no policy.
+            ValueError: ``alpn`` or ``session_tickets`` is out of range,
+                ``certificates_by_name`` holds what is no DNS name, or ``peer``
+                is no policy.
         """
         source = MutualSource(
             certificate_chain=certificate_chain,
@@ -164,8 +166,10 @@ class Credentials:
             trust=trust,
             peer=_checked_policy(peer),
             allow_self=allow_self,
-            alpn={role: _alpn_names(alpn, role) for role in Role},
-            certificates_by_name=dict(certificates_by_name or {}),
+            alpn=_alpn_by_role(alpn),
+            certificates_by_name={
+                _sni_name(name): given for name, given in (certificates_by_name or {}).items()
+            },
             session_tickets=session_tickets,
             keylog=keylog,
             check=check,
@@ -235,6 +239,28 @@ def _checked_policy(peer: PeerPolicy | None) -> PeerPolicy:
     if isinstance(peer, type) or not callable(peer):
         raise ValueError(f"peer must be a policy, such as NamedPeer('a.example'), not {peer!r}")
     return peer
+
+
+def check_credentials(value: object) -> None:
+    """Raise TypeError for what is no `Credentials`, such as the TLS context that Trio's own functions take."""
+    if not isinstance(value, Credentials):
+        raise TypeError(
+            f"credentials must be trio_duplex.Credentials, which serve both roles, not {value!r}"
+        )
+
+
+def _sni_name(name: str) -> str:
+    """A name as a peer asks for it: in A-labels and lower case; no wildcard, no address."""
+    asked_for = dns_name(name)
+    if asked_for is None:
+        raise ValueError(f"no peer can ask for {name!r} by SNI: it takes DNS names alone")
+    return asked_for
+
+
+def _alpn_by_role(alpn: Alpn) -> dict[Role, tuple[str, ...]]:
+    if isinstance(alpn, Mapping) and (odd := {*alpn}.difference(Role)):
+        raise ValueError(f"alpn is a list, or a mapping from Role to lists, not from {odd!r}")
+    return {role: _alpn_names(alpn, role) for role in Role}
 
 
 def _alpn_names(alpn: Alpn, role: Role) -> tuple[str, ...]:

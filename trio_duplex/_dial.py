@@ -7,7 +7,7 @@ import ipaddress
 import trio
 
 from trio_duplex._connection import Connection
-from trio_duplex._credentials import Credentials
+from trio_duplex._credentials import Credentials, check_credentials
 from trio_duplex._negotiate import negotiate
 from trio_duplex._role import Role
 from trio_duplex._take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
@@ -50,6 +50,7 @@ async def open_tcp_connection(
     """
     role = Role(role)
     Settings(handshake_timeout=handshake_timeout)  # before any socket is opened
+    check_credentials(credentials)
     stream = await trio.open_tcp_stream(host, port)
     return await negotiate(
         stream,

@@ -298,6 +298,25 @@ class Handshake:
             self._ssl_object.unwrap()
         await send_last_words(self._transport, self.outgoing, shield=shield)
 
+    async def unread_alert(self) -> ssl.SSLError | None:
+        """What the peer said before a send of ours broke; Trio's stream reads no more then."""
+        with (
+            trio.move_on_after(LAST_WORDS_TIMEOUT),
+            contextlib.suppress(
+                trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+            ),
+        ):
+            while data := await self._transport.receive_some():
+                self._incoming.write(data)
+                try:
+                    self._ssl_object.read(1)
+                except ssl.SSLWantReadError:
+                    continue
+                except ssl.SSLError as exc:
+                    return exc
+                break  # application data
+        return None
+
     def _only_tickets_pending(self) -> bool:
         return self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3"
 

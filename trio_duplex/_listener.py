@@ -16,7 +16,7 @@ import trio
 
 from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener
 from trio_duplex._connection import Connection
-from trio_duplex._credentials import Credentials
+from trio_duplex._credentials import Credentials, check_credentials
 from trio_duplex._events import Observer
 from trio_duplex._limits import Limits
 from trio_duplex._room import Place
@@ -52,6 +52,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
 
     Raises:
         ValueError: A duration is negative or NaN.
+        TypeError: ``credentials`` are none.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         observers: Iterable[Observer] = (),
         nursery: trio.Nursery | None = None,
     ) -> None:
+        check_credentials(credentials)
         self.transport_listener = listener
         settings = Settings(window, handshake_timeout, https_compatible)
         self._acceptor = Acceptor(credentials, settings, limits or Limits(), observers)

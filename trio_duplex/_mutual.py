@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -63,7 +64,7 @@ class MutualSource:
         roots = load_certificates(read_pem(self.trust, "trust roots"), "trust roots")
         pair = _Presented.read(self.certificate_chain, self.private_key)
         by_name = {
-            name.lower(): _Presented.read(*(given if isinstance(given, tuple) else (given, None)))
+            name: _Presented.read(*(given if isinstance(given, tuple) else (given, None)))
             for name, given in self.certificates_by_name.items()
         }
         now = datetime.now(UTC)
@@ -124,6 +125,8 @@ class MutualSource:
             context.set_alpn_protocols(list(self.alpn[role]))
         if self.keylog is not None:
             try:
+                # OpenSSL would leave a new one to the umask, and others on the machine to read.
+                os.close(os.open(self.keylog, os.O_CREAT | os.O_WRONLY, 0o600))
                 context.keylog_filename = fspath(self.keylog)
             except OSError as exc:
                 raise CredentialsError(f"can't write the keylog: {exc}") from exc

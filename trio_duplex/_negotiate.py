@@ -16,7 +16,7 @@ import trio
 
 from trio_duplex._address import Address, format_address, remote_address
 from trio_duplex._connection import Connection
-from trio_duplex._credentials import Credentials
+from trio_duplex._credentials import Credentials, check_credentials
 from trio_duplex._direct import is_direct, receive_nowait
 from trio_duplex._keepalive import keep_alive_by_default
 from trio_duplex._progress import Progress
@@ -80,7 +80,9 @@ async def negotiate(
             peer. A SelfConnectionError says that it is ourselves.
         ValueError: A duration is negative or NaN, or ``session`` belongs to
             another context; the stream has not been touched.
+        TypeError: ``credentials`` are none; likewise.
     """
+    check_credentials(credentials)
     settings = Settings(window, handshake_timeout, https_compatible)
     check_session(session, credentials)
     if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do

@@ -9,7 +9,7 @@ import trio
 
 from trio_duplex._acceptor import Acceptor, Listener
 from trio_duplex._address import ListenerAddress, listener_address
-from trio_duplex._credentials import Credentials
+from trio_duplex._credentials import Credentials, check_credentials
 from trio_duplex._events import Observer
 from trio_duplex._handler import Handler
 from trio_duplex._limits import Limits
@@ -115,7 +115,11 @@ class Server:
         """Use other credentials for every connection whose role is decided from now on.
 
         Connections that are open, or in their handshake, go on with the former.
+
+        Raises:
+            TypeError: They are no credentials; the former stay in force.
         """
+        check_credentials(credentials)
         self._acceptor.credentials = credentials
 
     def statistics(self) -> Statistics:
@@ -182,6 +186,7 @@ async def serve_listeners(
     """
     settings = Settings(window, handshake_timeout, https_compatible)
     _check_handler(handler)
+    check_credentials(credentials)
     acceptor = Acceptor(credentials, settings, limits or Limits(), observers)
     failures: list[BaseException] = []
     cancel_scope = trio.CancelScope()
@@ -263,6 +268,7 @@ async def serve_tcp(
     # Before any socket is opened.
     Settings(window, handshake_timeout, https_compatible)
     _check_handler(handler)
+    check_credentials(credentials)
     listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     await serve_listeners(
         handler,

@@ -97,6 +97,11 @@ def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ..
             "the client role checks host names (check_hostname) and the server role can't; "
             "turn it off, and name the peer by peer=NamedPeer(...)"
         )
+    elif server.check_hostname:
+        found.append(
+            "the server role is to check host names (check_hostname), which Python does in the "
+            "client role alone; turn it off, and name the peer by peer=NamedPeer(...)"
+        )
     for what, value_of in _DEMANDS.items():
         ours, theirs = value_of(server), value_of(client)
         if ours != theirs:
