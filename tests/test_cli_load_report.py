@@ -13,7 +13,15 @@ from rich.console import Console
 
 from trio_duplex.cli._load_plan import Mix, Plan
 from trio_duplex.cli._load_report import FORMAT, Progress, _three_digits, as_json, as_text
-from trio_duplex.cli._load_results import AT_THE_CAP, CONNECTED, ECHO, ENDED, HELLO, Results
+from trio_duplex.cli._load_results import (
+    AT_THE_CAP,
+    CONNECTED,
+    ECHO,
+    ENDED,
+    HELLO,
+    PeerEndedError,
+    Results,
+)
 
 MIX = Mix.parse("speaking=2,silent=1,http=1")
 PLAN = Plan(host="::1", port=8443, rate=100, count=400, mix=MIX, seed=3, tls="1.3")
@@ -41,7 +49,7 @@ def results(*, failing: bool = False) -> Results:
         speaking.not_dialled.update({AT_THE_CAP: 7, "EMFILE": 2, "EADDRNOTAVAIL": 1})
     else:
         silent.dialled = 3
-    made.seconds, made.dialling, made.cpu = 8.0, 4.0, 7.9 if failing else 1.0
+    made.seconds, made.dialling, made.cpu = 8.0, 4.0, 3.95 if failing else 0.5
     return made
 
 
@@ -64,7 +72,7 @@ def row(shown: str, *first: str) -> list[str]:
 
 def test_the_tables() -> None:
     shown = text(results())
-    head, *_ = shown.splitlines()
+    head = shown.partition("\n\n")[0]
     assert "[::1]:8443" in head
     assert "asked for 100 peers a second, dialled 51.2" in head
     assert "12 % of a core" in head
@@ -97,10 +105,28 @@ def test_what_went_wrong_is_told() -> None:
         "7 did not dial, because 1000 were open (--max-open)",
         "2 did not dial, because this machine had no room (EMFILE)",
         "1 did not dial, because this machine had no port left (EADDRNOTAVAIL)",
-        "within 10 s (--timeout)",
+        "is the server's window longer?",
         "We took 99 % of a core",
     ):
         assert remark in shown
+
+
+@pytest.mark.parametrize(
+    ("stage", "error", "hint"),
+    [
+        (ECHO, TimeoutError(errno.ETIMEDOUT, "timed out"), "--no-echo"),
+        (ECHO, PeerEndedError("after 0 of 32 bytes"), "refuses its own certificate"),
+        (ECHO, ConnectionResetError(errno.ECONNRESET, "reset"), None),
+    ],
+)
+def test_hints(stage: str, error: OSError, hint: str | None) -> None:
+    made = results()
+    plain = text(made)
+    for kind in ("speaking", "silent"):  # said once
+        made.figures[kind].fail(stage, error)
+    shown = text(made)
+    assert len(shown.splitlines()) == len(plain.splitlines()) + 5 + 2 * bool(hint)
+    assert hint is None or shown.count(hint) == 1
 
 
 @pytest.mark.parametrize(
@@ -109,7 +135,7 @@ def test_what_went_wrong_is_told() -> None:
 )
 def test_what_was_done(mix: str, size: int, what: str | None) -> None:
     plan = Plan(host="a.example", port=1, rate=1, count=1, mix=Mix.parse(mix), size=size)
-    head = text(Results(plan.mix), plan=plan).splitlines()[0]
+    head = text(Results(plan.mix), plan=plan).partition("\n\n")[0]
     assert [word for word in ("bytes echoed", "handshakes alone") if word in head] == (
         [] if what is None else [what.removeprefix("32 ")]
     )

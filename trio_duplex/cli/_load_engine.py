@@ -2,9 +2,10 @@
 
 Whoever measures a server must not cost more than it does. So this is not Trio:
 a peer is a generator over a non-blocking socket that yields what it waits for,
-and `Loop` runs some thousands of them with one system call for every few. The
-peers of `trio_duplex.testing` would have been there already, but each keeps a
-transcript of its bytes, and takes several times the CPU of a server's end.
+and `Loop` runs thousands of them with one system call for every few. The peers
+of `trio_duplex.testing` would have been there already, but they keep a
+transcript of every byte, and take 11.1 million instructions each where those
+of the command take 8.7 (callgrind; a handshake with verification, an echo).
 
 What measures is here, once, for both: `Loop.run_at` paces (a peer is due when
 the schedule says, not when the one before is done), `Latencies` keeps the

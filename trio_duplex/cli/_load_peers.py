@@ -123,6 +123,7 @@ class Peers:
         self._loop = loop
         self._clock = clock
         self._first: float | None = None  # when the first was due
+        self._cpu = 0.0
         self._message = random.Random(plan.seed).randbytes(plan.size)  # noqa: S311 - no secret
         self._name = _server_name(plan.host)
         self._hello = client_hello(contexts(Role.CLIENT))[:PARTIAL_SIZE]
@@ -149,11 +150,12 @@ class Peers:
             return None
         now = self._clock()
         if self._first is None:
-            self._first = due
+            self._first, self._cpu = due, time.process_time()
         figures.dialled += 1
         self.results.late.add(now - due)
         # A peer takes its share of the time: ten at 10 a second take one second.
         self.results.dialling = now - self._first + 1 / self._plan.rate
+        self.results.cpu = time.process_time() - self._cpu
         return self._play(kind, _Course(figures, due, self._clock))
 
     def _play(self, kind: str, course: _Course) -> Peer:

@@ -97,16 +97,16 @@ def as_text(plan: Plan, results: Results) -> RenderableType:
 
 def _head(plan: Plan, results: Results) -> Text:
     where = format_host_port(plan.host, plan.port)
-    parts = [
-        f"{where}: asked for {plan.rate:g} peers a second, dialled {results.rate:.1f}",
-        f"{results.dialled} in {results.seconds:.1f} s",
-    ]
+    parts: list[str] = []
     if {SPEAKING, SILENT} & set(plan.mix.kinds):
         parts.append(f"{plan.size} bytes echoed" if plan.size else "handshakes alone")
     if plan.tls:
         parts.append(f"TLS {plan.tls}")
     parts.append(f"we took {100 * results.load:.0f} % of a core")
-    return Text("; ".join(parts))
+    return Text(
+        f"{where}: asked for {plan.rate:g} peers a second, dialled {results.rate:.1f}; "
+        f"{results.dialled} in {results.seconds:.1f} s\n{'; '.join(parts)}"
+    )
 
 
 def _counts(results: Results) -> Table:
@@ -191,6 +191,28 @@ def _plain(text: str) -> str:
     return shown if len(shown) <= EXAMPLE_WIDTH else shown[: EXAMPLE_WIDTH - 3] + "..."
 
 
+_NOT_ADMITTED = (
+    "The server did not admit peers, or (close_notify) finished without an echo: a trio_duplex "
+    "server refuses its own certificate, so give them another; or it does not echo: --no-echo."
+)
+_GLARE = (
+    "Speaking peers met a ClientHello: theirs came after the server's window had closed (glare). "
+    "Widen the window; or lower --rate, if it is we who were late."
+)
+_HINTS = {
+    f"{HELLO}: timeout": "No ClientHello came to silent peers within --timeout: is the server's "
+    "window longer?",
+    f"{ECHO}: timeout": "The handshake was done, and no echo came: for a server that does not "
+    "echo, say --no-echo.",
+    f"{HANDSHAKE}: unexpected_message": _GLARE,
+    f"{HANDSHAKE}: alert unexpected_message": _GLARE,
+    f"{ECHO}: close_notify": _NOT_ADMITTED,
+    f"{ECHO}: alert access_denied": _NOT_ADMITTED,
+    f"{HANDSHAKE}: alert access_denied": _NOT_ADMITTED,
+}
+"""What may be behind an error, where it does not say so itself."""
+
+
 def _remarks(plan: Plan, results: Results) -> Iterator[Text]:
     """What the numbers do not say by themselves."""
     for why, number in results.not_dialled.items():
@@ -212,13 +234,9 @@ def _remarks(plan: Plan, results: Results) -> Iterator[Text]:
                 "`ulimit -n`, or lower --max-open.",
                 style="yellow",
             )
-    silent = results.figures.get(SILENT)
-    if silent and f"{HELLO}: timeout" in dict(silent.errors.items()):
-        yield Text(
-            f"No ClientHello came to silent peers within {plan.timeout:g} s (--timeout): is the "
-            "server's window longer?",
-            style="yellow",
-        )
+    errors = {name for each in results.figures.values() for name, _ in each.errors.items()}
+    for hint in dict.fromkeys(hint for name, hint in _HINTS.items() if name in errors):
+        yield Text(hint, style="yellow")
     if results.load > BUSY:
         yield Text(
             f"We took {100 * results.load:.0f} % of a core: the times are our own as much as the "

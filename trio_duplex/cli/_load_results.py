@@ -8,8 +8,6 @@ from collections import Counter
 
 import attrs
 
-# The one table of alert names, which is not worth a public name.
-from trio_duplex._opening import alert_name
 from trio_duplex.cli._load_engine import Latencies
 from trio_duplex.cli._load_plan import HOSTILE, Mix
 
@@ -128,7 +126,7 @@ class Results:
         late: Seconds that we dialled later than was due: our own fault.
         seconds: How long it took, once it has ended.
         dialling: Of that, until the last peer had dialled.
-        cpu: CPU seconds that we spent.
+        cpu: CPU seconds that we spent, until then.
         stopped: By which signal it was broken off, or None.
     """
 
@@ -157,8 +155,8 @@ class Results:
 
     @property
     def load(self) -> float:
-        """Our own CPU, in cores."""
-        return self.cpu / self.seconds if self.seconds else 0.0
+        """Our own CPU while they dialled, in cores."""
+        return self.cpu / self.dialling if self.dialling else 0.0
 
     @property
     def passed(self) -> bool:
@@ -216,6 +214,11 @@ def last_alert(received: bytes) -> str | None:
         end = position + 5 + int.from_bytes(header[3:], "big")
         body = received[position + 5 : end]
         if header[:2] == b"\x15\x03" and len(body) == 2:  # RFC 8446, section 6
-            found = alert_name(body[1])
+            try:
+                found = (
+                    ssl.AlertDescription(body[1]).name.removeprefix("ALERT_DESCRIPTION_").lower()
+                )
+            except ValueError:  # Python does not have them all
+                found = str(body[1])
         position = end
     return found
