@@ -47,7 +47,11 @@ def options(certificate: Certificate, folder: Path) -> list[str]:
 
 
 def load(*args: str) -> Result:
-    return CliRunner().invoke(command, ["load", *args])
+    try:  # click before 8.2 mixes them unless told not to
+        runner = CliRunner(mix_stderr=False)  # type: ignore[call-arg]
+    except TypeError:
+        runner = CliRunner()
+    return runner.invoke(command, ["load", *args])
 
 
 def where(server: object) -> str:
