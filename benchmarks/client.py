@@ -3,7 +3,7 @@
 Run by the benchmarks as ``python -m benchmarks.client FOLDER``; it takes one
 command a line on standard input, as JSON, and answers each with one line.
 
-A peer is a generator that yields what it waits for. It spends less than the
+It runs on the engine of ``trio-duplex load``. A peer here spends less than the
 servers do: it verifies no certificate, and there is no framework around it.
 """
 
@@ -13,28 +13,29 @@ import contextlib
 import gc
 import itertools
 import json
-import select
 import socket
 import ssl
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from hdrh.histogram import HdrHistogram
+from typing import Any
 
 from benchmarks import pki, processes
-
-READ, WRITE = select.EPOLLIN, select.EPOLLOUT
-
-T = TypeVar("T")
-
-# What a peer waits for: a file descriptor, and an event on it.
-Wait = tuple[int, int]
-Peer = Generator[Wait, None, None]
+from trio_duplex.cli._load_engine import (
+    READ,
+    Latencies,
+    Loop,
+    Peer,
+    Start,
+    Wait,
+    client_hello,
+    dial,
+    new_poller,
+    send,
+    tls,
+)
 
 PORTS_PER_ADDRESS = 20_000
 """How many connections to dial from one loopback address; Linux has 28,000 ports."""
@@ -43,99 +44,10 @@ CHUNK = bytes(256 * 1024)
 """What bulk data is sent in: sixteen full TLS records."""
 
 
-class Loop:
-    """Runs peers: so many at a time, or at a given rate.
-
-    Attributes:
-        errors: How many peers ended in which exception.
-    """
-
-    def __init__(self) -> None:
-        self.errors: Counter[str] = Counter()
-        self._epoll = select.epoll()
-        self._waiting: dict[int, tuple[Peer, int]] = {}
-
-    def run(self, peers: Iterator[Peer], in_flight: int) -> None:
-        """Run all of them, ``in_flight`` at once."""
-        for peer in itertools.islice(peers, in_flight):
-            self._start(peer)
-        while self._waiting:
-            for ended in self._poll(None):
-                for peer in itertools.islice(peers, ended):
-                    self._start(peer)
-
-    def run_at(self, rate: float, peers: Iterator[Peer]) -> None:
-        """Start ``rate`` of them a second, whether the earlier ones are done or not."""
-        started = time.monotonic()
-        for number, peer in enumerate(peers):
-            due = started + number / rate
-            while (left := due - time.monotonic()) > 0:
-                list(self._poll(left))
-            self._start(peer)
-        while self._waiting:
-            list(self._poll(None))
-
-    def _poll(self, timeout: float | None) -> Iterator[int]:
-        for fd, _ in self._epoll.poll(timeout):
-            if fd in self._waiting:
-                peer, event = self._waiting[fd]
-                yield self._advance(peer, (fd, event))
-
-    def _start(self, peer: Peer) -> None:
-        self._advance(peer, None)
-
-    def _advance(self, peer: Peer, waited: Wait | None) -> int:
-        """Let a peer go on; tell how many peers ended by it (none or one)."""
-        try:
-            fd, event = next(peer)
-        except (StopIteration, OSError) as exc:
-            if waited is not None:
-                del self._waiting[waited[0]]
-                # Closing a socket does it too, but some peers keep theirs.
-                with contextlib.suppress(OSError):
-                    self._epoll.unregister(waited[0])
-            if isinstance(exc, OSError):
-                self.errors[type(exc).__name__] += 1
-            return 1
-        if waited is None:
-            self._epoll.register(fd, event)
-        elif event != waited[1]:
-            self._epoll.modify(fd, event)
-        self._waiting[fd] = (peer, event)
-        return 0
-
-
-def dial(port: int, number: int = 0) -> Generator[Wait, None, socket.socket]:
-    """Open a TCP connection, from an address that has ports left."""
-    sock = socket.socket()
-    try:
-        sock.setblocking(False)  # noqa: FBT003 - the name of the method says what
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-        sock.bind((f"127.0.0.{2 + number // PORTS_PER_ADDRESS}", 0))
-        if sock.connect_ex(("127.0.0.1", port)):
-            yield sock.fileno(), WRITE
-            if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                raise ConnectionError(error, "could not dial")
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-IP_BIND_ADDRESS_NO_PORT = 24
-"""Linux: choose the port when dialling, when the far end is known. Python names it from 3.12 on."""
-
-
-def tls(sock: ssl.SSLSocket, function: Callable[[], T]) -> Generator[Wait, None, T]:
-    """Call a method of a non-blocking TLS socket until it is done."""
-    while True:
-        try:
-            return function()
-        except ssl.SSLWantReadError:
-            yield sock.fileno(), READ
-        except ssl.SSLWantWriteError:
-            yield sock.fileno(), WRITE
+def dial_local(port: int, number: int = 0) -> Generator[Wait, None, socket.socket]:
+    """Open a TCP connection on loopback, from an address that has ports left."""
+    source = (f"127.0.0.{2 + number // PORTS_PER_ADDRESS}", 0)
+    return dial(("127.0.0.1", port), source=source)
 
 
 def part(sock: ssl.SSLSocket) -> Peer:
@@ -163,6 +75,7 @@ class Client:
             for server in (False, True)
         )
         self._held: list[socket.socket] = []
+        self._poller = new_poller()  # now, while descriptors are few
 
     # ------------------------------------------------------------ handshakes
 
@@ -184,7 +97,7 @@ class Client:
         context = self._server[version]
 
         def one() -> Peer:
-            raw = yield from dial(port)
+            raw = yield from dial_local(port)
             with context.wrap_socket(raw, server_side=True, do_handshake_on_connect=False) as sock:
                 yield from tls(sock, sock.do_handshake)
                 yield from part(sock)
@@ -195,7 +108,7 @@ class Client:
 
     def echo(self, *, port: int, count: int, size: int) -> dict[str, Any]:
         """Send a message and wait for its echo, ``count`` times on one connection."""
-        histogram = new_histogram()
+        latencies = Latencies()
         message = bytes(size)
 
         def one() -> Peer:
@@ -204,10 +117,10 @@ class Client:
                     started = time.monotonic()
                     yield from send(sock, message)
                     yield from receive(sock, size)
-                    record(histogram, started)
+                    latencies.add(time.monotonic() - started)
                 yield from part(sock)
 
-        return self._run(iter([one()]), 1) | percentiles(histogram)
+        return self._run(iter([one()]), 1) | percentiles(latencies)
 
     def send_bulk(self, *, port: int, size: int, version: str) -> dict[str, Any]:
         """Send ``size`` bytes to a server that drops them, and wait until it has them all."""
@@ -232,19 +145,17 @@ class Client:
         return self._run(iter([one()]), 1)
 
     def speak_at(self, *, port: int, rate: float, seconds: float) -> dict[str, Any]:
-        """Dial ``rate`` times a second, and take the time from there to the first echo."""
-        histogram = new_histogram()
+        """Dial ``rate`` times a second, and take the time from when it was due to the first echo."""
+        latencies = Latencies()
 
-        def one() -> Peer:
-            started = time.monotonic()
+        def one(due: float) -> Peer:
             with (yield from self._speak(port, "TLSv1_3")) as sock:
                 yield from send(sock, b"x")
                 yield from receive(sock, 1)
-                record(histogram, started)
+                latencies.add(time.monotonic() - due)
                 yield from part(sock)
 
-        peers = (one() for _ in range(int(rate * seconds)))
-        return self._run_at(rate, peers) | percentiles(histogram)
+        return self._run_at(rate, seconds, one) | percentiles(latencies)
 
     # ---------------------------------------------------------------- crowds
 
@@ -263,7 +174,7 @@ class Client:
             if state in {"idle", "used"}:
                 sock: socket.socket = yield from self._speak(port, "TLSv1_3", number)
             else:
-                sock = yield from dial(port, number)
+                sock = yield from dial_local(port, number)
             self._held.append(sock)
             if state == "handshaking":
                 sock.send(hello)
@@ -284,35 +195,36 @@ class Client:
 
     def mute_at(self, *, port: int, rate: float, seconds: float) -> dict[str, Any]:
         """Dial ``rate`` times a second, say nothing ever, and stay until the server hangs up."""
+        numbers = itertools.count()
 
-        def one(number: int) -> Peer:
-            with (yield from dial(port, number)) as sock:
+        def one(_: float) -> Peer:
+            with (yield from dial_local(port, next(numbers))) as sock:
                 while True:
                     yield sock.fileno(), READ
                     if not sock.recv(4096):
                         return
 
-        return self._run_at(rate, (one(number) for number in range(int(rate * seconds))))
+        return self._run_at(rate, seconds, one)
 
     def garbage_at(self, *, port: int, rate: float, seconds: float) -> dict[str, Any]:
         """Dial ``rate`` times a second, send what is no TLS, and stay until the server hangs up."""
 
-        def one() -> Peer:
-            with (yield from dial(port)) as sock:
+        def one(_: float) -> Peer:
+            with (yield from dial_local(port)) as sock:
                 sock.send(b"GET / HTTP/1.0\r\n\r\n")
                 with contextlib.suppress(ConnectionError):
                     yield sock.fileno(), READ
                     while sock.recv(4096):
                         yield sock.fileno(), READ
 
-        return self._run_at(rate, (one() for _ in range(int(rate * seconds))))
+        return self._run_at(rate, seconds, one)
 
     # ----------------------------------------------------------------- tools
 
     def _speak(
         self, port: int, version: str, number: int = 0
     ) -> Generator[Wait, None, ssl.SSLSocket]:
-        raw = yield from dial(port, number)
+        raw = yield from dial_local(port, number)
         sock = self._client[version].wrap_socket(raw, do_handshake_on_connect=False)
         try:
             yield from tls(sock, sock.do_handshake)
@@ -324,12 +236,12 @@ class Client:
     def _run(self, peers: Iterator[Peer], in_flight: int) -> dict[str, Any]:
         return self._account(lambda loop: loop.run(peers, in_flight))
 
-    def _run_at(self, rate: float, peers: Iterator[Peer]) -> dict[str, Any]:
-        return self._account(lambda loop: loop.run_at(rate, peers))
+    def _run_at(self, rate: float, seconds: float, start: Start) -> dict[str, Any]:
+        starts = itertools.repeat(start, int(rate * seconds))
+        return self._account(lambda loop: loop.run_at(rate, starts))
 
-    @staticmethod
-    def _account(run: Callable[[Loop], None]) -> dict[str, Any]:
-        loop = Loop()
+    def _account(self, run: Callable[[Loop], None]) -> dict[str, Any]:
+        loop = Loop(poller=self._poller)
         started, cpu = time.monotonic(), time.process_time()
         run(loop)
         return {
@@ -337,13 +249,6 @@ class Client:
             "cpu": time.process_time() - cpu,
             "errors": dict(loop.errors),
         }
-
-
-def send(sock: ssl.SSLSocket, data: bytes) -> Generator[Wait, None, None]:
-    """Send all of it."""
-    sent = 0
-    while sent < len(data):
-        sent += yield from tls(sock, partial(sock.send, memoryview(data)[sent:]))
 
 
 def receive(sock: ssl.SSLSocket, count: int) -> Generator[Wait, None, None]:
@@ -356,30 +261,9 @@ def receive(sock: ssl.SSLSocket, count: int) -> Generator[Wait, None, None]:
         count -= got
 
 
-def client_hello(context: ssl.SSLContext) -> bytes:
-    """A ClientHello, as bytes."""
-    outgoing = ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
-    return outgoing.read()
-
-
-def new_histogram() -> HdrHistogram:
-    """One for latencies in microseconds, up to a minute, to three digits."""
-    return HdrHistogram(1, 60_000_000, 3)
-
-
-def record(histogram: HdrHistogram, started: float) -> None:
-    """Note how long ago something started."""
-    histogram.record_value(max(1, round(1e6 * (time.monotonic() - started))))
-
-
-def percentiles(histogram: HdrHistogram) -> dict[str, float]:
+def percentiles(latencies: Latencies) -> dict[str, float]:
     """Seconds at the percentiles that people ask for."""
-    return {
-        f"p{percentile}": histogram.get_value_at_percentile(percentile) / 1e6
-        for percentile in (50, 90, 99)
-    }
+    return {f"p{percent}": latencies.percentile(percent) for percent in (50, 90, 99)}
 
 
 def main() -> None:

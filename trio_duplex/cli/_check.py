@@ -13,40 +13,31 @@ from rich.table import Table
 from rich.text import Text
 
 from trio_duplex import Check, CredentialsError, Grade, Role, check_certificate
+from trio_duplex.cli._options import PIPE_WIDTH, PemFile
 
 _WORDS = {Grade.OK: "ok", Grade.WARNING: "warning", Grade.DEFECT: "DEFECT"}
 _STYLES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.DEFECT: "bold red"}
 _GRAVITY = [Grade.OK, Grade.WARNING, Grade.DEFECT]
-
-_PIPE_WIDTH = 10_000
-"""Columns where nobody looks: one line for each check, for grep."""
-
-
-class _PemFile(click.Path):
-    """A file that can be read; what can't is a usage error."""
-
-    def __init__(self) -> None:
-        super().__init__(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
 @click.command()
 @click.option(
     "--cert",
     "certificate",
-    type=_PemFile(),
+    type=PemFile(),
     required=True,
     metavar="FILE",
     help="PEM file of our certificate and its intermediates, leaf first.",
 )
 @click.option(
     "--key",
-    type=_PemFile(),
+    type=PemFile(),
     metavar="FILE",
     help="PEM file of its private key, if that is not in the file of --cert.",
 )
 @click.option(
     "--trust",
-    type=_PemFile(),
+    type=PemFile(),
     metavar="FILE",
     help="PEM file of the authorities that peers' certificates, and ours, may come from.",
 )
@@ -62,7 +53,7 @@ def check(certificate: Path, key: Path | None, trust: Path | None) -> None:
         raise click.ClickException(str(exc)) from exc
     console = Console(markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
-        console = Console(markup=False, emoji=False, highlight=False, width=_PIPE_WIDTH)
+        console = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
     console.print(_table(checks))
     console.print()
     for role in Role:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from trio_duplex.cli._check import check
@@ -16,3 +18,8 @@ def command() -> None:
 
 command.add_command(check)
 command.add_command(demo)
+
+if sys.platform != "win32":  # which can wait for sockets with neither epoll nor poll
+    from trio_duplex.cli._load import load
+
+    command.add_command(load)

@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+PIPE_WIDTH = 10_000
+"""Columns where nobody looks: one line for each row of a table, for grep."""
+
+
+class PemFile(click.Path):
+    """A file that can be read; what can't is a usage error."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
 def seconds(value: str) -> float:
@@ -34,6 +45,17 @@ def finite_seconds(value: str) -> float:
     return duration
 
 
+def positive(value: str) -> float:
+    """Read a number above 0 that ends."""
+    try:
+        number = float(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a number") from None
+    if not 0 < number < math.inf:  # NaN is neither
+        raise click.BadParameter(f"{value} is not a number above 0")
+    return number
+
+
 def host_port(value: str) -> tuple[str, int]:
     """Read ``HOST:PORT``, with IPv6 addresses in brackets."""
     host, colon, port = value.rpartition(":")
@@ -46,6 +68,14 @@ def host_port(value: str) -> tuple[str, int]:
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise click.BadParameter(f"{port!r} is not a port, 0 to 65535")
     return host, int(port)
+
+
+def dialled_host_port(value: str) -> tuple[str, int]:
+    """Read ``HOST:PORT`` where somebody may listen: any port but 0."""
+    host, port = host_port(value)
+    if port == 0:
+        raise click.BadParameter("nobody listens at port 0")
+    return host, port
 
 
 def format_host_port(host: str, port: int) -> str:
