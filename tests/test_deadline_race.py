@@ -23,7 +23,7 @@ from typing import Self
 
 import pytest
 import trio
-from support import RawPeer, credentials, peer_context, tcp_pair
+from support import RawPeer, credentials, peer_context
 
 from trio_duplex import Credentials, GlareError, Reason, Role, negotiate
 
@@ -103,7 +103,7 @@ class Speaker(threading.Thread):
 def _threads_take_turns_quickly() -> Generator[None]:
     """A thread waits for the interpreter for 5 ms by default: five times the whole jitter."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(JITTER / 50)
+    sys.setswitchinterval(JITTER / 10)
     yield
     sys.setswitchinterval(before)
 
@@ -117,8 +117,7 @@ async def test_the_deadline_race_loses_no_byte_and_never_hangs() -> None:
     roles: Counter[Role] = Counter()
     in_time: Counter[bool] = Counter()
 
-    async def race() -> None:
-        stream, dialled = await tcp_pair()
+    async def race(stream: trio.SocketStream, dialled: trio.SocketStream) -> None:
         peer = RawPeer(dialled, Role.CLIENT, context=context)
         hello = peer.first_flight()
         arrived = trio.Event()
@@ -143,10 +142,13 @@ async def test_the_deadline_race_loses_no_byte_and_never_hangs() -> None:
             roles[role] += 1
             in_time[arrival < expiry] += 1
 
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listener.socket.getsockname()
     with Speaker(trio.lowlevel.current_clock().current_time) as speaker:
-        async with trio.open_nursery() as nursery:
+        async with listener, trio.open_nursery() as nursery:
             for _ in range(MOST):
-                nursery.start_soon(race)
+                dialled = await trio.open_tcp_stream(*address)
+                nursery.start_soon(race, await listener.accept(), dialled)
                 await trio.sleep(GAP)
                 if roles.total() >= TRIES:
                     break

@@ -32,6 +32,10 @@ async def open_tcp_connection(
     client's certificate: connected is not accepted. If it is refused, the
     first `Connection.receive_some` fails.
 
+    ``host`` is where to dial, and not whom to trust: the credentials' ``peer``
+    policy decides on the peer, as everywhere. With ``peer=NamedPeer(host)`` its
+    certificate must bear that name.
+
     Args:
         host: Name or IP address to dial.
         port: TCP port.

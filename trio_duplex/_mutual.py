@@ -63,10 +63,10 @@ class MutualSource:
         """Read everything, check it, and build contexts of it; all or nothing."""
         roots = load_certificates(read_pem(self.trust, "trust roots"), "trust roots")
         pair = _Presented.read(self.certificate_chain, self.private_key)
-        by_name = {
-            name: _Presented.read(*(given if isinstance(given, tuple) else (given, None)))
-            for name, given in self.certificates_by_name.items()
-        }
+        by_name: dict[str, _Presented] = {}
+        for name, given in self.certificates_by_name.items():
+            chain, key = given if isinstance(given, tuple) else (given, None)
+            by_name[name] = _Presented.read(chain, key, f" of {name}")
         now = datetime.now(UTC)
         checks = (
             *pair.checks(roots, now),
@@ -141,20 +141,31 @@ class _Presented:
     chain: Sequence[x509.Certificate]
     chain_pem: bytes
     key_pem: bytes
+    whose: str
 
     @classmethod
     def read(
-        cls, certificate_chain: PemSource | TrustmeCertificate, private_key: PemSource | None
+        cls,
+        certificate_chain: PemSource | TrustmeCertificate,
+        private_key: PemSource | None,
+        whose: str = "",
     ) -> _Presented:
-        chain_pem = read_pem(certificate_chain, "certificate chain")
-        key_pem = chain_pem if private_key is None else read_pem(private_key, "private key")
-        return cls(load_certificates(chain_pem, "certificate chain"), chain_pem, key_pem)
+        chain_pem = read_pem(certificate_chain, f"certificate chain{whose}")
+        key_pem = chain_pem
+        if private_key is not None:
+            key_pem = read_pem(private_key, f"private key{whose}")
+        chain = load_certificates(chain_pem, f"certificate chain{whose}")
+        return cls(chain, chain_pem, key_pem, whose)
 
-    def checks(self, roots: Sequence[x509.Certificate], now: datetime) -> tuple[Check, ...]:
+    def checks(self, roots: Sequence[x509.Certificate], now: datetime) -> list[Check]:
         key = check_key(self.chain[0], self.key_pem)
+        checks = [
+            attrs.evolve(check, what=f"{check.what}{self.whose}")
+            for check in (key, *check_chain(self.chain, roots, now))
+        ]
         if key.grade is Grade.DEFECT:  # OpenSSL would refuse it too, in its own words
-            raise CredentialsError(str(key))
-        return (key, *check_chain(self.chain, roots, now))
+            raise CredentialsError(str(checks[0]))
+        return checks
 
     def load_into(self, context: ssl.SSLContext) -> None:
         with ExitStack() as stack:
