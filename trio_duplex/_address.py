@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import lru_cache
 from typing import cast
 
 import trio
@@ -18,7 +20,7 @@ def local_address(stream: trio.abc.Stream) -> Address | None:
     if not isinstance(stream, trio.SocketStream):
         return None
     try:
-        return _checked(stream.socket.getsockname())
+        return _shared(stream.socket.getsockname())
     except OSError:
         return None
 
@@ -54,6 +56,12 @@ def dialled(address: Address | None) -> ListenerAddress | None:
             return (f"{host}%{scope}" if scope and "%" not in host else host, port)
         case _:
             return address
+
+
+@lru_cache(maxsize=64)
+def _shared(address: Hashable) -> Address | None:
+    """What `_checked` says: one object for all connections of a listener, not one for each."""
+    return _checked(address)
 
 
 def _checked(address: object) -> Address | None:

@@ -34,8 +34,7 @@ def release(tls: trio.SSLStream[trio.abc.Stream]) -> bool:
     Returns:
         Whether it worked; if not, Trio has changed, and may not need it.
     """
-    attributes = vars(tls)
-    if "_handshook" not in attributes:
+    if not hasattr(tls, "_handshook"):
         return False
-    attributes["_handshook"] = _PAST
+    object.__setattr__(tls, "_handshook", _PAST)  # vars() would make a dict for each, to stay
     return True
