@@ -287,10 +287,10 @@ class Peers:
 
 
 def _finish(sock: ssl.SSLSocket) -> Peer:
-    """Send close_notify, and wait for the server to finish too, in due form or not.
+    """Send close_notify, and wait for the server to finish too, in due form or not, and hang up.
 
-    It leaves first, then, and the time that a port rests after use
-    (TIME_WAIT) is the server's and not ours.
+    So it leaves first, and the minute that a port rests after use (TIME_WAIT)
+    is the server's: ours would run out of ports.
 
     Raises:
         ssl.SSLError: It sent an alert.
@@ -304,10 +304,25 @@ def _finish(sock: ssl.SSLSocket) -> Peer:
         if exc.reason != "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
             raise
     else:
+        yield from _wait_for_end(sock)
         return
-    with contextlib.suppress(ssl.SSLEOFError, ssl.SSLZeroReturnError):
+    try:
         while (yield from tls(sock, partial(sock.recv, RECEIVE_SIZE))):
             pass
+    except ssl.SSLEOFError:
+        return
+    except ssl.SSLZeroReturnError:
+        pass
+    yield from _wait_for_end(sock)
+
+
+def _wait_for_end(sock: ssl.SSLSocket) -> Peer:
+    """Wait until the other end hangs up, when TLS has been finished."""
+    with contextlib.suppress(ConnectionError):
+        while True:
+            yield sock.fileno(), READ
+            if not socket.socket.recv(sock, RECEIVE_SIZE):
+                return
 
 
 def _said(received: bytes) -> str:
