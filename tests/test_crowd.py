@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import os
 import select
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
+from support import MemoryListener, credentials, echo, unix_pair
 
-from trio_duplex import Reason
+from trio_duplex import Reason, Server, serve_listeners
 from trio_duplex._crowd import AT_ONCE, Crowd
 from trio_duplex._negotiate import detect
 from trio_duplex._progress import Progress
@@ -139,6 +143,88 @@ async def test_a_closed_socket() -> None:
             pass
         with pytest.raises(trio.ClosedResourceError):
             await crowd.readable(ours)
+
+
+# ------------------------------------------------------- what nobody should do, but an application may
+
+
+async def wait_in(
+    scope: trio.CancelScope, crowd: Crowd, sock: trio.socket.SocketType, heard: list[str]
+) -> None:
+    with scope:
+        await wait(crowd, sock, heard, "closed")
+
+
+@linux_only
+async def test_a_socket_closed_meanwhile_costs_its_own_wait_alone() -> None:
+    heard: list[str] = []
+    scope = trio.CancelScope()
+    with pair() as (closed, _), pair() as (other, peer):
+        async with watched() as crowd, trio.open_nursery() as nursery:
+            nursery.start_soon(wait_in, scope, crowd, closed, heard)
+            nursery.start_soon(wait, crowd, other, heard, "other")
+            await trio.testing.wait_all_tasks_blocked()
+            closed.close()
+            scope.cancel()
+            assert len(crowd) == 1
+            peer.send(b"x")
+    assert scope.cancelled_caught
+    assert heard == ["other"]
+
+
+@linux_only
+async def test_the_number_of_a_closed_socket_may_be_anothers() -> None:
+    heard: list[str] = []
+    scope = trio.CancelScope()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, pair() as (closed, _):
+        async with watched() as crowd, trio.open_nursery() as nursery:
+            nursery.start_soon(wait_in, scope, crowd, closed, heard)
+            await trio.testing.wait_all_tasks_blocked()
+            number = closed.fileno()
+            closed.close()
+            os.dup2(ours.fileno(), number)
+            with trio.socket.from_stdlib_socket(socket.socket(fileno=number)) as other:
+                nursery.start_soon(wait, crowd, other, heard, "other")
+                await trio.testing.wait_all_tasks_blocked()
+                scope.cancel()
+                theirs.send(b"x")
+                while not heard:
+                    await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert heard == ["other"]
+
+
+@linux_only
+@pytest.mark.parametrize("cancelled", [False, True], ids=["it waits", "it is cancelled"])
+async def test_a_duplicate_may_outlive_a_closed_socket(cancelled: bool) -> None:
+    """It can't be taken out of the epoll any more, and must not wake us for ever."""
+    heard: list[str] = []
+    scope = trio.CancelScope()
+    with trio.fail_after(10), pair() as (closed, peer), closed.dup():
+        async with watched() as crowd, trio.open_nursery() as nursery:
+            nursery.start_soon(wait_in, scope, crowd, closed, heard)
+            await trio.testing.wait_all_tasks_blocked()
+            closed.close()
+            if cancelled:
+                scope.cancel()
+            peer.send(b"x")
+            await trio.testing.wait_all_tasks_blocked()
+    assert heard == ([] if cancelled else ["closed"])
+
+
+async def test_a_stream_closed_in_its_window_ends_no_server() -> None:
+    listener = MemoryListener()
+    ours, theirs = unix_pair()
+    listener.push(ours)
+    async with theirs, trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            partial(serve_listeners, echo, [listener], credentials(), window=math.inf)
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.aclose_forcefully(ours)
+        result = await server.drain(0)
+    assert result.finished + result.cancelled == 1
 
 
 async def test_woken_for_nothing_is_not_silence() -> None:

@@ -12,6 +12,7 @@ Only while `Crowd.watch` runs, and on Linux; otherwise one waits as Trio does.
 
 from __future__ import annotations
 
+import contextlib
 import select
 import sys
 from collections.abc import Awaitable
@@ -25,14 +26,14 @@ AT_ONCE = 256
 
 
 class Crowd:
-    """The sockets that are waited for, and the task that waits for each.
+    """The sockets that are waited for, and who waits for each.
 
     Raises:
         OSError: There is no descriptor left for it.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._waiting: dict[int, _Wait] = {}
         # From the beginning, so that a server that has started holds all that it will.
         self._epoll: select.epoll | None = select.epoll() if sys.platform == "linux" else None
         self._watched = False
@@ -43,7 +44,8 @@ class Crowd:
     def readable(self, socket: trio.socket.SocketType) -> Awaitable[None]:
         """Wait until a socket is readable; to be awaited at once, like a coroutine.
 
-        Nobody may close the socket meanwhile.
+        May be woken for nothing. If somebody closes the socket meanwhile, who should
+        not, nothing wakes it: Trio tells those alone who wait in its own epoll.
 
         Raises:
             trio.ClosedResourceError: It is closed.
@@ -53,16 +55,21 @@ class Crowd:
         fd = socket.fileno()
         if fd == -1:
             raise trio.ClosedResourceError("this socket was already closed")
-        self._epoll.register(fd, select.EPOLLIN)
-        self._waiting[fd] = trio.lowlevel.current_task()
+        # Once: a socket that is closed, but has a duplicate, can't be removed any more,
+        # and would be readable for ever.
+        self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
+        wait = self._waiting[fd] = _Wait(self, fd, trio.lowlevel.current_task())
         # Not an async function around it, whose frame would be held for each peer.
-        return trio.lowlevel.wait_task_rescheduled(_Abort(self, fd))  # noqa: ASYNC105
+        return trio.lowlevel.wait_task_rescheduled(wait)  # noqa: ASYNC105
 
-    def stop(self, fd: int) -> trio.lowlevel.Task:
-        """Wait for a socket no longer; tell whose task did."""
-        if self._epoll is not None and not self._epoll.closed:
-            self._epoll.unregister(fd)
-        return self._waiting.pop(fd)
+    def stop(self, wait: _Wait) -> None:
+        """Wait for a socket no longer."""
+        # Where the socket was closed, the number may be that of another by now.
+        if self._waiting.get(wait.fd) is wait:
+            del self._waiting[wait.fd]
+            if self._epoll is not None and not self._epoll.closed:
+                with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
+                    self._epoll.unregister(wait.fd)
 
     async def watch(self) -> NoReturn:
         """Wake those whose sockets are readable; runs for ever, once."""
@@ -74,19 +81,23 @@ class Crowd:
                 while True:
                     await trio.lowlevel.wait_readable(epoll.fileno())
                     for fd, _ in epoll.poll(0, AT_ONCE):
-                        trio.lowlevel.reschedule(self.stop(fd))
+                        wait = self._waiting.get(fd)
+                        if wait is not None:  # or a duplicate has outlived it
+                            self.stop(wait)
+                            trio.lowlevel.reschedule(wait.task)
             finally:
                 # Who still waits is cancelled with us: by its server, or its listener.
                 self._watched = False
 
 
-@attrs.frozen(eq=False)
-class _Abort:
-    """What Trio calls to cancel a wait; smaller than a closure."""
+@attrs.frozen(eq=False, weakref_slot=False)
+class _Wait:
+    """One task that waits, and what Trio calls to cancel that; smaller than a closure."""
 
     crowd: Crowd
     fd: int
+    task: trio.lowlevel.Task
 
     def __call__(self, _: object) -> trio.lowlevel.Abort:
-        self.crowd.stop(self.fd)
+        self.crowd.stop(self)
         return trio.lowlevel.Abort.SUCCEEDED
