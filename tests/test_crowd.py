@@ -14,9 +14,9 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from support import MemoryListener, credentials, echo, unix_pair
+from support import MemoryListener, credentials, echo, open_descriptors, unix_pair
 
-from trio_duplex import Reason, Server, serve_listeners
+from trio_duplex import DuplexListener, Reason, Server, serve_listeners
 from trio_duplex._crowd import AT_ONCE, Crowd
 from trio_duplex._negotiate import detect
 from trio_duplex._progress import Progress
@@ -225,6 +225,16 @@ async def test_a_stream_closed_in_its_window_ends_no_server() -> None:
         await trio.aclose_forcefully(ours)
         result = await server.drain(0)
     assert result.finished + result.cancelled == 1
+
+
+async def test_listeners_that_nobody_asked_leave_no_descriptor() -> None:
+    mine = credentials()
+    before = open_descriptors()
+    closed, entered = (DuplexListener(MemoryListener(), mine) for _ in range(2))
+    await closed.aclose()
+    async with entered:
+        pass
+    assert open_descriptors() == before
 
 
 async def test_woken_for_nothing_is_not_silence() -> None:

@@ -6,7 +6,9 @@ import errno
 import gc
 import logging
 import math
+import select
 import ssl
+import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -279,6 +281,20 @@ async def test_what_are_no_credentials_is_refused_before_a_socket_opens() -> Non
             server.replace_credentials(context)
         await call(memory)
     assert open_descriptors() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
+async def test_without_a_descriptor_left_it_closes_its_listeners(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left() -> select.epoll:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(select, "epoll", none_left)
+    listeners = [MemoryListener(), MemoryListener()]
+    with pytest.raises(OSError, match="too many"):
+        await serve_listeners(echo, listeners, credentials())
+    assert all(listener.closed for listener in listeners)
 
 
 # ---------------------------------------------------------------------------------- peers at fault

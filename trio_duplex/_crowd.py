@@ -89,6 +89,11 @@ class Crowd:
                 # Who still waits is cancelled with us: by its server, or its listener.
                 self._watched = False
 
+    def close(self) -> None:
+        """Give the epoll back, where `watch` never ran, and so did not do it."""
+        if self._epoll is not None:
+            self._epoll.close()
+
 
 @attrs.frozen(eq=False, weakref_slot=False)
 class _Wait:

@@ -143,6 +143,8 @@ class DuplexListener(trio.abc.Listener[Connection]):
         self._closed = True
         self._scope.cancel()
         self._ready_in.close()
+        if not self._accepting:  # who would have closed it, too
+            self._acceptor.room.crowd.close()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self.transport_listener)
 

@@ -181,13 +181,19 @@ async def serve_listeners(
         When all listeners are drained, closed or cancelled.
 
     Raises:
-        OSError: A listener failed for good.
+        OSError: A listener failed for good, or there is no descriptor left.
         ValueError, TypeError: An argument is wrong; the listeners are untouched.
     """
     settings = Settings(window, handshake_timeout, https_compatible)
     _check_handler(handler)
     check_credentials(credentials)
-    acceptor = Acceptor(credentials, settings, limits or Limits(), observers)
+    try:
+        acceptor = Acceptor(credentials, settings, limits or Limits(), observers)
+    except OSError:  # no descriptor is left
+        for listener in listeners:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(listener)
+        raise
     failures: list[BaseException] = []
     cancel_scope = trio.CancelScope()
 
