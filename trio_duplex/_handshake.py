@@ -160,7 +160,7 @@ class Handshake:
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLError as exc:
-            self.failure = exc
+            self.failure = exc.with_traceback(None)  # whose frames would hold us
         return b"".join(parts) if len(parts) > 1 else data
 
     def client_hello(self) -> bytes:
