@@ -102,6 +102,23 @@ async def test_data_before_a_faulty_record_is_given_first(
         await connection.receive_some()
 
 
+@each_version
+@each_role
+async def test_sending_after_a_faulty_record_says_so(version: ssl.TLSVersion, role: Role) -> None:
+    ours, theirs = memory_pair()
+    server, client = await connection_pair(
+        version, streams=(ours, theirs) if role is Role.SERVER else (theirs, ours)
+    )
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    await peer.send_all(b"x")
+    await theirs.send_all(record(23, b"no key of ours has made this"))
+    assert await connection.receive_some() == b"x"
+    error = await broken(connection, sending=True)
+    assert isinstance(error.__cause__, ssl.SSLError)
+    assert "BAD_RECORD_MAC" in (error.__cause__.reason or "")
+    assert str(error) == str(await broken(connection))
+
+
 async def test_a_wrong_max_bytes_is_refused_as_by_trio() -> None:
     connection, _ = await pair(Role.CLIENT)
     with pytest.raises(TypeError):

@@ -226,9 +226,10 @@ class Connection(trio.abc.Stream):
                 await self._send_in_time(data)
         except trio.BrokenResourceError as exc:
             await self._send_alert()
-            cause = exc.__cause__
+            cause = self._handshake.failure or exc.__cause__
             if self._may_be_refused():  # the verdict stands unread behind the reset
                 cause = await self._handshake.unread_alert() or cause
+            exc.__cause__ = cause
             raise self._late_verdict(cause) or self._explained(exc) from cause
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
