@@ -9,17 +9,27 @@ from __future__ import annotations
 import math
 import ssl
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
+from odd_peers.forge import HELLO_REQUEST, Forger12, forger, logging_context
 from support import (
+    ALERT,
+    HANDSHAKE,
+    TLS12,
+    RawPeer,
     RecordingStream,
     caught,
+    client_hello,
     connection_pair,
+    credentials,
+    dial,
     each_role,
     each_version,
     memory_pair,
+    receive_all,
     record,
     reset,
     tcp_pair,
@@ -117,6 +127,33 @@ async def test_sending_after_a_faulty_record_says_so(version: ssl.TLSVersion, ro
     assert isinstance(error.__cause__, ssl.SSLError)
     assert "BAD_RECORD_MAC" in (error.__cause__.reason or "")
     assert str(error) == str(await broken(connection))
+
+
+@each_role
+async def test_a_renegotiation_refused_is_no_reason_to_end_without_close_notify(
+    role: Role, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The warning stands with the data, unsent; it leaves with the close_notify, and nothing waits for it."""
+    ours, theirs = memory_pair()
+    log = tmp_path / "keys"
+    context = logging_context(role.other, TLS12, log)
+    peer = RawPeer(theirs, role.other, context=context)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.shake_hands)
+        connection = await dial(ours, role, credentials(TLS12))
+    forge = forger(TLS12, role.other, log, theirs.sent if role is Role.CLIENT else theirs.received)
+    assert isinstance(forge, Forger12)
+    data = peer.encrypt(b"data")
+    forge.number += 1
+    asking = HELLO_REQUEST if role is Role.CLIENT else client_hello()[5:]
+    await theirs.send_all(data + forge.seal(HANDSHAKE, asking))
+    assert await connection.receive_some() == b"data"
+    before = trio.current_time()
+    await connection.aclose()
+    assert trio.current_time() == before
+    await receive_all(theirs)
+    alerts = [payload for kind, payload in forge.opened(theirs.received) if kind == ALERT]
+    assert alerts == [b"\x01\x64", b"\x01\x00"]  # no_renegotiation, close_notify: both are warnings
 
 
 async def test_a_wrong_max_bytes_is_refused_as_by_trio() -> None:

@@ -283,7 +283,9 @@ class Connection(trio.abc.Stream):
         await close_in_time(self)
 
     async def _close(self) -> None:
-        if self._handshake.outgoing.pending:  # an alert, from a call on the bare `tls`
+        # An alert, from a call on the bare `tls`. Else it is an answer, such as to a renegotiation
+        # that we refuse (RFC 5246 section 7.2.2), and leaves with the close_notify.
+        if self._handshake.outgoing.pending and self._handshake.is_broken():
             await self._send_alert()
         try:
             if self._tickets_may_be_unread():

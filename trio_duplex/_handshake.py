@@ -163,6 +163,14 @@ class Handshake:
             self.failure = exc.with_traceback(None)  # whose frames would hold us
         return b"".join(parts) if len(parts) > 1 else data
 
+    def is_broken(self) -> bool:
+        """Whether TLS has failed for good, whoever's call it was that found out."""
+        try:
+            self._ssl_object.getpeercert(binary_form=True)
+        except ValueError:  # after a fatal error, OpenSSL takes the handshake for not done
+            return True
+        return False
+
     def client_hello(self) -> bytes:
         """Make our ClientHello, record headers included; call it first, in the client role.
 
