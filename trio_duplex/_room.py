@@ -141,6 +141,7 @@ class Place(Progress):
         if self._turn is not None:
             self._turn.leave(self)
             self._turn = None
+        self._scope = None  # it is over, and this lasts as long as the connection
         self._room.stop_pending(self)
         self._room.not_leaving(self)
 
