@@ -368,6 +368,32 @@ async def test_send_timeout(
     assert trio.current_time() == 7
 
 
+async def test_send_timeout_while_waiting_to_send(autojump_clock: trio.testing.MockClock) -> None:
+    """Who asks first whether there is room is not held for ever either."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    connection, _ = await connection_pair(streams=(RecordingStream(ours), RecordingStream(theirs)))
+    connection.send_timeout = 7
+    error = await caught(connection.wait_send_all_might_not_block)
+    assert trio.current_time() == 7
+    assert (type(error), error and error.__cause__) == (trio.BrokenResourceError, None)
+    assert "send_timeout" in str(error)
+    for later in (connection.wait_send_all_might_not_block, partial(connection.send_all, b"x")):
+        assert str(await caught(later)) == str(error)
+    await connection.aclose()
+    assert trio.current_time() == 7
+
+
+async def test_waiting_to_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    connection, peer = await pair(Role.SERVER)
+    connection.send_timeout = 7
+    with trio.testing.assert_checkpoints():
+        await connection.wait_send_all_might_not_block()
+    await peer.aclose()
+    await connection.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.wait_send_all_might_not_block()
+
+
 async def test_a_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
     connection, peer = await pair(Role.SERVER)
     connection.send_timeout = 7

@@ -84,7 +84,8 @@ class Limits:
             ``connection.cancel_scope``. Off.
         idle_timeout: Seconds without a byte either way after which a receive
             raises ``trio.BrokenResourceError``. Off.
-        send_timeout: Seconds for one ``send_all``, after which it raises
+        send_timeout: Seconds for one ``send_all``, or one
+            ``wait_send_all_might_not_block``, after which it raises
             ``trio.BrokenResourceError``: the peer does not read. Off.
         keepalive: Seconds of silence on a TCP connection after which the kernel
             asks whether the peer still lives; it then gives it a minute. 60:
