@@ -109,3 +109,16 @@ class Limits:
     idle_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     send_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     keepalive: float = attrs.field(default=DEFAULT_KEEPALIVE, validator=_positive_seconds)
+
+
+def check_limits(value: object) -> Limits:
+    """Return limits, the defaults for None.
+
+    Raises:
+        TypeError: It is something else, such as a number of connections.
+    """
+    if value is None:
+        return Limits()
+    if not isinstance(value, Limits):
+        raise TypeError(f"limits must be trio_duplex.Limits(...), not {value!r}")
+    return value
