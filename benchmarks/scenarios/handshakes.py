@@ -81,6 +81,7 @@ SCENARIOS = [
         units={"cpu": "µs", "client": "µs"},
         needs=frozenset([HANDSHAKE]),
         measure=handshakes("TLSv1_2"),
+        rounds=4,
     ),
     Scenario(
         name="two-processes",
