@@ -65,7 +65,9 @@ async def test_records_that_have_come_are_given_at_once(
 
 @each_version
 @each_role
-async def test_data_before_the_end_is_given_first(version: ssl.TLSVersion, role: Role) -> None:
+async def test_data_before_the_end_is_given_first(
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
     connection, peer = await pair(role, version)
     for _ in range(3):
         await peer.send_all(b"x")
@@ -78,7 +80,7 @@ async def test_data_before_the_end_is_given_first(version: ssl.TLSVersion, role:
 @each_version
 @each_role
 async def test_data_before_a_faulty_record_is_given_first(
-    version: ssl.TLSVersion, role: Role
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
 ) -> None:
     ours, theirs = memory_pair()
     server, client = await connection_pair(
@@ -147,7 +149,9 @@ async def test_a_reset_says_so(version: ssl.TLSVersion, role: Role) -> None:
 
 
 @each_version
-async def test_the_alert_of_the_peer_says_so(version: ssl.TLSVersion) -> None:
+async def test_the_alert_of_the_peer_says_so(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
     streams = memory_pair()
     server, client = await connection_pair(version, streams=streams)
     async with trio.open_nursery() as nursery:
@@ -159,7 +163,7 @@ async def test_the_alert_of_the_peer_says_so(version: ssl.TLSVersion) -> None:
     assert "bad_record_mac" in str(error)
 
 
-async def test_a_broken_protocol_says_so() -> None:
+async def test_a_broken_protocol_says_so(autojump_clock: trio.testing.MockClock) -> None:
     streams = memory_pair()
     server, _ = await connection_pair(streams=streams)
     async with trio.open_nursery() as nursery:
