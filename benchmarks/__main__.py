@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     showing.add_argument("file", type=Path)
     showing.add_argument("--against", type=Path, metavar="FILE")
     showing.add_argument("--plots", type=Path, metavar="FOLDER")
+    for command in (running, showing):
+        command.add_argument("--markdown", type=Path, metavar="FILE", help="write tables")
     return parser
 
 
@@ -75,7 +77,7 @@ def run_some(options: argparse.Namespace) -> None:
         say=lambda line: print(line, file=sys.stderr, flush=True),
         keep=keep,
     )
-    _tell(results, before, options.plots)
+    _tell(results, before, options)
     if options.quick:
         print("A quick run shows that everything works. Its figures prove nothing.")
     if results.skipped and os.environ.get("CI") == "true":
@@ -85,18 +87,22 @@ def run_some(options: argparse.Namespace) -> None:
 def show(options: argparse.Namespace) -> None:
     """Print a former run."""
     before = Run.load(options.against) if options.against else None
-    _tell(Run.load(options.file), before, options.plots)
+    _tell(Run.load(options.file), before, options)
 
 
-def _tell(results: Run, before: Run | None, plots: Path | None) -> None:
-    print(report.report(results, {name: SCENARIOS[name].about for name in SCENARIOS}))
+def _tell(results: Run, before: Run | None, options: argparse.Namespace) -> None:
+    about = {name: scenario.about for name, scenario in SCENARIOS.items()}
+    print(report.report(results, about))
     if before is not None:
         print("\nAgainst the former run")
         print(report.compare(results, before))
-    if plots is not None:
+    if options.markdown is not None:
+        options.markdown.write_text(report.markdown(results, about), encoding="utf-8")
+        print(f"written: {options.markdown}")
+    if options.plots is not None:
         from benchmarks.plots import draw
 
-        for path in draw(results, plots):
+        for path in draw(results, options.plots):
             print(f"drawn: {path}")
 
 

@@ -99,6 +99,12 @@ class Process:
         self.popen.stdin.flush()
         return self._read_line(CALL_TIMEOUT)
 
+    def ask_times(self) -> dict[str, float]:
+        """Have a Python server of ours tell its times from accept to handler, and forget them."""
+        self.popen.send_signal(signal.SIGUSR2)
+        found: dict[str, float] = json.loads(self._read_line(CALL_TIMEOUT))
+        return found
+
     def wait_for_port(self, port: int) -> None:
         """Wait until it listens, where it does not say so itself.
 

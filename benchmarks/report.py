@@ -69,6 +69,42 @@ def report(run: Run, about: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def markdown(run: Run, about: Mapping[str, str]) -> str:
+    """The same as tables in Markdown, for the docs; `report` says what the arguments are."""
+    lines = ["## Where", "", "| | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in run.machine.items()]
+    lines += [f"| not measured: {name} | {reason} |" for name, reason in run.skipped.items()]
+    lines += ["", "## Goals", "", "| figure | goal | measured | |", "|---|---|---|---|"]
+    for goal in GOALS:
+        summary = goal.measured(run)
+        value = shown(summary) if summary else ""
+        lines.append(f"| {goal.about} | {goal.sign} | {value} | {goal.verdict(run).value} |")
+    lines += ["", "## Figures"]
+    for scenario in run.scenarios():
+        figures = run.figures(scenario)
+        heads = [_head(run, scenario, figure) for figure in figures]
+        lines += ["", f"**{scenario}**: {about.get(scenario, '')}", ""]
+        lines += [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+        for subject in dict.fromkeys(s for f in figures for s in run.subjects(scenario, f)):
+            cells = [_cell(run, Key(scenario, figure, subject)) for figure in figures]
+            lines.append(f"| {subject} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _head(run: Run, scenario: str, figure: str) -> str:
+    unit = run.units.get(scenario, {}).get(figure, "")
+    return f"{figure}, {unit}" if unit else figure
+
+
+def _cell(run: Run, key: Key) -> str:
+    """A figure, and how it compares with ours."""
+    summary = run.summary(key)
+    if summary is None:
+        return ""
+    ratio = run.ratio(key, Key(key.scenario, key.figure, BASE)) if key.subject != BASE else None
+    return shown(summary) + (f"; {number(ratio.median)} x" if ratio else "")
+
+
 def compare(new: Run, old: Run) -> str:
     """How the medians of our own figures differ from those of another run.
 

@@ -14,6 +14,10 @@ from benchmarks.subjects import Subject
 
 QUICK_ROUNDS = 1
 
+ROUNDS_OF_A_PROCESS = 3
+"""After so many, servers are started anew: two processes of one program differ by some
+3 %, by where their memory happens to lie, for as long as they live."""
+
 QUICK_FOR_ALL = frozenset(["handshake", "bulk-receive-tls1.3"])
 """Scenarios that a quick run tries on every subject: each then shows that it starts and serves."""
 
@@ -70,6 +74,8 @@ def _run_one(bench: Bench, scenario: Scenario, subjects: Sequence[Subject], resu
     first = -1 if scenario.warm_up and not bench.quick else 0
     able = list(subjects)
     for turn in range(first, rounds):
+        if turn > 0 and turn % ROUNDS_OF_A_PROCESS == 0:
+            bench.stop_servers()
         # Forwards and backwards, so that nobody always follows the same neighbour.
         for subject in able if turn % 2 == 0 else able[::-1]:
             try:

@@ -31,6 +31,7 @@ SILENT_ROLE = "client role"  # greets a silent peer: the one thing that nobody e
 GARBAGE = "collects garbage when told"
 SHARED_PORT = "SO_REUSEPORT"
 CROWD = "thousands of connections in little memory"
+TIMED = "takes times from accept to handler"
 FLOOR = "floor"
 
 PYTHON_ABILITIES = frozenset([HANDSHAKE, ECHO, SINK, SOURCE, GARBAGE])
@@ -58,12 +59,14 @@ class Options:
         window: The detection window in seconds.
         port: Where to listen, together with others; 0 for a port of its own.
         log: Whether to log what an operator would want to see.
+        timed: Whether to take the times from accept to handler.
     """
 
     handler: str = ECHO
     window: float = 5.0
     port: int = 0
     log: bool = False
+    timed: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -110,6 +113,7 @@ def _python(name: str, *arguments: str) -> Callable[[Place, Options], Running]:
                 f"--window={options.window}",
                 f"--port={options.port}",
                 *(["--log"] if options.log else []),
+                *(["--timed"] if options.timed else []),
             ],
             log=place.folder / f"{name}.log",
         )
@@ -294,7 +298,7 @@ SUBJECTS = {
         Subject(
             name="duplex",
             about="trio_duplex; Credentials.mutual gives out no session tickets",
-            abilities=PYTHON_ABILITIES | {SILENT_ROLE, SHARED_PORT, CROWD},
+            abilities=PYTHON_ABILITIES | {SILENT_ROLE, SHARED_PORT, CROWD, TIMED},
             start=_python("duplex", "--tickets=0"),
         ),
         Subject(
@@ -306,7 +310,7 @@ SUBJECTS = {
         Subject(
             name="trio",
             about="trio.serve_ssl_over_tcp",
-            abilities=PYTHON_ABILITIES | {CROWD},
+            abilities=PYTHON_ABILITIES | {CROWD, TIMED},
             start=_python("trio", "--tickets=2"),
         ),
         Subject(

@@ -12,7 +12,7 @@ extensions = [
     "sphinxcontrib_trio",  # marks what is async, and what is an async iterator or context manager
     "myst_parser",  # pages that are also read in the repository are Markdown
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "performance/figures.md"]
 html_theme = "furo"
 html_title = "trio_duplex"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.goals import GOALS, Goal, Verdict
-from benchmarks.report import compare, number, report, shown
+from benchmarks.report import compare, markdown, number, report, shown
 from benchmarks.results import Key, Run
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.statistics import Summary
@@ -144,3 +144,19 @@ def test_only_what_both_runs_have_is_compared() -> None:
     other = Run(machine={}, rounds={BASE: [1.0]})
     assert compare(run_of(), other) == ""
     assert compare(Run(machine={}, rounds={CPU: [1.0]}), other) == ""
+
+
+def test_the_docs_get_the_same_as_tables() -> None:
+    run = run_of((1.0, 2.0), (1.0, 2.0), (1.0, 2.0))
+    run.skipped["go"] = "go is not there"
+    text = markdown(run, {"handshake": "what it costs"})
+    lines = text.splitlines()
+    assert "| not measured: go | go is not there |" in lines
+    assert "**handshake**: what it costs" in lines
+    assert "| | cpu, µs |" in lines
+    assert "| duplex | 1.00 (1.00 to 1.00) |" in lines
+    assert "| trio | 2.00 (2.00 to 2.00); 2.00 x |" in lines
+    (goal,) = [goal for goal in GOALS if goal.key == CPU and goal.base == BASE]
+    assert f"| {goal.about} | {goal.sign} | 0.500 (0.500 to 0.500) | met |" in lines
+    # All goals are in it, also those of which nothing is known.
+    assert sum(line.count(goal.sign) > 0 for goal in GOALS for line in lines) >= len(GOALS)

@@ -75,7 +75,9 @@ async def test_records_that_have_come_are_given_at_once(
 
 @each_version
 @each_role
-async def test_data_before_the_end_is_given_first(version: ssl.TLSVersion, role: Role) -> None:
+async def test_data_before_the_end_is_given_first(
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
     connection, peer = await pair(role, version)
     for _ in range(3):
         await peer.send_all(b"x")
@@ -88,7 +90,7 @@ async def test_data_before_the_end_is_given_first(version: ssl.TLSVersion, role:
 @each_version
 @each_role
 async def test_data_before_a_faulty_record_is_given_first(
-    version: ssl.TLSVersion, role: Role
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
 ) -> None:
     ours, theirs = memory_pair()
     server, client = await connection_pair(
@@ -201,7 +203,9 @@ async def test_a_reset_says_so(version: ssl.TLSVersion, role: Role) -> None:
 
 
 @each_version
-async def test_the_alert_of_the_peer_says_so(version: ssl.TLSVersion) -> None:
+async def test_the_alert_of_the_peer_says_so(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
     streams = memory_pair()
     server, client = await connection_pair(version, streams=streams)
     async with trio.open_nursery() as nursery:
@@ -213,7 +217,7 @@ async def test_the_alert_of_the_peer_says_so(version: ssl.TLSVersion) -> None:
     assert "bad_record_mac" in str(error)
 
 
-async def test_a_broken_protocol_says_so() -> None:
+async def test_a_broken_protocol_says_so(autojump_clock: trio.testing.MockClock) -> None:
     streams = memory_pair()
     server, _ = await connection_pair(streams=streams)
     async with trio.open_nursery() as nursery:
@@ -420,6 +424,32 @@ async def test_send_timeout(
     await broken(connection)
     await connection.aclose()
     assert trio.current_time() == 7
+
+
+async def test_send_timeout_while_waiting_to_send(autojump_clock: trio.testing.MockClock) -> None:
+    """Who asks first whether there is room is not held for ever either."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    connection, _ = await connection_pair(streams=(RecordingStream(ours), RecordingStream(theirs)))
+    connection.send_timeout = 7
+    error = await caught(connection.wait_send_all_might_not_block)
+    assert trio.current_time() == 7
+    assert (type(error), error and error.__cause__) == (trio.BrokenResourceError, None)
+    assert "send_timeout" in str(error)
+    for later in (connection.wait_send_all_might_not_block, partial(connection.send_all, b"x")):
+        assert str(await caught(later)) == str(error)
+    await connection.aclose()
+    assert trio.current_time() == 7
+
+
+async def test_waiting_to_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    connection, peer = await pair(Role.SERVER)
+    connection.send_timeout = 7
+    with trio.testing.assert_checkpoints():
+        await connection.wait_send_all_might_not_block()
+    await peer.aclose()
+    await connection.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.wait_send_all_might_not_block()
 
 
 async def test_a_send_in_time(autojump_clock: trio.testing.MockClock) -> None:

@@ -261,6 +261,31 @@ async def test_what_is_no_handler_is_refused_before_a_socket_opens() -> None:
     assert open_descriptors() == before
 
 
+async def no_observer(event: object) -> None:
+    """An async function: nobody would await it."""
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("limits", 1000), ("observers", [None]), ("observers", [no_observer]), ("observers", print)],
+)
+async def test_wrong_limits_and_observers_are_refused_before_a_socket_opens(
+    option: str, value: Any
+) -> None:
+    wrong = {option: value}
+    (busy,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with busy:
+        port = busy.socket.getsockname()[1]
+        with pytest.raises(TypeError, match=option.removesuffix("s")):
+            await serve_tcp(echo, port, credentials(), host="127.0.0.1", **wrong)
+    memory = MemoryListener()
+    with pytest.raises(TypeError, match=option.removesuffix("s")):
+        await serve_listeners(echo, [memory], credentials(), **wrong)
+    with pytest.raises(TypeError, match=option.removesuffix("s")):
+        DuplexListener(memory, credentials(), **wrong)
+    assert not memory.closed
+
+
 async def test_what_are_no_credentials_is_refused_before_a_socket_opens() -> None:
     """A TLS context, as Trio's own functions take it, is an easy mistake."""
     context = cast("Credentials", peer_context(Role.SERVER))

@@ -19,7 +19,7 @@ import trio
 
 from trio_duplex._address import remote_address
 from trio_duplex._connection import Connection
-from trio_duplex._credentials import Credentials
+from trio_duplex._credentials import Credentials, check_credentials
 from trio_duplex._errors import LimitError, PeerRejectedError
 from trio_duplex._events import (
     Accepted,
@@ -32,7 +32,7 @@ from trio_duplex._events import (
     RoleDecided,
 )
 from trio_duplex._keepalive import keep_alive
-from trio_duplex._limits import Limits
+from trio_duplex._limits import Limits, check_limits
 from trio_duplex._negotiate import abandon, detect, take_role
 from trio_duplex._report import Reporter
 from trio_duplex._role import Decision
@@ -69,17 +69,22 @@ class Acceptor:
     Args:
         credentials: For what is accepted from now on; may be replaced.
         settings: How to negotiate.
-        limits: The bounds, for all listeners together.
+        limits: The bounds, for all listeners together; None for the defaults.
         observers: Functions of one event.
+
+    Raises:
+        TypeError: One of them is something else.
     """
 
     def __init__(
         self,
         credentials: Credentials,
         settings: Settings,
-        limits: Limits,
+        limits: Limits | None,
         observers: Iterable[Observer],
     ) -> None:
+        check_credentials(credentials)
+        limits = check_limits(limits)
         self.credentials = credentials
         self.limits = limits
         self.reporter = Reporter(observers)

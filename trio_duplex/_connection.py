@@ -90,8 +90,9 @@ class Connection(trio.abc.Stream):
         close_timeout: Seconds for `aclose`; 5 by default.
         idle_timeout: Seconds without a byte either way after which a receive
             raises; ``math.inf`` by default.
-        send_timeout: Seconds for one `send_all`, after which it raises;
-            ``math.inf`` by default.
+        send_timeout: Seconds for one `send_all`, or one
+            `wait_send_all_might_not_block`, after which it raises; ``math.inf``
+            by default.
         bytes_received: Application data received through `receive_some`.
         bytes_sent: Application data sent through `send_all`.
     """
@@ -269,8 +270,23 @@ class Connection(trio.abc.Stream):
         return trio.BrokenResourceError(self._broken)
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until `send_all` might not block; see ``trio.abc.SendStream``."""
-        await self.tls.wait_send_all_might_not_block()
+        """Wait until `send_all` might not block, ``send_timeout`` seconds at most.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken, or the peer took
+                nothing within ``send_timeout``.
+            trio.ClosedResourceError: The connection was closed here.
+            trio.BusyResourceError: Another task is sending.
+        """
+        try:
+            with trio.move_on_after(self.send_timeout):
+                await self.tls.wait_send_all_might_not_block()
+                return
+        except trio.BrokenResourceError as exc:
+            raise self._explained(exc) from exc.__cause__
+        except trio.ClosedResourceError as exc:
+            raise self._given_up(exc) from None
+        await self._give_up(f"the peer took no data within {self.send_timeout:g} s (send_timeout)")
 
     async def aclose(self) -> None:
         """Send a close_notify and close, within ``close_timeout`` seconds.

@@ -55,8 +55,8 @@ def send_nowait(stream: trio.SocketStream, data: bytes) -> int:
 async def receive(stream: trio.abc.Stream, max_bytes: int) -> bytes:
     """Wait for bytes, and return them; ``b""`` at the end of the stream.
 
-    Always a checkpoint: it waits first, since what it is called for has not
-    come yet, as a rule.
+    Always a checkpoint. It lets others run, and looks, before it waits: on a busy
+    server the bytes have come by then, and a wait costs twice as much as a look.
 
     Raises:
         trio.BrokenResourceError: The connection broke.
@@ -64,11 +64,10 @@ async def receive(stream: trio.abc.Stream, max_bytes: int) -> bytes:
     """
     if not is_direct(stream):
         return bytes(await stream.receive_some(max_bytes))
-    while True:
+    await trio.lowlevel.checkpoint()
+    while (data := receive_nowait(stream, max_bytes)) is None:
         await trio.lowlevel.wait_readable(stream.socket)
-        data = receive_nowait(stream, max_bytes)
-        if data is not None:
-            return data
+    return data
 
 
 async def send(stream: trio.abc.Stream, data: bytes) -> None:

@@ -84,7 +84,8 @@ class Limits:
             ``connection.cancel_scope``. Off.
         idle_timeout: Seconds without a byte either way after which a receive
             raises ``trio.BrokenResourceError``. Off.
-        send_timeout: Seconds for one ``send_all``, after which it raises
+        send_timeout: Seconds for one ``send_all``, or one
+            ``wait_send_all_might_not_block``, after which it raises
             ``trio.BrokenResourceError``: the peer does not read. Off.
         keepalive: Seconds of silence on a TCP connection after which the kernel
             asks whether the peer still lives; it then gives it a minute. 60:
@@ -108,3 +109,16 @@ class Limits:
     idle_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     send_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     keepalive: float = attrs.field(default=DEFAULT_KEEPALIVE, validator=_positive_seconds)
+
+
+def check_limits(value: object) -> Limits:
+    """Return limits, the defaults for None.
+
+    Raises:
+        TypeError: It is something else, such as a number of connections.
+    """
+    if value is None:
+        return Limits()
+    if not isinstance(value, Limits):
+        raise TypeError(f"limits must be trio_duplex.Limits(...), not {value!r}")
+    return value

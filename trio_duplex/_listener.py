@@ -16,7 +16,7 @@ import trio
 
 from trio_duplex._acceptor import TASK_NAME, Acceptor, Listener
 from trio_duplex._connection import Connection
-from trio_duplex._credentials import Credentials, check_credentials
+from trio_duplex._credentials import Credentials
 from trio_duplex._events import Observer
 from trio_duplex._limits import Limits
 from trio_duplex._room import Place
@@ -67,10 +67,9 @@ class DuplexListener(trio.abc.Listener[Connection]):
         observers: Iterable[Observer] = (),
         nursery: trio.Nursery | None = None,
     ) -> None:
-        check_credentials(credentials)
         self.transport_listener = listener
         settings = Settings(window, handshake_timeout, https_compatible)
-        self._acceptor = Acceptor(credentials, settings, limits or Limits(), observers)
+        self._acceptor = Acceptor(credentials, settings, limits, observers)
         self._nursery = nursery
         self._own_nursery: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
         # Closing cancels this, because a nursery that was passed in is not

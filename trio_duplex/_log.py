@@ -17,6 +17,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from math import isnan
 
 import attrs
 
@@ -100,7 +101,8 @@ class LogObserver:
                     interval=LIMIT_INTERVAL,
                     facts=lambda: {
                         "limit": event.limit,
-                        "value": f"{event.value:g}",
+                        # The machine's own limits have no number here.
+                        **({} if isnan(event.value) else {"value": f"{event.value:g}"}),
                         "peer": event.peer,
                     },
                 )

@@ -133,11 +133,6 @@ class Server:
         raise ValueError(f"{listener!r} is not a listener of this server")
 
 
-def _check_handler(handler: object) -> None:
-    if not callable(handler):
-        raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
-
-
 async def serve_listeners(
     handler: Handler,
     listeners: Sequence[Listener],
@@ -185,15 +180,101 @@ async def serve_listeners(
         ValueError, TypeError: An argument is wrong; the listeners are untouched.
     """
     settings = Settings(window, handshake_timeout, https_compatible)
-    _check_handler(handler)
-    check_credentials(credentials)
     try:
-        acceptor = Acceptor(credentials, settings, limits or Limits(), observers)
-    except OSError:  # no descriptor is left
+        acceptor = _acceptor(handler, credentials, settings, limits, observers)
+    except OSError:
         for listener in listeners:
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(listener)
         raise
+    await _serve(
+        handler,
+        listeners,
+        acceptor,
+        raise_handler_errors=raise_handler_errors,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+    )
+
+
+async def serve_tcp(
+    handler: Handler,
+    port: int,
+    credentials: Credentials,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    window: float = DEFAULT_WINDOW,
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+    https_compatible: bool = False,
+    limits: Limits | None = None,
+    observers: Iterable[Observer] = (),
+    raise_handler_errors: bool = False,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen on a TCP port: ``trio.open_tcp_listeners``, then as `serve_listeners` does.
+
+    Args:
+        handler: See `serve_listeners`.
+        port: TCP port; 0 lets the kernel pick one for each address
+            (`Server.addresses` tells which).
+        credentials: What we present and whom we trust, for both roles.
+        host: Address or name to listen on; None for all addresses of IPv4 and
+            IPv6.
+        backlog: Length of the kernel's queue of connections; None for the most.
+        window: See `serve_listeners`.
+        handshake_timeout: See `serve_listeners`.
+        https_compatible: See `serve_listeners`.
+        limits: See `serve_listeners`.
+        observers: See `serve_listeners`.
+        raise_handler_errors: See `serve_listeners`.
+        handler_nursery: See `serve_listeners`.
+        task_status: See `serve_listeners`.
+
+    Raises:
+        OSError: The port can't be had, or a listener failed for good.
+        ValueError, TypeError: An argument is wrong; nothing was opened.
+    """
+    settings = Settings(window, handshake_timeout, https_compatible)
+    acceptor = _acceptor(handler, credentials, settings, limits, observers)
+    await _serve(
+        handler,
+        await trio.open_tcp_listeners(port, host=host, backlog=backlog),
+        acceptor,
+        raise_handler_errors=raise_handler_errors,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+    )
+
+
+def _acceptor(
+    handler: Handler,
+    credentials: Credentials,
+    settings: Settings,
+    limits: Limits | None,
+    observers: Iterable[Observer],
+) -> Acceptor:
+    """Check the arguments, before any socket is opened or touched.
+
+    Raises:
+        OSError: There is no descriptor left.
+        TypeError: An argument is wrong.
+    """
+    if not callable(handler):
+        raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
+    return Acceptor(credentials, settings, limits, observers)
+
+
+async def _serve(
+    handler: Handler,
+    listeners: Sequence[Listener],
+    acceptor: Acceptor,
+    *,
+    raise_handler_errors: bool,
+    handler_nursery: trio.Nursery | None,
+    task_status: trio.TaskStatus[Server],
+) -> None:
     failures: list[BaseException] = []
     cancel_scope = trio.CancelScope()
 
@@ -230,62 +311,3 @@ async def serve_listeners(
         acceptor.reporter.log.flush()
     if failures:
         raise failures[0]
-
-
-async def serve_tcp(
-    handler: Handler,
-    port: int,
-    credentials: Credentials,
-    *,
-    host: str | None = None,
-    backlog: int | None = None,
-    window: float = DEFAULT_WINDOW,
-    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
-    https_compatible: bool = False,
-    limits: Limits | None = None,
-    observers: Iterable[Observer] = (),
-    raise_handler_errors: bool = False,
-    handler_nursery: trio.Nursery | None = None,
-    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Listen on a TCP port: ``trio.open_tcp_listeners``, then `serve_listeners`.
-
-    Args:
-        handler: See `serve_listeners`.
-        port: TCP port; 0 lets the kernel pick one for each address
-            (`Server.addresses` tells which).
-        credentials: What we present and whom we trust, for both roles.
-        host: Address or name to listen on; None for all addresses of IPv4 and
-            IPv6.
-        backlog: Length of the kernel's queue of connections; None for the most.
-        window: See `serve_listeners`.
-        handshake_timeout: See `serve_listeners`.
-        https_compatible: See `serve_listeners`.
-        limits: See `serve_listeners`.
-        observers: See `serve_listeners`.
-        raise_handler_errors: See `serve_listeners`.
-        handler_nursery: See `serve_listeners`.
-        task_status: See `serve_listeners`.
-
-    Raises:
-        OSError: The port can't be had, or a listener failed for good.
-        ValueError, TypeError: An argument is wrong; nothing was opened.
-    """
-    # Before any socket is opened.
-    Settings(window, handshake_timeout, https_compatible)
-    _check_handler(handler)
-    check_credentials(credentials)
-    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    await serve_listeners(
-        handler,
-        listeners,
-        credentials,
-        window=window,
-        handshake_timeout=handshake_timeout,
-        https_compatible=https_compatible,
-        limits=limits,
-        observers=observers,
-        raise_handler_errors=raise_handler_errors,
-        handler_nursery=handler_nursery,
-        task_status=task_status,
-    )

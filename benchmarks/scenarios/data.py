@@ -56,5 +56,6 @@ SCENARIOS = [
         units={"cpu": "µs", "p50": "µs", "p99": "µs"},
         needs=frozenset([ECHO]),
         measure=small_messages,
+        rounds=4,
     ),
 ]

@@ -52,7 +52,7 @@ SCENARIOS = [
     for name, state, count, about in (
         ("pending", "silent", 5000, "that were dialled in silence"),
         ("handshaking", "handshaking", 500, "that have sent a ClientHello and nothing more"),
-        ("idle", "idle", 1000, "that have completed the handshake"),
-        ("used", "used", 1000, "that have echoed a message"),
+        ("idle", "idle", 600, "that have completed the handshake"),
+        ("used", "used", 600, "that have echoed a message"),
     )
 ]

@@ -9,16 +9,19 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import json
 import logging
 import math
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import pki, processes
+from trio_duplex.cli._load_engine import Latencies
 
 if TYPE_CHECKING:
     import trio
@@ -56,6 +59,33 @@ async def trio_source(stream: trio.abc.Stream) -> None:
     await trio_sink(stream)
 
 
+class Stopwatch:
+    """Times from accept to handler, told in a line of JSON when SIGUSR2 comes.
+
+    The handler has its authenticated stream then: where a framework makes the
+    handshake only in the handler, the clock runs until that is done.
+    """
+
+    def __init__(self) -> None:
+        self._accepted: dict[object, float] = {}
+        self._seconds = Latencies()
+        signal.signal(signal.SIGUSR2, lambda *_: self.tell())
+
+    def accepted(self, key: object) -> None:
+        """A connection was accepted."""
+        self._accepted[key] = time.perf_counter()
+
+    def handled(self, key: object) -> None:
+        """Its handler begins."""
+        self._seconds.add(time.perf_counter() - self._accepted.pop(key))
+
+    def tell(self) -> None:
+        """Print percentiles in seconds, and begin anew."""
+        found = {f"p{percent}": self._seconds.percentile(percent) for percent in (50, 90, 99)}
+        print(json.dumps(found), flush=True)
+        self._seconds = Latencies()
+
+
 TRIO_HANDLERS = {"echo": trio_echo, "sink": trio_sink, "source": trio_source}
 
 
@@ -75,6 +105,17 @@ def serve_duplex(options: argparse.Namespace) -> None:
         )
         if not options.mutual:
             admit_everybody(credentials)
+        watch = Stopwatch()
+
+        def observe(event: trio_duplex.Event) -> None:
+            match event:
+                case trio_duplex.Accepted(number=number):
+                    watch.accepted(number)
+                case trio_duplex.HandshakeCompleted(number=number):
+                    watch.handled(number)
+                case _:
+                    pass
+
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
                 lambda task_status: trio_duplex.serve_listeners(
@@ -84,6 +125,7 @@ def serve_duplex(options: argparse.Namespace) -> None:
                     window=options.window,
                     # All our peers come from one address.
                     limits=trio_duplex.Limits(pending_per_address=math.inf),
+                    observers=[observe] if options.timed else [],
                     task_status=task_status,
                 )
             )
@@ -107,16 +149,34 @@ def serve_trio(options: argparse.Namespace) -> None:
     """As ``trio.serve_ssl_over_tcp`` does."""
     import trio
 
+    watch = Stopwatch()
+
+    class Timed(trio.abc.Listener["trio.SocketStream"]):
+        def __init__(self, listener: trio.SocketListener) -> None:
+            self.listener = listener
+
+        async def accept(self) -> trio.SocketStream:
+            stream = await self.listener.accept()
+            watch.accepted(stream)
+            return stream
+
+        async def aclose(self) -> None:
+            await self.listener.aclose()
+
     async def handler(stream: trio.SSLStream[trio.SocketStream]) -> None:
         try:
             async with stream:
+                if options.timed:
+                    await stream.do_handshake()
+                    watch.handled(stream.transport_stream)
                 await TRIO_HANDLERS[options.handler](stream)
         except trio.BrokenResourceError:
             pass
 
     async def main() -> None:
         sock = trio.socket.from_stdlib_socket(listen(options))
-        listener = trio.SSLListener(trio.SocketListener(sock), context(options))
+        raw = trio.SocketListener(sock)
+        listener = trio.SSLListener(Timed(raw) if options.timed else raw, context(options))
         ready(sock.getsockname()[1])
         await trio.serve_listeners(handler, [listener])
 
@@ -272,6 +332,7 @@ def main() -> None:
     parser.add_argument("--handler", choices=TRIO_HANDLERS, default="echo")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", action="store_true")
+    parser.add_argument("--timed", action="store_true", help="tell times when SIGUSR2 comes")
     options = parser.parse_args()
     if options.log:
         logging.basicConfig(level=logging.INFO)
