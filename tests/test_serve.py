@@ -308,6 +308,16 @@ async def test_what_are_no_credentials_is_refused_before_a_socket_opens() -> Non
     assert open_descriptors() == before
 
 
+async def test_a_port_that_is_taken_leaves_no_descriptor() -> None:
+    mine = credentials()
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        before = open_descriptors()
+        with pytest.raises(OSError, match="in use"):
+            await serve_tcp(echo, listener.socket.getsockname()[1], mine, host="127.0.0.1")
+        assert open_descriptors() == before
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 async def test_without_a_descriptor_left_it_closes_its_listeners(
     monkeypatch: pytest.MonkeyPatch,

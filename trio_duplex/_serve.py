@@ -238,9 +238,14 @@ async def serve_tcp(
     """
     settings = Settings(window, handshake_timeout, https_compatible)
     acceptor = _acceptor(handler, credentials, settings, limits, observers)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    except BaseException:
+        acceptor.room.crowd.close()
+        raise
     await _serve(
         handler,
-        await trio.open_tcp_listeners(port, host=host, backlog=backlog),
+        listeners,
         acceptor,
         raise_handler_errors=raise_handler_errors,
         handler_nursery=handler_nursery,
