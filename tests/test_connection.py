@@ -31,7 +31,7 @@ from support import (
 
 from trio_duplex import Connection, Role, negotiate
 from trio_duplex._connection import CLOSE_TIMEOUT
-from trio_duplex._handshake import LAST_WORDS_TIMEOUT
+from trio_duplex._last_words import LAST_WORDS_TIMEOUT
 
 
 async def connected(

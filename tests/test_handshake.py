@@ -45,11 +45,9 @@ from support import (
 
 from trio_duplex import Connection, HandshakeError, Role, negotiate
 from trio_duplex._handshake import (
-    LAST_WORDS_DRAIN,
-    LAST_WORDS_TIMEOUT,
-    send_last_words,
     tls_reason,
 )
+from trio_duplex._last_words import LAST_WORDS_DRAIN, LAST_WORDS_TIMEOUT, send_last_words
 
 
 async def refuse(

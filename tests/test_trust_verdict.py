@@ -20,7 +20,7 @@ from trio_duplex import (
     PeerRejectedError,
     Role,
 )
-from trio_duplex._handshake import LAST_WORDS_TIMEOUT
+from trio_duplex._last_words import LAST_WORDS_TIMEOUT
 
 SERVER = FLEET.issue("server.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

@@ -16,11 +16,11 @@ from trio_duplex._errors import PeerRejectedError
 from trio_duplex._handshake import (
     RECORD_SIZE,
     Handshake,
-    send_last_words,
     tls_alert,
     tls_reason,
 )
 from trio_duplex._identity import PeerIdentity
+from trio_duplex._last_words import send_last_words
 from trio_duplex._role import Decision, Role
 
 CLOSE_TIMEOUT = 5.0

@@ -28,10 +28,9 @@ from trio_duplex._errors import (
     SelfConnectionError,
 )
 from trio_duplex._handshake import (
-    ALERT_HANDSHAKE_FAILURE,
     Handshake,
-    send_alert,
 )
+from trio_duplex._last_words import ALERT_HANDSHAKE_FAILURE, send_alert
 from trio_duplex._opening import OpeningKind, classify, client_hello_random
 from trio_duplex._policy import server_name
 from trio_duplex._progress import Progress

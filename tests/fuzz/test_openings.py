@@ -34,7 +34,7 @@ from support import (
 )
 
 from trio_duplex import Connection, DuplexError, Limits, Role, Server, negotiate, serve_listeners
-from trio_duplex._handshake import LAST_WORDS_TIMEOUT
+from trio_duplex._last_words import LAST_WORDS_TIMEOUT
 
 from .effort import effort
 
