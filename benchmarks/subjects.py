@@ -310,7 +310,7 @@ SUBJECTS = {
         Subject(
             name="trio",
             about="trio.serve_ssl_over_tcp",
-            abilities=PYTHON_ABILITIES | {CROWD, TIMED},
+            abilities=PYTHON_ABILITIES | {CROWD, TIMED, SHARED_PORT},
             start=_python("trio", "--tickets=2"),
         ),
         Subject(
