@@ -14,7 +14,7 @@ def latency(crowd: int) -> Measure:
         silent = min(crowd, 500) if bench.quick else crowd
         with bench.fresh_server(subject, Options(window=3600.0)) as server:
             port = server.port
-            bench.client.call("handshakes", port=port, count=subject.warm_up * 5, in_flight=4)
+            bench.client.call("handshakes", port=port, count=subject.warm_up * 2, in_flight=4)
             if silent:
                 bench.client.call("hold", port=port, count=silent)
                 server.process.wait_for_files(silent)
@@ -30,9 +30,9 @@ def accept_to_handler(bench: Bench, subject: Subject) -> Mapping[str, float]:
     """From accept to the handler's authenticated stream, by the server's own clock."""
     with bench.fresh_server(subject, Options(timed=True)) as server:
         port = server.port
-        bench.client.call("handshakes", port=port, count=subject.warm_up * 5, in_flight=4)
+        bench.client.call("handshakes", port=port, count=subject.warm_up * 2, in_flight=4)
         server.process.ask_times()
-        bench.client.call("speak_at", port=port, rate=200, seconds=1 if bench.quick else 5)
+        bench.client.call("speak_at", port=port, rate=200, seconds=1 if bench.quick else 3)
         answer = server.process.ask_times()
         return {name: 1e3 * seconds for name, seconds in answer.items()}
 

@@ -14,7 +14,7 @@ MB = 1024 * 1024
 def bulk(handler: str, version: str) -> Measure:
     def measure(bench: Bench, subject: Subject) -> Mapping[str, float]:
         server = bench.server(subject, Options(handler=handler))
-        size = (16 if bench.quick else 128) * MB
+        size = (16 if bench.quick else 96) * MB
         before = server.process.settled_cpu()
         do = "send_bulk" if handler == SINK else "receive_bulk"
         bench.client.call(do, port=server.port, size=size, version=version)

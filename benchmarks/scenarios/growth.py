@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from benchmarks.bench import Bench
 from benchmarks.scenario import Scenario
-from benchmarks.subjects import CROWD, Options, Subject
+from benchmarks.subjects import CROWD, GARBAGE, Options, Subject
 
 LEVELS = (10, 100, 1_000, 10_000)
 
@@ -22,7 +22,7 @@ def growth(bench: Bench, subject: Subject) -> Mapping[str, float]:
     held = 0
     with bench.fresh_server(subject, Options(window=3600.0)) as server:
         port = server.port
-        bench.client.call("handshakes", port=port, count=subject.warm_up * 5, in_flight=4)
+        bench.client.call("handshakes", port=port, count=subject.warm_up * 2, in_flight=4)
         for level in LEVELS[:3] if bench.quick else LEVELS:
             resident = server.process.resident()
             bench.client.call("hold", port=port, count=level - held)
@@ -46,7 +46,7 @@ SCENARIOS = [
             **{f"{level:,}": "µs" for level in LEVELS},
             **{f"memory at {level:,}": "kB" for level in LEVELS if level >= TELLING},
         },
-        needs=frozenset([CROWD]),
+        needs=frozenset([CROWD, GARBAGE]),  # of frameworks: whose own doing it would be
         measure=growth,
         rounds=3,
         warm_up=False,

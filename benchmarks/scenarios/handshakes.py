@@ -13,7 +13,7 @@ from benchmarks.subjects import FLOOR, HANDSHAKE, SHARED_PORT, Options, Subject,
 def handshakes(version: str) -> Measure:
     def measure(bench: Bench, subject: Subject) -> Mapping[str, float]:
         server = bench.server(subject, Options(handler=HANDSHAKE_HANDLER.get(subject.name, "echo")))
-        count = 60 if bench.quick else 300
+        count = 60 if bench.quick else 250
         before = server.process.settled_cpu()
         answer = bench.client.call(
             "handshakes", port=server.port, count=count, in_flight=4, version=version
@@ -42,7 +42,7 @@ def floor(bench: Bench, subject: Subject) -> Mapping[str, float]:
 
 def two_processes(bench: Bench, subject: Subject) -> Mapping[str, float]:
     """Two processes listen on one port, and then one of the two alone."""
-    count = 100 if bench.quick else 600
+    count = 100 if bench.quick else 400
     costs = []
     share = 0.5
     for processes in (2, 1):

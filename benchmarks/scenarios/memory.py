@@ -9,12 +9,14 @@ from benchmarks.processes import Client
 from benchmarks.scenario import Measure, Scenario
 from benchmarks.subjects import CROWD, ECHO, GARBAGE, Options, Running, Subject
 
+FEW = 400
+"""Connections of subjects that take hundreds of kilobytes for each: a tenth of them tells it too."""
+
 
 def held(state: str, count: int) -> Measure:
     def measure(bench: Bench, subject: Subject) -> Mapping[str, float]:
-        # Where each takes 280 kB, a tenth of them tells it too.
         few = bench.quick or CROWD not in subject.abilities
-        most = min(count, 500) if few else count
+        most = min(count, FEW) if few else count
         with bench.fresh_server(subject, Options(window=3600.0)) as server:
             return {"memory": slope(bench.client, server, subject, state, most)}
 
@@ -42,7 +44,8 @@ def slope(client: Client, server: Running, subject: Subject, state: str, count: 
 SCENARIOS = [
     Scenario(
         name=f"memory-{name}",
-        about=f"resident memory of each of {count:,} connections {about} (or of 500)",
+        about=f"resident memory of each of {count:,} connections {about}"
+        + (f" (or of {FEW})" if count > FEW else ""),
         units={"memory": "kB"},
         needs=frozenset([ECHO]),
         measure=held(state, count),
@@ -51,8 +54,8 @@ SCENARIOS = [
     )
     for name, state, count, about in (
         ("pending", "silent", 5000, "that were dialled in silence"),
-        ("handshaking", "handshaking", 500, "that have sent a ClientHello and nothing more"),
-        ("idle", "idle", 600, "that have completed the handshake"),
-        ("used", "used", 600, "that have echoed a message"),
+        ("handshaking", "handshaking", 400, "that have sent a ClientHello and nothing more"),
+        ("idle", "idle", 400, "that have completed the handshake"),
+        ("used", "used", 400, "that have echoed a message"),
     )
 ]
