@@ -87,9 +87,10 @@ class Bench:
         self._servers.clear()
 
     def log_lines(self, name: str) -> int:
-        """How many lines a subject's servers have written to standard error so far."""
+        """How many lines a subject's servers have logged so far, but for those of healthy peers."""
         path = self._folder / f"{name}.log"
-        return path.read_bytes().count(b"\n") if path.exists() else 0
+        lines = path.read_bytes().splitlines() if path.exists() else []
+        return sum(b":closed " not in line for line in lines)
 
     def place(self, options: Options = Options()) -> Place:  # noqa: B008 - frozen
         """Where a subject finds its files, and a backend to relay to."""

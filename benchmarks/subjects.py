@@ -29,6 +29,7 @@ ECHO, SINK, SOURCE = "echo", "sink", "source"
 HANDSHAKE = "handshake"
 SILENT_ROLE = "client role"  # greets a silent peer: the one thing that nobody else does
 GARBAGE = "collects garbage when told"
+MUTE = "bears peers that never answer our ClientHello"
 SHARED_PORT = "SO_REUSEPORT"
 CROWD = "thousands of connections in little memory"
 TIMED = "takes times from accept to handler"
@@ -57,6 +58,7 @@ class Options:
     Attributes:
         handler: What it does with a connection: `ECHO`, `SINK` or `SOURCE`.
         window: The detection window in seconds.
+        handshake_timeout: Seconds for a handshake.
         port: Where to listen, together with others; 0 for a port of its own.
         log: Whether to log what an operator would want to see.
         timed: Whether to take the times from accept to handler.
@@ -64,6 +66,7 @@ class Options:
 
     handler: str = ECHO
     window: float = 5.0
+    handshake_timeout: float = 30.0
     port: int = 0
     log: bool = False
     timed: bool = False
@@ -111,6 +114,7 @@ def _python(name: str, *arguments: str) -> Callable[[Place, Options], Running]:
                 *(name, str(place.folder), *arguments),
                 f"--handler={options.handler}",
                 f"--window={options.window}",
+                f"--handshake-timeout={options.handshake_timeout}",
                 f"--port={options.port}",
                 *(["--log"] if options.log else []),
                 *(["--timed"] if options.timed else []),
@@ -298,7 +302,7 @@ SUBJECTS = {
         Subject(
             name="duplex",
             about="trio_duplex; Credentials.mutual gives out no session tickets",
-            abilities=PYTHON_ABILITIES | {SILENT_ROLE, SHARED_PORT, CROWD, TIMED},
+            abilities=PYTHON_ABILITIES | {SILENT_ROLE, MUTE, SHARED_PORT, CROWD, TIMED},
             start=_python("duplex", "--tickets=0"),
         ),
         Subject(
@@ -306,6 +310,12 @@ SUBJECTS = {
             about="trio_duplex with OpenSSL's two session tickets",
             abilities=frozenset([HANDSHAKE]),
             start=_python("duplex", "--tickets=2"),
+        ),
+        Subject(
+            name="duplex-calm",
+            about="trio_duplex, with gc.set_threshold as docs/limits advises",
+            abilities=frozenset([MUTE, GARBAGE]),
+            start=_python("duplex", "--tickets=0", "--calm"),
         ),
         Subject(
             name="trio",

@@ -7,6 +7,7 @@ import ssl
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
@@ -14,16 +15,18 @@ import trio.testing
 from support import (
     APPLICATION_DATA,
     TLS13,
+    MemoryListener,
     client_hello,
     connection_pair,
     credentials,
     each_role,
     each_version,
+    echo,
     memory_pair,
     record,
 )
 
-from trio_duplex import HandshakeError, Role, negotiate
+from trio_duplex import HandshakeError, Limits, Role, Server, negotiate, serve_listeners
 from trio_duplex._handshake import Handshake
 from trio_duplex._release import release
 
@@ -112,6 +115,41 @@ async def test_failed_handshakes_are_freed(
     await trio.testing.wait_all_tasks_blocked()
     assert len(made) == 1
     assert made[0]() is None
+
+
+async def test_greetings_that_make_room_are_freed(
+    no_collection: None,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Five hundred a second of them, 90 KB each, are not to wait for a collection."""
+    made: list[weakref.ref[object]] = []
+    init = Handshake.__init__
+
+    def remember(self: Handshake, *args: object, **options: object) -> None:
+        init(self, *args, **options)  # type: ignore[arg-type]
+        made.append(weakref.ref(self.tls))
+
+    monkeypatch.setattr(Handshake, "__init__", remember)
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            partial(
+                serve_listeners,
+                window=0,
+                limits=Limits(client_handshakes=1, greeting_patience=0.5),
+            ),
+            echo,
+            [listener],
+            credentials(),
+        )
+        mute = [listener.connect() for _ in range(5)]
+        await trio.sleep(10)
+        assert server.statistics().failed == {"LimitError": 4}
+        assert len(made) == 5
+        assert [ref() is None for ref in made] == [True, True, True, True, False]
+        assert await mute[0].receive_some()  # the greeting
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_stream_that_nobody_used_is_no_trap(

@@ -138,6 +138,7 @@ class Place(Progress):
 
     def negotiated(self) -> None:
         """The negotiation is over, well or not."""
+        self.shed = None  # its traceback leads to all that there was, and back to us
         if self._turn is not None:
             self._turn.leave(self)
             self._turn = None

@@ -89,7 +89,8 @@ SCENARIOS = [
         units={"cpu": "µs", "client": "µs"},
         needs=frozenset([HANDSHAKE]),
         measure=handshakes("TLSv1_2"),
-        rounds=4,
+        rounds=3,
+        warm_up=False,
     ),
     Scenario(
         name="two-processes",

@@ -10,7 +10,7 @@ from benchmarks.bench import Bench
 from benchmarks.processes import Process, open_files
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios.memory import slope
-from benchmarks.subjects import SILENT_ROLE, Options, Subject
+from benchmarks.subjects import MUTE, SILENT_ROLE, Options, Subject
 
 
 def crowd(bench: Bench, subject: Subject) -> Mapping[str, float]:
@@ -38,7 +38,7 @@ def mute(bench: Bench, subject: Subject) -> Mapping[str, float]:
         with bench.second_client() as attacker:
             attacker.call("mute_at", port=port, rate=rate, seconds=seconds)
 
-    return _attacked(bench, subject, Options(window=5.0), flood, seconds)
+    return _attacked(bench, subject, Options(window=5.0, handshake_timeout=10.0), flood, seconds)
 
 
 def garbage(bench: Bench, subject: Subject) -> Mapping[str, float]:
@@ -122,9 +122,10 @@ SCENARIOS = [
     ),
     Scenario(
         name="mute",
-        about="500 peers a second for 60 s that never answer our ClientHello, window 5 s",
+        about="500 peers a second for 60 s that never answer our ClientHello; window 5 s, "
+        "handshake_timeout 10 s",
         units=ATTACK,
-        needs=frozenset([SILENT_ROLE]),
+        needs=frozenset([MUTE]),
         measure=mute,
         rounds=1,
         warm_up=False,

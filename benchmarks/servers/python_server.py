@@ -123,6 +123,7 @@ def serve_duplex(options: argparse.Namespace) -> None:
                     [trio.SocketListener(trio.socket.from_stdlib_socket(listen(options)))],
                     credentials,
                     window=options.window,
+                    handshake_timeout=options.handshake_timeout,
                     # All our peers come from one address.
                     limits=trio_duplex.Limits(pending_per_address=math.inf),
                     observers=[observe] if options.timed else [],
@@ -329,15 +330,21 @@ def main() -> None:
     parser.add_argument("--tickets", type=int, default=2)
     parser.add_argument("--one-way", dest="mutual", action="store_false")
     parser.add_argument("--window", type=float, default=5.0)
+    parser.add_argument("--handshake-timeout", type=float, default=30.0)
     parser.add_argument("--handler", choices=TRIO_HANDLERS, default="echo")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--log", action="store_true")
+    parser.add_argument(
+        "--calm", action="store_true", help="collect garbage as docs/limits advises"
+    )
     parser.add_argument("--timed", action="store_true", help="tell times when SIGUSR2 comes")
     options = parser.parse_args()
     if options.log:
         logging.basicConfig(level=logging.INFO)
     processes.raise_file_limit()
     signal.signal(signal.SIGUSR1, lambda *_: gc.collect())
+    if options.calm:
+        gc.set_threshold(100_000, 50, 100)
     SERVERS[options.server](options)
 
 
