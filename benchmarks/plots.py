@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from benchmarks.report import BASE, number
 from benchmarks.results import Key, Run
+
+CUT = 2.0
+"""How far beyond the second longest bar a plot goes at most."""
 
 OURS, OTHERS = "#2a6f97", "#b8c4cc"
 
@@ -55,16 +59,21 @@ def _bars(run: Run, scenario: str, figure: str, title: str, path: Path) -> Path:
         color=[OURS if subject.startswith(BASE) else OTHERS for subject, _ in rows],
         error_kw={"linewidth": 1, "capsize": 2, "ecolor": "#555555"},
     )
+    # One that is far off would squeeze all others: its bar ends at the edge, and its number says where.
+    edge = CUT * rows[1][1].high if len(rows) > 1 else math.inf
+    cut = rows[0][1].high > edge
     for position, (_, summary) in enumerate(rows):
         axes.annotate(
-            f" {number(summary.median)}",
-            (summary.high, position),
+            f" {number(summary.median)}" + (" …" if summary.high > edge else ""),
+            (min(summary.high, 0.9 * edge), position),
             va="center",
             fontsize=8,
         )
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
+    if cut:
+        axes.set_xlim(0, edge)
     drawing.tight_layout()
     drawing.savefig(path, metadata={"Date": None})
     plt.close(drawing)
