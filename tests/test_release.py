@@ -39,6 +39,20 @@ def no_collection() -> Iterator[None]:
     gc.enable()
 
 
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[object]]:
+    """The TLS objects that handshakes have made."""
+    found: list[weakref.ref[object]] = []
+    init = Handshake.__init__
+
+    def remember(self: Handshake, *args: object, **options: object) -> None:
+        init(self, *args, **options)  # type: ignore[arg-type]
+        found.append(weakref.ref(self.tls))
+
+    monkeypatch.setattr(Handshake, "__init__", remember)
+    return found
+
+
 @each_version
 async def test_closed_connections_are_freed(
     version: ssl.TLSVersion, no_collection: None, autojump_clock: trio.testing.MockClock
@@ -96,17 +110,9 @@ async def test_a_closed_connection_still_tells_its_facts(
 async def test_failed_handshakes_are_freed(
     role: Role,
     no_collection: None,
-    monkeypatch: pytest.MonkeyPatch,
+    made: list[weakref.ref[object]],
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    made: list[weakref.ref[object]] = []
-    init = Handshake.__init__
-
-    def remember(self: Handshake, *args: object, **options: object) -> None:
-        init(self, *args, **options)  # type: ignore[arg-type]
-        made.append(weakref.ref(self.tls))
-
-    monkeypatch.setattr(Handshake, "__init__", remember)
     ours, theirs = memory_pair()
     if role is Role.SERVER:
         await theirs.send_all(client_hello()[:100])
@@ -119,18 +125,10 @@ async def test_failed_handshakes_are_freed(
 
 async def test_greetings_that_make_room_are_freed(
     no_collection: None,
-    monkeypatch: pytest.MonkeyPatch,
+    made: list[weakref.ref[object]],
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Five hundred a second of them, 90 KB each, are not to wait for a collection."""
-    made: list[weakref.ref[object]] = []
-    init = Handshake.__init__
-
-    def remember(self: Handshake, *args: object, **options: object) -> None:
-        init(self, *args, **options)  # type: ignore[arg-type]
-        made.append(weakref.ref(self.tls))
-
-    monkeypatch.setattr(Handshake, "__init__", remember)
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
         server: Server = await nursery.start(

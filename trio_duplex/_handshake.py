@@ -46,9 +46,6 @@ from trio_duplex._last_words import (
 from trio_duplex._release import release
 from trio_duplex._role import Role
 
-FLIGHT_SIZE = 16 * 1024
-"""Bytes to ask for at a time; a certificate chain of today has 1,000 to 5,000."""
-
 RECORD_SIZE = 16 * 1024
 """Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
 
@@ -193,7 +190,7 @@ class Handshake:
         chain = getattr(self._ssl_object, "get_verified_chain", tuple[bytes, ...])
         return tuple(chain())
 
-    async def receive(self, max_bytes: int = FLIGHT_SIZE) -> bytes:
+    async def receive(self, max_bytes: int = RECORD_SIZE) -> bytes:
         """Receive some of the peer's handshake, without giving it to OpenSSL.
 
         Raises:
