@@ -133,7 +133,7 @@ def fuzz(session: nox.Session) -> None:
     # Whole openings at random, some thirty a second; with time, also each step of each cancellation.
     lengthy = seconds >= 60
     session.run(
-        "python", "-m", "pytest", "tests/fuzz", *(["tests/test_cancellation.py"] if lengthy else []),
+        "python", "-m", "pytest", "tests/fuzz", *(["tests/stream/test_cancellation.py"] if lengthy else []),
         env={
             "TRIO_DUPLEX_EXAMPLES": str(max(100, seconds * 10)),
             "TRIO_DUPLEX_LONG": "1" if lengthy else "",

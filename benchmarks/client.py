@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import pki, processes
-from trio_duplex.cli._load_engine import (
+from trio_duplex.cli._load.engine import (
     READ,
     Latencies,
     Loop,

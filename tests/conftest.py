@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 
 import pytest
-import tools
+
+from tests.support import tools
 
 collect_ignore = ["consumers"]  # projects of their own: `nox -s consumers`
 

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import attrs
 import trio
-from child import Child, Look, write_certificates
-from support import client_hello
 
+from tests.support.child import Child, Look, write_certificates
+from tests.support.peers import client_hello
 from trio_duplex.testing import (
     Authority,
     Certificate,

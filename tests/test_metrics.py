@@ -19,13 +19,13 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry, generate_latest, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
-from support import AUTHORITY, NODE, MemoryListener, credentials, peer_stream
-from test_room import serving, talk
 
 import trio_duplex
+from tests.serve.test_room import serving, talk
+from tests.support.peers import AUTHORITY, NODE, MemoryListener, credentials, peer_stream
 from trio_duplex import Connection, Limits, Role, Server, Statistics, serve_tcp
-from trio_duplex._acceptor import Acceptor
-from trio_duplex._take_role import Settings
+from trio_duplex._serve.acceptor import Acceptor
+from trio_duplex._stream.take_role import Settings
 from trio_duplex.metrics import ServerCollector
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

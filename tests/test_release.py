@@ -12,7 +12,8 @@ from functools import partial
 import pytest
 import trio
 import trio.testing
-from support import (
+
+from tests.support.peers import (
     APPLICATION_DATA,
     TLS13,
     MemoryListener,
@@ -25,10 +26,9 @@ from support import (
     memory_pair,
     record,
 )
-
 from trio_duplex import HandshakeError, Limits, Role, Server, negotiate, serve_listeners
-from trio_duplex._handshake import Handshake
-from trio_duplex._release import release
+from trio_duplex._tls.bare import release
+from trio_duplex._tls.handshake import Handshake
 
 
 @pytest.fixture

@@ -1,8 +1,5 @@
 """The list of what is public; `trio_duplex` itself gives these names, when they are asked for."""
 
-from trio_duplex._connection import CertificateRejectedError, Connection
-from trio_duplex._credentials import Credentials
-from trio_duplex._dial import open_tcp_connection
 from trio_duplex._errors import (
     DuplexError,
     GlareError,
@@ -14,7 +11,7 @@ from trio_duplex._errors import (
     PeerRejectedError,
     SelfConnectionError,
 )
-from trio_duplex._events import (
+from trio_duplex._events.events import (
     Accepted,
     ConnectionClosed,
     ConnectionEvent,
@@ -27,15 +24,20 @@ from trio_duplex._events import (
     PeerRejected,
     RoleDecided,
 )
-from trio_duplex._handler import Handler, by_role
-from trio_duplex._identity import PeerIdentity
-from trio_duplex._limits import Limits, WhenFull
-from trio_duplex._listener import DuplexListener
-from trio_duplex._negotiate import negotiate
-from trio_duplex._opening import Opening, OpeningKind, TLSMessage, classify
-from trio_duplex._own import Check, Grade, check_certificate
-from trio_duplex._pem import CredentialsError
-from trio_duplex._policy import (
+from trio_duplex._events.statistics import Histogram, Statistics
+from trio_duplex._role import Decision, Reason, Role
+from trio_duplex._serve.handler import Handler, by_role
+from trio_duplex._serve.limits import Limits, WhenFull
+from trio_duplex._serve.listener import DuplexListener
+from trio_duplex._serve.serve import DrainResult, Server, serve_listeners, serve_tcp
+from trio_duplex._stream.connection import CertificateRejectedError, Connection
+from trio_duplex._stream.dial import open_tcp_connection
+from trio_duplex._stream.negotiate import negotiate
+from trio_duplex._trust.credentials import Credentials
+from trio_duplex._trust.identity import PeerIdentity
+from trio_duplex._trust.own import Check, Grade, check_certificate
+from trio_duplex._trust.pem import CredentialsError
+from trio_duplex._trust.policy import (
     AllOf,
     AnyOf,
     AnyTrustedPeer,
@@ -45,9 +47,7 @@ from trio_duplex._policy import (
     PinnedPeer,
     RolesAllowed,
 )
-from trio_duplex._role import Decision, Reason, Role
-from trio_duplex._serve import DrainResult, Server, serve_listeners, serve_tcp
-from trio_duplex._statistics import Histogram, Statistics
+from trio_duplex._wire.opening import Opening, OpeningKind, TLSMessage, classify
 
 __all__ = [
     "Accepted",

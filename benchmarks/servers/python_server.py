@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import pki, processes
-from trio_duplex.cli._load_engine import Latencies
+from trio_duplex.cli._load.engine import Latencies
 
 if TYPE_CHECKING:
     import trio
@@ -137,7 +137,7 @@ def serve_duplex(options: argparse.Namespace) -> None:
 
 def admit_everybody(credentials: trio_duplex.Credentials) -> None:
     """Ask for no certificate, and do not mind: what others measure, and no user can have."""
-    from trio_duplex._admission import Material
+    from trio_duplex._trust.admission import Material
 
     async def admit(*_: object) -> None:
         pass

@@ -16,7 +16,8 @@ import trio
 import trio.testing
 from hypothesis import event, given
 from hypothesis import strategies as st
-from support import (
+
+from tests.support.peers import (
     HANDSHAKE,
     INTRUDER,
     NODE,
@@ -32,9 +33,8 @@ from support import (
     records,
     recut,
 )
-
 from trio_duplex import Connection, DuplexError, Limits, Role, Server, negotiate, serve_listeners
-from trio_duplex._last_words import LAST_WORDS_TIMEOUT
+from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
 from .effort import effort
 

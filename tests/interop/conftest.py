@@ -7,7 +7,7 @@ from collections.abc import Generator
 import pytest
 import trustme
 
-from interop.harness import MESSAGE, EchoServer, Files
+from tests.interop.harness import MESSAGE, EchoServer, Files
 
 
 @pytest.fixture(scope="session")

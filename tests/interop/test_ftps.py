@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from tools import require_tool
 
-from interop.harness import TIMEOUT, TLS_VERSIONS, VERSIONS, Files, Version, program
+from tests.interop.harness import TIMEOUT, TLS_VERSIONS, VERSIONS, Files, Version, program
+from tests.support.tools import require_tool
 from trio_duplex import Connection, Credentials, Reason, Role, negotiate
 
 WINDOW = 0.3

@@ -6,9 +6,8 @@ import random
 
 import pytest
 import trio
-from tools import require_tool
 
-from interop.harness import (
+from tests.interop.harness import (
     MESSAGE,
     TIMEOUT,
     VERSIONS,
@@ -20,6 +19,7 @@ from interop.harness import (
     free_port,
     program,
 )
+from tests.support.tools import require_tool
 from trio_duplex import Connection, Reason, Role, negotiate
 
 PRIORITY = "NORMAL:-VERS-ALL:+VERS-TLS{}"

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import attrs
 import pytest
-from tools import require_tool
 
-from interop.harness import (
+from tests.interop.harness import (
     MESSAGE,
     TIMEOUT,
     EchoServer,
@@ -25,6 +24,7 @@ from interop.harness import (
     python_context,
     python_dials,
 )
+from tests.support.tools import require_tool
 from trio_duplex import HandshakeError, NotTLSError, Reason, Role
 
 

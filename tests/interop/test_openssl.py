@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools import require_tool
 
-from interop.harness import (
+from tests.interop.harness import (
     MESSAGE,
     VERSIONS,
     WINDOW,
@@ -30,6 +29,7 @@ from interop.harness import (
     python_context,
     wait_until,
 )
+from tests.support.tools import require_tool
 from trio_duplex import Credentials, HandshakeError, PeerRejectedError, Reason, Role
 
 OPTION = {"1.1": "-tls1_1", "1.2": "-tls1_2", "1.3": "-tls1_3"}

@@ -17,9 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
-from tools import require_tool
 
-from interop.harness import (
+from tests.interop.harness import (
     MESSAGE,
     VERSIONS,
     WINDOW,
@@ -31,6 +30,7 @@ from interop.harness import (
     python_dials,
     run,
 )
+from tests.support.tools import require_tool
 from trio_duplex import Reason, Role
 
 SOURCES = Path(__file__).with_name("peers")

@@ -8,7 +8,7 @@ import threading
 import pytest
 import trio
 
-from interop.harness import TIMEOUT, VERSIONS, Files, Version, python_context
+from tests.interop.harness import TIMEOUT, VERSIONS, Files, Version, python_context
 from trio_duplex import Role, negotiate
 
 UPLOAD = bytes(range(256)) * 256

@@ -15,8 +15,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from support import APPLICATION_DATA, CHANGE_CIPHER_SPEC, TLS12, peer_context, records
 
+from tests.support.peers import APPLICATION_DATA, CHANGE_CIPHER_SPEC, TLS12, peer_context, records
 from trio_duplex import Role
 
 HELLO_REQUEST = b"\0\0\0\0"

@@ -6,7 +6,10 @@ import ssl
 from collections.abc import Awaitable, Callable
 
 import trio
-from support import (
+
+from tests.odd_peers.act import Act
+from tests.odd_peers.forge import HELLO_REQUEST, Forger12, forger, logging_context
+from tests.support.peers import (
     ALERT,
     APPLICATION_DATA,
     AUTHORITY,
@@ -19,9 +22,6 @@ from support import (
     record,
     recut,
 )
-
-from odd_peers.act import Act
-from odd_peers.forge import HELLO_REQUEST, Forger12, forger, logging_context
 from trio_duplex import Role
 
 SERVER, CLIENT = Role.SERVER, Role.CLIENT

@@ -6,10 +6,10 @@ import logging
 from itertools import groupby
 from pathlib import Path
 
-from support import TLS12, TLS13, VERSIONS
 from trio import BrokenResourceError
 
-from odd_peers.rows import ROWS, Row
+from tests.odd_peers.rows import ROWS, Row
+from tests.support.peers import TLS12, TLS13, VERSIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "odd-peers.md"
 BEGIN, END = "<!-- the table begins -->\n", "<!-- the table ends -->\n"

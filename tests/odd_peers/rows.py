@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 import attrs
 import trio
-from support import ALERT, APPLICATION_DATA, HANDSHAKE, TLS12, TLS13, VERSIONS, record
 
-from odd_peers import plays as p
-from odd_peers.plays import CLIENT, SERVER, Play, after, either, foreign, says, then
+from tests.odd_peers import plays as p
+from tests.odd_peers.plays import CLIENT, SERVER, Play, after, either, foreign, says, then
+from tests.support.peers import ALERT, APPLICATION_DATA, HANDSHAKE, TLS12, TLS13, VERSIONS, record
 from trio_duplex import (
     CertificateRejectedError,
     GlareError,

@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 import attrs
 import pytest
 import trio
-from support import credentials, peer_context, peer_stream, receive_exactly
 
-from odd_peers.act import Act
-from odd_peers.plays import PONDERED, Play
+from tests.odd_peers.act import Act
+from tests.odd_peers.plays import PONDERED, Play
+from tests.support.peers import credentials, peer_context, peer_stream, receive_exactly
 from trio_duplex import (
     Accepted,
     Connection,
@@ -39,9 +39,9 @@ from trio_duplex import (
     Server,
     serve_tcp,
 )
-from trio_duplex import _report as report
-from trio_duplex._address import Address, format_address
-from trio_duplex._log import LOGGER, LogObserver
+from trio_duplex._events import report
+from trio_duplex._events.log import LOGGER, LogObserver
+from trio_duplex._sockets.address import Address, format_address
 
 WINDOW = 1.5
 """Seconds: the healthy speaking peers share a thread with all the others."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import ssl
 
 import pytest
-from support import TLS12, TLS13, VERSIONS
 
-from odd_peers.plays import FOREIGN
-from odd_peers.render import PAGE, page, rendered
-from odd_peers.rows import ANSWER, HANDSHAKING, OPEN, OPENING, ROWS, WINDOW, Row
-from odd_peers.stage import Seen, play_all
+from tests.odd_peers.plays import FOREIGN
+from tests.odd_peers.render import PAGE, page, rendered
+from tests.odd_peers.rows import ANSWER, HANDSHAKING, OPEN, OPENING, ROWS, WINDOW, Row
+from tests.odd_peers.stage import Seen, play_all
+from tests.support.peers import TLS12, TLS13, VERSIONS
 from trio_duplex import Accepted, Role
-from trio_duplex._opening import _SIGNATURES, classify
+from trio_duplex._wire.opening import _SIGNATURES, classify
 
 VERSION_NAMES = {TLS12: "TLS1.2", TLS13: "TLS1.3"}
 PHASE_NAMES = {

@@ -6,8 +6,8 @@ import sys
 
 import click
 
-from trio_duplex.cli._check import check
-from trio_duplex.cli._demo import demo
+from trio_duplex.cli._check.check import check
+from trio_duplex.cli._demo.demo import demo
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,6 +20,6 @@ command.add_command(check)
 command.add_command(demo)
 
 if sys.platform != "win32":  # which can wait for sockets with neither epoll nor poll
-    from trio_duplex.cli._load import load
+    from trio_duplex.cli._load.load import load
 
     command.add_command(load)

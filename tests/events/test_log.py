@@ -1,0 +1,367 @@
+"""What operators read: `trio_duplex._events.log`."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shlex
+from typing import cast
+
+import pytest
+import trio
+
+from tests.support.peers import connection_pair
+from trio_duplex import (
+    Accepted,
+    Connection,
+    ConnectionClosed,
+    Decision,
+    Event,
+    GlareError,
+    HandlerFailed,
+    HandshakeCompleted,
+    HandshakeError,
+    HandshakeTimeoutError,
+    LimitError,
+    LimitReached,
+    ListenerPaused,
+    NegotiationFailed,
+    NotTLSError,
+    PeerClosedError,
+    PeerRejected,
+    PeerRejectedError,
+    Reason,
+    Role,
+    RoleDecided,
+    SelfConnectionError,
+)
+from trio_duplex._events.log import (
+    INTERVAL,
+    LIMIT_INTERVAL,
+    LOGGER,
+    MAX_WHY,
+    PAUSE_INTERVAL,
+    LogObserver,
+)
+
+PEER = "192.0.2.7:4711"
+DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
+BUG = ZeroDivisionError("division by zero")
+DECISION = Decision(Role.SERVER, Reason.SPOKE, 0.25, 5.0)
+
+
+class Clock:
+    """A clock that a test sets, and the observer that goes by it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.observer = LogObserver(clock=lambda: self.now)
+
+    def __call__(self, *events: Event) -> None:
+        for event in events:
+            self.observer(event)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Clock:
+    caplog.set_level(DEBUG, logger="trio_duplex")
+    return Clock()
+
+
+def failed(error: Exception, number: int = 7, peer: str | None = PEER) -> NegotiationFailed:
+    if isinstance(error, PeerRejectedError):
+        return PeerRejected(number=number, peer=peer, error=error)
+    return NegotiationFailed(number=number, peer=peer, error=error)
+
+
+async def a_connection() -> Connection:
+    connection, other = await connection_pair()
+    await connection.send_all(b"hello")
+    await trio.aclose_forcefully(connection)
+    await trio.aclose_forcefully(other)
+    return connection
+
+
+def closed(connection: Connection, number: int = 7, peer: str | None = PEER) -> ConnectionClosed:
+    return ConnectionClosed(number=number, peer=peer, connection=connection, seconds=1.5)
+
+
+def parsed(record: logging.LogRecord) -> tuple[str, dict[str, str]]:
+    """A line, taken apart as its reader would."""
+    word, *pairs = shlex.split(record.getMessage())
+    return word, dict(pair.split("=", 1) for pair in pairs)
+
+
+# ------------------------------------------------------------------------------------------ levels
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (PeerClosedError("left", received=0, reset=False), DEBUG),
+        (PeerClosedError("left", received=3, reset=True), DEBUG),
+        (LimitError("dropped", limit="pending", value=3), DEBUG),
+        (NotTLSError("no TLS", received=b"SSH-"), INFO),
+        (HandshakeError("failed", tls_reason="unknown ca"), INFO),
+        (HandshakeTimeoutError("late", timeout=30.0), INFO),
+        (GlareError("crossed", missed_by=0.25, window=5.0), INFO),
+        (PeerRejectedError("not you"), INFO),
+        (SelfConnectionError("ourselves"), INFO),
+        (BUG, ERROR),
+        (OSError(errno.EIO, "of a policy that reads a file"), ERROR),
+        (ExceptionGroup("two", [BUG, BUG]), ERROR),
+    ],
+)
+def test_a_connection_that_never_reached_its_handler(
+    error: Exception, level: int, log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(failed(error))
+    (record,) = caplog.records
+    assert record.levelno == level
+    if level == ERROR:  # ours
+        assert record.exc_info is not None
+        assert record.exc_info[1] is error
+    else:
+        assert record.exc_info is None
+    word, values = parsed(record)
+    assert word == "failed"
+    assert values == {
+        "number": "7",
+        "peer": PEER,
+        "error": type(error).__name__,
+        "why": str(error),
+    }
+
+
+@pytest.mark.parametrize("peer_fault", [False, True])
+async def test_a_handler_that_failed_is_one_line(
+    peer_fault: bool, log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = trio.BrokenResourceError("reset") if peer_fault else BUG
+    log(
+        HandlerFailed(number=7, peer=PEER, error=error, peer_fault=peer_fault),
+        closed(await a_connection()),
+    )
+    (record,) = caplog.records
+    assert record.levelno == (INFO if peer_fault else ERROR)
+    assert bool(record.exc_info) is not peer_fault
+    word, values = parsed(record)
+    assert word == "handler-failed"
+    assert values["error"] == type(error).__name__
+    assert values["why"] == str(error)
+    assert (values["number"], values["sent"], values["seconds"]) == ("7", "5", "1.500")
+
+
+async def test_a_connection_that_ended_well(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    connection = await a_connection()
+    log(closed(connection))
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (INFO, None)
+    word, values = parsed(record)
+    assert word == "closed"
+    assert values == {
+        "number": "7",
+        "peer": PEER,
+        "identity": str(connection.peer),
+        "role": "server",
+        "reason": "spoke",
+        "waited": f"{connection.decision.waited:.3f}",
+        "received": "0",
+        "sent": "5",
+        "seconds": "1.500",
+    }
+
+
+async def test_connections_that_end_well_are_not_summarised(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await a_connection()
+    log(*(closed(connection) for _ in range(10)))
+    assert len(caplog.records) == 10
+
+
+def test_a_limit(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log(LimitReached(limit="pending", value=15_000, peer=PEER))
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (WARNING, None)
+    assert parsed(record) == ("limit-reached", {"limit": "pending", "value": "15000", "peer": PEER})
+
+
+def test_no_room_in_the_machine(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log(ListenerPaused(error=OSError(errno.EMFILE, "Too many"), seconds=0.1, peer=None))
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info) == (ERROR, None)
+    word, values = parsed(record)
+    assert (word, values["seconds"], values["error"]) == ("listener-paused", "0.1", "OSError")
+    assert "Too many" in values["why"]
+
+
+async def test_what_is_on_its_way_is_not_logged(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await a_connection()
+    log(
+        Accepted(number=7, peer=PEER),
+        RoleDecided(number=7, peer=PEER, decision=DECISION),
+        HandshakeCompleted(number=7, peer=PEER, connection=connection, seconds=0.1),
+    )
+    assert caplog.records == []
+
+
+async def test_nothing_is_made_of_what_nobody_wants(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(WARNING, logger="trio_duplex")
+    log = Clock()
+
+    class UnprintableError(PeerClosedError):
+        def __str__(self) -> str:
+            raise AssertionError("a message that is not logged is not made")
+
+    class NoPeer(Connection):
+        @property
+        def peer(self) -> None:  # type: ignore[override]
+            raise AssertionError
+
+    log(
+        failed(UnprintableError("left", received=0, reset=False)),
+        closed(cast("Connection", object.__new__(NoPeer))),
+    )
+    log.observer.flush()
+    assert caplog.records == []
+
+
+# -------------------------------------------------------------------------------------- summaries
+
+
+def test_faults_that_repeat_are_one_line_a_second_for_each_class(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    garbage, hung_up = NotTLSError("no", received=b""), HandshakeError("no")
+    for step in range(10_000):  # 2,000 of each a second, for five seconds
+        log.now = 1_000 + step / 2_000
+        log(failed(garbage, number=step), failed(hung_up, number=step))
+    log.observer.flush()
+    lines = [parsed(record) for record in caplog.records]
+    for kind in ("NotTLSError", "HandshakeError"):
+        own = [(w, v) for w, v in lines if kind in (v.get("error"), v.get("kind"))]
+        assert [word for word, _ in own] == ["failed"] * 5 + ["repeated"]
+        assert [v.get("repeated") for _, v in own[:5]] == [None] + ["1999"] * 4
+        assert own[-1][1] == {"kind": kind, "count": "1999"}
+        # Each was counted once: as a line, or in one.
+        assert 5 + sum(int(v.get("repeated") or v.get("count") or 0) for _, v in own) == 10_000
+
+
+def test_a_burst_is_summarised_by_whatever_happens_next(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(*(failed(NotTLSError("no", received=b"")) for _ in range(5)))
+    log.now += INTERVAL * 1.5
+    log(Accepted(number=8, peer=PEER))
+    assert len(caplog.records) == 1  # it may go on yet
+    log.now += INTERVAL
+    log(Accepted(number=9, peer=PEER))
+    assert parsed(caplog.records[1]) == ("repeated", {"kind": "NotTLSError", "count": "4"})
+    assert caplog.records[1].levelno == INFO
+    log(failed(NotTLSError("no", received=b"")))  # that was this second's line
+    log.now += INTERVAL * 3
+    log(Accepted(number=10, peer=PEER))
+    assert [parsed(record)[0] for record in caplog.records] == ["failed", "repeated", "repeated"]
+    log.now += INTERVAL * 3
+    log(Accepted(number=11, peer=PEER))
+    assert len(caplog.records) == 3
+
+
+def test_faults_of_ours_are_summarised_too(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log(*(failed(BUG) for _ in range(100)))
+    log.observer.flush()
+    assert [parsed(record)[0] for record in caplog.records] == ["failed", "repeated"]
+    assert [record.levelno for record in caplog.records] == [ERROR, ERROR]
+    log.observer.flush()
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(
+    ("event", "interval"),
+    [
+        (LimitReached(limit="pending", value=3, peer=PEER), LIMIT_INTERVAL),
+        (ListenerPaused(error=OSError("no room"), seconds=0.1, peer=None), PAUSE_INTERVAL),
+    ],
+)
+def test_what_lasts_is_said_less_often(
+    event: Event, interval: float, log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(event)
+    log.now += interval - 0.001
+    log(event)
+    assert len(caplog.records) == 1
+    log.now += 0.001
+    log(event)
+    (_, record) = caplog.records
+    assert parsed(record)[1]["repeated"] == "1"
+
+
+def test_each_limit_is_a_class_of_its_own(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    for limit in ("pending", "connections", "pending"):
+        log(LimitReached(limit=limit, value=3, peer=PEER))
+    assert [parsed(record)[1]["limit"] for record in caplog.records] == ["pending", "connections"]
+
+
+# ---------------------------------------------------------------------------------------- the lines
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain",
+        "two words",
+        'it\'s "quoted" \\ and $HOME `too`',
+        "line\nbreak\r\n\tand tab",
+        "key=value",
+        "",
+        "umlaut ä and \x00\x1b[31m",
+    ],
+)
+def test_a_line_is_one_line_that_can_be_parsed(
+    text: str, log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(failed(ValueError(text), peer=f"/run/{text}"))
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert line.isprintable()
+    assert line.isascii()
+    word, values = parsed(record)
+    assert (word, values["number"], values["error"]) == ("failed", "7", "ValueError")
+    if text.isascii() and text.isprintable():
+        assert (values["why"], values["peer"]) == (text, f"/run/{text}")
+
+
+def test_an_address_stands_as_it_is(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log(failed(BUG, peer="[2001:db8::1%eth0]:4711"))
+    assert " peer=[2001:db8::1%eth0]:4711 " in caplog.records[0].getMessage()
+
+
+def test_of_a_long_text_the_start_is_logged(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log(failed(ValueError("x" * 100_000)))
+    assert len(caplog.records[0].getMessage()) < MAX_WHY + 100
+
+
+async def test_what_cannot_be_said_does_no_harm(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class UnprintableError(ValueError):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    log(failed(UnprintableError()))
+    connection = await a_connection()
+    connection._peer = None
+    connection._handshake._certificate = b"no certificate"
+    log(closed(connection))
+    (first, second) = caplog.records
+    assert parsed(first)[1]["error"] == "UnprintableError"
+    assert parsed(second)[1]["identity"] == "unreadable"
+
+
+def test_the_logger_is_the_librarys_and_leaves_levels_and_handlers_to_the_application() -> None:
+    assert LOGGER.name == "trio_duplex"
+    assert LOGGER.handlers == []
+    assert LOGGER.propagate

@@ -1,0 +1,1000 @@
+"""Who may come in, who waits, and who makes way: `trio_duplex._serve.room`, through a server.
+
+Time is virtual and the listeners are in memory, but where addresses and resets count.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.peers import (
+    MemoryListener,
+    RecordingStream,
+    caught,
+    client_hello,
+    credentials,
+    echo,
+    peer_stream,
+    receive_all,
+    receive_exactly,
+)
+from trio_duplex import (
+    Accepted,
+    Connection,
+    ConnectionClosed,
+    Decision,
+    DuplexListener,
+    Event,
+    HandshakeCompleted,
+    HandshakeTimeoutError,
+    LimitError,
+    LimitReached,
+    Limits,
+    ListenerPaused,
+    NegotiationFailed,
+    PeerClosedError,
+    Reason,
+    Role,
+    Server,
+    WhenFull,
+    serve_listeners,
+)
+from trio_duplex._serve.acceptor import Acceptor, Listener
+from trio_duplex._serve.room import FAIR_CHANCE, OPEN_FILES, Place, Room, Turns, address_key
+
+E = TypeVar("E", bound=Event)
+
+
+class Watched:
+    """A server, and all that its observer was told."""
+
+    def __init__(self, server: Server, events: list[Event]) -> None:
+        self.server = server
+        self.events = events
+
+    def of(self, kind: type[E]) -> list[E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def failed(self) -> list[type[Exception]]:
+        return [type(event.error) for event in self.of(NegotiationFailed)]
+
+    def shed(self) -> list[int]:
+        """The numbers of those that made way, in that order."""
+        return [
+            event.number
+            for event in self.of(NegotiationFailed)
+            if isinstance(event.error, LimitError)
+        ]
+
+    @property
+    def room(self) -> Room:
+        return self.server._acceptor.room
+
+    def live(self) -> tuple[int, int, int]:
+        """Those pending, handshaking and open."""
+        now = self.server.statistics()
+        return now.pending, sum(now.handshaking.values()), now.open
+
+    def assert_empty(self) -> None:
+        """All is given back, in public view and inside."""
+        assert self.live() == (0, 0, 0)
+        room = self.room
+        assert (room.taken, room.pending, room._waiting) == (0, 0, 0)
+        assert room._by_address == Counter()
+        assert room._leaving == set()
+        for turns in room.turns.values():
+            assert (len(turns), turns._since, turns._line) == (0, {}, {})
+            assert turns._leaving == set()
+
+
+@asynccontextmanager
+async def serving(
+    *listeners: Listener, handler: Any = echo, **options: Any
+) -> AsyncIterator[Watched]:
+    """A server with limits, each of which is given by its name."""
+    events: list[Event] = []
+    server_options = {
+        name: options.pop(name) for name in ("window", "handshake_timeout") if name in options
+    }
+    async with trio.open_nursery() as nursery:
+        serve = partial(
+            serve_listeners,
+            limits=Limits(**options),
+            observers=[events.append],
+            **server_options,
+        )
+        server = await nursery.start(serve, handler, listeners, credentials())
+        watched = Watched(server, events)
+        yield watched
+        server.cancel_scope.cancel()
+    watched.assert_empty()
+
+
+async def talk(stream: trio.abc.Stream, role: Role, seconds: float = 0) -> None:
+    """An honest peer: handshake, echo, stay for a while, close."""
+    tls = peer_stream(stream, role)
+    await tls.send_all(b"hello")
+    assert await receive_exactly(tls, 5) == b"hello"
+    await trio.sleep(seconds)
+    await tls.aclose()
+
+
+async def settled() -> None:
+    await trio.testing.wait_all_tasks_blocked()
+
+
+# ------------------------------------------------------------------------- peers in their window
+
+
+async def test_the_oldest_pending_peer_makes_room_for_the_newest(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, pending=3) as watched:
+        peers = []
+        for _ in range(5):
+            peers.append(memory.connect())
+            await trio.sleep(0.1)
+        assert watched.shed() == [1, 2]
+        assert watched.live() == (3, 0, 0)
+        for peer in peers[:2]:  # and they are told at once
+            assert await peer.receive_some() == b""
+        limits = watched.of(LimitReached)
+        assert [(event.limit, event.value) for event in limits] == [("pending", 3)] * 2
+        (first, _) = (event.error for event in watched.of(NegotiationFailed))
+        assert isinstance(first, LimitError)
+        assert (first.limit, first.value, first.role) == ("pending", 3, None)
+
+
+async def test_a_speaking_peer_is_served_while_silent_ones_fill_their_share(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, pending=10) as watched:
+        async with trio.open_nursery() as nursery:
+
+            async def flood() -> None:
+                for _ in range(500):
+                    memory.connect()
+                    await trio.sleep(0.002)
+
+            nursery.start_soon(flood)
+            for _ in range(20):
+                began = trio.current_time()
+                await talk(memory.connect(), Role.CLIENT)
+                assert trio.current_time() == began  # never held up
+                await trio.sleep(0.05)
+        assert watched.server.statistics().completed == {Role.SERVER: 20}
+        assert watched.live()[0] == 10
+        assert watched.server.statistics().limits == {"pending": 490}
+
+
+@pytest.mark.parametrize("size", [1, 5, 60])
+async def test_a_peer_in_the_middle_of_its_opening_is_pending_too(
+    size: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    memory = MemoryListener()
+    part = client_hello()[:size]
+    async with serving(memory, pending=2) as watched:
+        peers = [memory.connect() for _ in range(2)]
+        for peer in peers:
+            await peer.send_all(part)
+        await settled()
+        assert watched.live() == ((2, 0, 0) if size < 43 else (0, 2, 0))
+        memory.connect()
+        await trio.sleep(1)
+        assert watched.shed() == ([1] if size < 43 else [])
+
+
+async def test_a_peer_that_is_dropped_as_its_window_closes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Before, at and after the very moment: it ends once, and for want of room or of time."""
+    memory = MemoryListener()
+    async with serving(memory, pending=1, window=5, handshake_timeout=7) as watched:
+        for offset in (-1e-6, 0, 1e-6):
+            memory.connect()
+            await trio.sleep(5 + offset)
+            memory.connect()
+            await trio.sleep(30)
+        failed = watched.of(NegotiationFailed)
+        assert [event.number for event in sorted(failed, key=lambda e: e.number)] == [*range(1, 7)]
+        assert {type(event.error) for event in failed} <= {LimitError, HandshakeTimeoutError}
+        watched.assert_empty()
+
+
+# ---------------------------------------------------------------------------------- per address
+
+
+@pytest.mark.parametrize(
+    ("remote", "key"),
+    [
+        (("192.0.2.7", 4711), "192.0.2.7"),
+        (("2001:db8:1:2:3:4:5:6", 4711, 0, 0), "2001:db8:1:2::/64"),
+        (("2001:db8:1:2::", 4711, 0, 0), "2001:db8:1:2::/64"),
+        (("2001:db8:1:3::", 4711, 0, 0), "2001:db8:1:3::/64"),
+        (("::ffff:192.0.2.7", 4711, 0, 0), "192.0.2.7"),
+        (("fe80::1%eth0", 4711, 0, 2), "fe80::/64"),
+        (("::1", 4711, 0, 0), "::/64"),
+        ("/run/node.sock", None),
+        (None, None),
+    ],
+)
+def test_what_counts_as_one_address(remote: Any, key: str | None) -> None:
+    assert address_key(remote) == key
+
+
+def a_room(**options: Any) -> tuple[Room, list[tuple[str, float, str | None]]]:
+    told: list[tuple[str, float, str | None]] = []
+    decided: list[tuple[Place, Decision]] = []
+    room = Room(
+        Limits(**options),
+        lambda *limit: told.append(limit),
+        lambda place, decision: decided.append((place, decision)),
+    )
+    return room, told
+
+
+async def test_per_address_the_newest_is_dropped() -> None:
+    room, told = a_room(pending_per_address=2)
+    one = [await room.enter(("192.0.2.7", port)) for port in (1, 2, 3)]
+    other = await room.enter(("192.0.2.8", 1))
+    assert one[0] is not None
+    assert one[1] is not None
+    assert one[2] is None
+    assert other is not None
+    assert told == [("pending_per_address", 2, "192.0.2.7")]
+    one[0].negotiated()  # it is pending no more, though open
+    assert await room.enter(("192.0.2.7", 4)) is not None
+    assert await room.enter(("::ffff:192.0.2.7", 5, 0, 0)) is None
+    assert room.taken == 4
+
+
+async def test_streams_without_an_ip_address_do_not_count(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, pending_per_address=1) as watched:
+        for _ in range(5):
+            memory.connect()
+        await trio.sleep(1)
+        assert watched.live() == (5, 0, 0)
+
+
+async def test_per_address_over_tcp() -> None:
+    with trio.fail_after(20):
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with serving(*listeners, pending_per_address=2) as watched:
+            (address,) = watched.server.addresses
+            assert isinstance(address, tuple)
+            dial = partial(trio.open_tcp_stream, address[0], address[1])
+            silent = [await dial() for _ in range(2)]
+            await until(lambda: watched.live() == (2, 0, 0))
+            await dialled_and_reset(address)
+            (limit,) = watched.of(LimitReached)
+            assert (limit.limit, limit.peer) == ("pending_per_address", "127.0.0.1")
+            await silent[0].aclose()  # that makes room
+            await until(lambda: watched.live() == (1, 0, 0))
+            await talk(await dial(), Role.CLIENT)
+            await silent[1].aclose()
+
+
+async def dialled_and_reset(address: Any) -> None:
+    """Dial, and read ECONNRESET: with the first read, if not in connecting already."""
+    with trio.socket.socket() as sock:
+        with pytest.raises(ConnectionResetError):
+            await sock.connect(address)
+            await sock.recv(1)
+
+
+async def until(condition: Any) -> None:
+    """Poll: sockets have no virtual time."""
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.002)
+
+
+# --------------------------------------------------------------------------- connections in all
+
+
+async def test_as_many_as_there_is_room_for_are_left_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections=3) as watched:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(talk, memory.connect(), Role.SERVER)
+        await settled()
+        assert watched.of(LimitReached) == []
+        assert watched.server.statistics().completed == {Role.CLIENT: 3}
+
+
+@pytest.mark.parametrize("when_full", WhenFull)
+async def test_when_full_the_oldest_pending_peer_makes_room(
+    when_full: WhenFull, autojump_clock: trio.testing.MockClock
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections=3, when_full=when_full) as watched:
+        for _ in range(3):
+            memory.connect()
+        await trio.sleep(1)
+        await talk(memory.connect(), Role.CLIENT)
+        assert trio.current_time() == 1
+        assert watched.shed() == [1]  # and no more than needed
+        assert [event.limit for event in watched.of(LimitReached)] == ["connections"]
+
+
+async def test_when_all_are_busy_the_newest_waits(autojump_clock: trio.testing.MockClock) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections=2) as watched:
+        async with trio.open_nursery() as nursery:
+            for seconds in (10, 20):
+                nursery.start_soon(talk, memory.connect(), Role.CLIENT, seconds)
+            await trio.sleep(1)
+            assert watched.live() == (0, 0, 2)
+            began = trio.current_time()
+            late = [memory.connect() for _ in range(3)]
+            for stream in late:
+                nursery.start_soon(talk, stream, Role.CLIENT)
+            await trio.sleep(5)
+            # One is held, and no more are accepted behind it.
+            assert len(watched.of(Accepted)) == 2
+            assert len(memory.tries) == 3
+            (held,) = watched.of(LimitReached)
+            assert (held.limit, held.value) == ("connections", 2)
+            assert began < 2
+        # They had to wait for no more than the first to leave.
+        await settled()
+        assert watched.server.statistics().closed == 5
+        assert trio.current_time() == 20
+        times = [event.seconds for event in watched.of(ConnectionClosed)]
+        assert sorted(times) == [0, 0, 0, 10, 20]
+
+
+async def test_when_all_are_busy_the_newest_is_reset() -> None:
+    with trio.fail_after(20):
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        options: dict[str, Any] = {"connections": 2, "when_full": "reset"}
+        async with serving(*listeners, **options) as watched:
+            (address,) = watched.server.addresses
+            assert isinstance(address, tuple)
+            dial = partial(trio.open_tcp_stream, address[0], address[1])
+            busy = [peer_stream(await dial(), Role.CLIENT) for _ in range(2)]
+            for tls in busy:
+                await tls.do_handshake()
+            await until(lambda: watched.live() == (0, 0, 2))
+            for _ in range(3):
+                await dialled_and_reset(address)
+            limits = watched.of(LimitReached)
+            assert [(event.limit, event.value) for event in limits] == [("connections", 2)] * 3
+            assert len(watched.of(Accepted)) == 2
+            await busy[0].aclose()
+            await until(lambda: watched.live() == (0, 0, 1))
+            await talk(await dial(), Role.CLIENT)
+            await busy[1].aclose()
+
+
+async def test_a_burst_of_speaking_peers_does_not_push_itself_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections=3) as watched:
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(talk, memory.connect(), Role.CLIENT, 0.1)
+        assert watched.shed() == []
+        assert watched.server.statistics().completed == {Role.SERVER: 30}
+        assert trio.current_time() == pytest.approx(1)
+
+
+async def test_a_young_pending_peer_makes_room_when_it_has_had_its_chance(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections=2) as watched:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, memory.connect(), Role.CLIENT, 10)
+            await trio.sleep(1)
+            memory.connect()
+            await trio.sleep(0.1)
+            await talk_within(memory.connect(), Role.CLIENT, FAIR_CHANCE - 0.1)
+            assert watched.shed() == [2]
+
+
+async def test_two_listeners_share_the_room(autojump_clock: trio.testing.MockClock) -> None:
+    one, other = MemoryListener(), MemoryListener()
+    async with serving(one, other, connections=4) as watched:
+        for _ in range(2):
+            one.connect()
+            other.connect()
+        await trio.sleep(1)
+        # Both need a place at once: two are shed, not more, however they wake each other.
+        await gather(
+            partial(talk, one.connect(), Role.CLIENT), partial(talk, other.connect(), Role.CLIENT)
+        )
+        await trio.sleep(1)
+        assert sorted(watched.shed()) == [1, 2]
+        assert watched.live() == (2, 0, 0)
+
+
+async def test_a_drain_does_not_wait_for_who_has_no_place(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections=1) as watched:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, memory.connect(), Role.CLIENT, 10)
+            await trio.sleep(1)
+            waiting = memory.connect()
+            await trio.sleep(1)
+            result = await watched.server.drain(60)
+            assert await waiting.receive_some() == b""
+        assert (result.finished, result.cancelled) == (1, 0)
+        assert trio.current_time() == 10
+
+
+# -------------------------------------------------------------------------- handshakes take turns
+
+
+async def gather(*functions: Any) -> None:
+    async with trio.open_nursery() as nursery:
+        for function in functions:
+            nursery.start_soon(function)
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_burst_of_honest_peers_gets_through(
+    role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Many more than there are turns, each of which takes a while to answer."""
+    memory = MemoryListener()
+    most = 0
+
+    class Slow(RecordingStream):
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if not self.sent:
+                await trio.sleep(0.1)
+            await super().send_all(data)
+
+    limits = {"client_handshakes": 4, "server_handshakes": 4}
+    async with serving(memory, **limits) as watched:
+
+        async def watch() -> None:
+            nonlocal most
+            while True:
+                most = max(most, watched.live()[1])
+                await trio.sleep(0.01)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            peers = [partial(talk, Slow(memory.connect()), role.other) for _ in range(40)]
+            await gather(*peers)
+            nursery.cancel_scope.cancel()
+        statistics = watched.server.statistics()
+        assert statistics.completed == {role: 40}
+        assert statistics.limits == {}
+        assert most <= 4
+        if role is Role.CLIENT:  # ten turns of a tenth of a second, after the window
+            assert trio.current_time() == pytest.approx(6, abs=0.02)
+            assert most == 4
+
+
+async def test_silent_peers_wait_for_their_turn_without_tls(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    options: dict[str, Any] = {"client_handshakes": 2, "greeting_patience": math.inf}
+    async with serving(memory, **options) as watched:
+        peers = [memory.connect() for _ in range(5)]
+        await trio.sleep(6)
+        assert watched.live() == (3, 2, 0)
+        assert watched.server.statistics().handshaking == {Role.CLIENT: 2, Role.SERVER: 0}
+        assert watched.server.statistics().decided == {(Role.CLIENT, Reason.SILENT): 5}
+        greeted = 0
+        for peer in peers:
+            with trio.move_on_after(0.1):
+                greeted += bool(await peer.receive_some())
+        assert greeted == 2
+
+
+async def test_the_oldest_unanswered_greeting_is_shed_while_others_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, client_handshakes=2, window=1) as watched:
+        for _ in range(2):
+            memory.connect()
+            await trio.sleep(0.1)
+        await trio.sleep(10)
+        assert watched.shed() == []  # nobody waits: they have their handshake_timeout
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, memory.connect(), Role.SERVER)
+            await trio.sleep(1.01)
+            assert watched.shed() == [1]  # overdue, and one is enough
+            await trio.sleep(5)
+        assert watched.shed() == [1]
+        assert watched.live() == (0, 1, 0)
+        (error,) = {event.error for event in watched.of(NegotiationFailed)}
+        assert isinstance(error, LimitError)
+        assert (error.limit, error.value, error.role) == ("client_handshakes", 2, Role.CLIENT)
+        (limit,) = watched.of(LimitReached)
+        assert (limit.limit, limit.value) == ("client_handshakes", 2)
+
+
+async def test_greeting_patience_is_how_long_a_greeting_may_go_unanswered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, client_handshakes=2, window=0, greeting_patience=0.5) as watched:
+        times: list[float] = []
+        watched.events.clear()
+        for _ in range(9):  # mute: two at once, so two each half second
+            memory.connect()
+        await trio.sleep(0.1)
+        for _ in range(10):
+            await trio.sleep(0.25)
+            times += [trio.current_time()] * (len(watched.shed()) - len(times))
+        assert times == [0.6] * 2 + [1.1] * 2 + [1.6] * 2 + [2.1]
+        assert watched.live() == (0, 2, 0)  # nobody waits for their turns
+        await trio.sleep(40)
+        assert watched.failed().count(HandshakeTimeoutError) == 2
+
+
+async def test_an_answered_greeting_is_not_shed(autojump_clock: trio.testing.MockClock) -> None:
+    memory = MemoryListener()
+    async with serving(memory, client_handshakes=2, window=0, handshake_timeout=20) as watched:
+        answered, mute = memory.connect(), memory.connect()
+        await answered.receive_some()
+        await answered.send_all(b"\x16")
+        await trio.sleep(0.1)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(talk, memory.connect(), Role.SERVER)
+            await trio.sleep(5)
+        assert watched.shed() == [2]
+        await receive_all(mute)
+        await trio.sleep(15)
+        assert watched.failed() == [LimitError, HandshakeTimeoutError]
+
+
+async def test_a_turn_that_stalls_in_the_server_role_is_shed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    hello = client_hello()
+    async with serving(memory, server_handshakes=2, opening_patience=3) as watched:
+        for _ in range(2):
+            await memory.connect().send_all(hello)
+        await trio.sleep(1)
+        await talk_within(memory.connect(), Role.CLIENT, 2.0)
+        await trio.sleep(0.1)
+        assert len(watched.shed()) == 1
+        assert watched.of(LimitReached)[0].limit == "server_handshakes"
+        assert watched.live() == (0, 1, 0)
+
+
+async def talk_within(stream: trio.abc.Stream, role: Role, seconds: float) -> None:
+    began = trio.current_time()
+    await talk(stream, role)
+    assert trio.current_time() - began == pytest.approx(seconds, abs=0.01)
+
+
+async def test_the_roles_have_turns_of_their_own(autojump_clock: trio.testing.MockClock) -> None:
+    memory = MemoryListener()
+    options: dict[str, Any] = {"client_handshakes": 1, "server_handshakes": 1, "window": 1}
+    async with serving(memory, **options, greeting_patience=math.inf) as watched:
+        for _ in range(3):
+            memory.connect()
+        await trio.sleep(2)
+        assert watched.live() == (2, 1, 0)
+        await talk_within(memory.connect(), Role.CLIENT, 0)
+
+
+async def test_turns_go_by_who_came_first(autojump_clock: trio.testing.MockClock) -> None:
+    memory = MemoryListener()
+    async with serving(memory, client_handshakes=1, window=1) as watched:
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(talk, memory.connect(), Role.SERVER)
+                await trio.sleep(0.001)
+        assert [event.number for event in watched.of(HandshakeCompleted)] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_who_waits_for_a_turn_may_be_dropped_for_a_newer_peer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    options: dict[str, Any] = {"client_handshakes": 1, "greeting_patience": math.inf}
+    async with serving(memory, **options, pending=2, window=1) as watched:
+        for _ in range(3):
+            memory.connect()
+            await trio.sleep(1.1)
+        assert watched.live() == (2, 1, 0)
+        memory.connect()
+        await trio.sleep(0.1)
+        assert watched.shed() == [2]
+        assert watched.live() == (2, 1, 0)
+
+
+async def test_a_silent_peer_too_waits_no_longer_than_a_handshake_may_take(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    options: dict[str, Any] = {"client_handshakes": 1, "greeting_patience": math.inf}
+    async with serving(memory, **options, window=1, handshake_timeout=10) as watched:
+        memory.connect()
+        await trio.sleep(0.05)
+        for _ in range(3):
+            memory.connect()
+        await trio.sleep(10.5)
+        assert watched.live() == (3, 1, 0)
+        await trio.sleep(1)  # at 11 s the next has got its turn; the others have waited enough
+        assert watched.live() == (0, 1, 0)
+        assert watched.failed() == [HandshakeTimeoutError, LimitError, LimitError]
+        assert [event.limit for event in watched.of(LimitReached)] == ["client_handshakes"] * 2
+
+
+async def test_a_turn_that_does_not_come_in_time_is_our_fault(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The peer spoke and did nothing wrong; it must not be said to be slow."""
+    memory = MemoryListener()
+    options: dict[str, Any] = {"server_handshakes": 1, "opening_patience": math.inf}
+    async with serving(memory, **options, handshake_timeout=10) as watched:
+        await memory.connect().send_all(client_hello())
+        await trio.sleep(5)
+        await memory.connect().send_all(client_hello())
+        await trio.sleep(4)
+        assert watched.live() == (1, 1, 0)
+        await trio.sleep(20)
+        # The first is late; the second got its turn then, and was late too.
+        assert watched.failed() == [HandshakeTimeoutError] * 2
+
+        for _ in range(3):
+            await memory.connect().send_all(client_hello())
+        await trio.sleep(20)
+        assert Counter(watched.failed()[2:]) == {HandshakeTimeoutError: 1, LimitError: 2}
+
+
+@pytest.mark.parametrize("steps", range(12))
+@pytest.mark.parametrize("role", Role)
+async def test_a_shedding_at_any_step_of_a_handshake_leaks_nothing(
+    steps: int, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One is dropped n scheduler steps after it got its turn: it ends, or is served."""
+    memory = MemoryListener()
+    limits = {"client_handshakes": 1, "server_handshakes": 1, "window": 1}
+    async with serving(memory, **limits) as watched:
+        turns = watched.room.turns[role]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(caught, partial(talk, memory.connect(), role.other))
+            await trio.sleep(1 if role is Role.CLIENT else 0)
+            while not len(turns) and not watched.of(HandshakeCompleted):
+                await trio.lowlevel.checkpoint()
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            for place in tuple(turns._holders):
+                place.drop("client_handshakes", 1)
+            nursery.start_soon(talk, memory.connect(), role.other)
+        statistics = watched.server.statistics()
+        assert statistics.accepted == 2
+        assert statistics.completed[role] + sum(statistics.failed.values()) == 2
+        assert watched.failed() in ([], [LimitError])
+        assert len(watched.of(LimitReached)) == len(watched.failed())
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_drop_at_any_step_of_waiting_for_a_turn_leaks_nothing(
+    steps: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, client_handshakes=1, window=1, handshake_timeout=3) as watched:
+        memory.connect()
+        await trio.sleep(0.5)
+        memory.connect()
+        await trio.sleep(1.499999)  # the second waits; the first is about to be shed for it
+        with trio.move_on_after(0.000001):
+            await trio.sleep_forever()
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        if watched.room.pending:
+            watched.room._drop_oldest("pending", 1)
+        await talk(memory.connect(), Role.SERVER)
+        await trio.sleep(10)
+        watched.assert_empty()
+        assert len(watched.failed()) == 2
+
+
+async def test_a_turn_handed_over_by_one_that_is_cancelled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """All in line are cancelled at once with the holder: no turn is left behind."""
+    memory = MemoryListener()
+    async with serving(memory, client_handshakes=2, window=1) as watched:
+        for _ in range(10):
+            memory.connect()
+        await trio.sleep(1.2)
+        assert watched.live() == (8, 2, 0)
+        watched.server.listener_scope(memory).cancel()
+        await trio.sleep(1)
+        watched.assert_empty()
+
+
+async def test_turns_that_none_may_be_shed_from_wake_up_when_one_comes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    turns = Turns(1, 0.5, "client_handshakes")
+    room, _ = a_room()
+    answered, mute, waits = [await room.enter(None) for _ in range(3)]
+    assert answered is not None
+    assert mute is not None
+    assert waits is not None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(turns.shed_overdue)
+        assert turns.take(answered)
+        assert not turns.take(mute)
+        nursery.start_soon(turns.wait, mute)
+        await trio.sleep(0.2)
+        turns.progressed(answered)
+        await trio.sleep(10)
+        assert answered.shed is None
+        nursery.start_soon(turns.wait, waits)
+        await settled()
+        turns.leave(answered)
+        shed = []
+        for _ in range(2):
+            await trio.sleep(0.3)
+            shed.append(type(mute.shed))
+        assert shed == [type(None), LimitError]
+        turns.leave(mute)
+        assert waits in turns._holders
+        nursery.cancel_scope.cancel()
+
+
+# --------------------------------------------------------------------- what the machine has no room for
+
+
+async def test_without_descriptors_the_oldest_pending_peer_makes_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory) as watched:
+        for _ in range(3):
+            memory.connect()
+        await trio.sleep(1)
+        memory.failures = [OSError(errno.EMFILE, "Too many open files")]
+        memory.connect()  # accepted by the call that has been made already
+        await talk(memory.connect(), Role.CLIENT)
+        assert trio.current_time() == 1  # no pause, since one made room
+        assert watched.shed() == [1]
+        (paused,) = watched.of(ListenerPaused)
+        assert paused.error.errno == errno.EMFILE
+        (limit,) = watched.of(LimitReached)
+        assert limit.limit == OPEN_FILES
+        assert math.isnan(limit.value)
+
+
+async def test_without_descriptors_and_pending_peers_it_pauses(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    memory.failures = [OSError(errno.ENOMEM, "no memory") for _ in range(3)]
+    async with serving(memory) as watched:
+        stream = memory.connect()
+        await talk(stream, Role.CLIENT)
+        assert [event.seconds for event in watched.of(ListenerPaused)] == [0.1] * 3
+        assert trio.current_time() == pytest.approx(0.3)
+        assert watched.of(LimitReached) == []
+
+
+# ------------------------------------------------------------------------- slots on every way out
+
+
+async def test_no_slot_leaks_after_any_mix_of_failures(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+
+    async def handler(connection: Connection) -> None:
+        async for chunk in connection:
+            if chunk == b"raise":
+                raise ZeroDivisionError
+            if chunk == b"cancel":
+                connection.cancel_scope.cancel()
+            await connection.send_all(chunk)
+
+    async def silent(stream: RecordingStream) -> None:
+        await receive_all(stream)
+
+    async def leaves(stream: RecordingStream) -> None:
+        await trio.sleep(0.5)
+        await stream.aclose()
+
+    async def leaves_when_greeted(stream: RecordingStream) -> None:
+        await stream.receive_some()
+        await stream.aclose()
+
+    async def garbage(stream: RecordingStream) -> None:
+        await stream.send_all(b"SSH-2.0-x\r\n")
+
+    async def partial_hello(stream: RecordingStream) -> None:
+        await stream.send_all(client_hello()[:50])
+        await receive_all(stream)
+
+    async def says(word: bytes, role: Role, stream: RecordingStream) -> None:
+        tls = peer_stream(stream, role)
+        await tls.send_all(word)
+        await tls.receive_some()
+        await stream.aclose()
+
+    scripts: list[Callable[[RecordingStream], Awaitable[None]]] = [
+        silent,
+        leaves,
+        leaves_when_greeted,
+        garbage,
+        partial_hello,
+        *(
+            partial(says, word, role)
+            for word in (b"hello", b"raise", b"cancel")
+            for role in Role
+        ),
+    ]  # fmt: skip
+    options: dict[str, Any] = {
+        "pending": 12,
+        "connections": 20,
+        "client_handshakes": 2,
+        "server_handshakes": 2,
+        "window": 1,
+        "handshake_timeout": 4,
+    }
+    async with serving(memory, handler=handler, **options) as watched:
+        async with trio.open_nursery() as nursery:
+            for number in range(120):
+                script = scripts[number % len(scripts)]
+                nursery.start_soon(caught, partial(script, memory.connect()))
+                await trio.sleep(0.05)
+        await trio.sleep(60)
+        watched.assert_empty()
+        statistics = watched.server.statistics()
+        assert statistics.accepted == 120
+        ended = statistics.closed + sum(statistics.failed.values())
+        assert ended == 120
+        assert min(statistics.completed[role] for role in Role) > 0
+        assert {"LimitError", "NotTLSError", "PeerClosedError"} <= set(statistics.failed)
+        assert len(watched.of(LimitReached)) >= len(watched.shed()) > 0
+
+
+async def test_a_duplex_listener_gives_its_places_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    listener = DuplexListener(memory, credentials(), limits=Limits(connections=2, pending=1))
+    acceptor: Acceptor = listener._acceptor
+    async with listener, trio.open_nursery() as nursery:
+        for _ in range(5):  # more than there is room for: each place is free when it is accepted
+            nursery.start_soon(talk, memory.connect(), Role.CLIENT)
+            connection = await listener.accept()
+            nursery.start_soon(serve_one, connection)
+        memory.connect()
+        with trio.move_on_after(1):
+            await listener.accept()
+        memory.connect()
+        with trio.move_on_after(1):
+            await listener.accept()
+        assert acceptor.statistics().limits == {"pending": 1}
+        assert acceptor.room.taken == 1
+    assert acceptor.room.taken == 0
+    assert acceptor.statistics().failed == {"LimitError": 1}
+
+
+async def serve_one(connection: Connection) -> None:
+    async with connection:
+        await echo(connection)
+
+
+# ------------------------------------------------------------------------------- seconds that bound
+
+
+async def test_handler_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    memory = MemoryListener()
+    async with serving(memory, handler_timeout=7) as watched:
+        tls = peer_stream(memory.connect(), Role.CLIENT)
+        await tls.do_handshake()
+        assert await tls.receive_some() == b""  # a close_notify: it ends in due form
+        assert trio.current_time() == 7
+        await trio.sleep(1)
+        (closed,) = watched.of(ConnectionClosed)
+        assert closed.seconds == 7
+        assert watched.server.statistics().handler_failures == {}
+
+
+async def test_close_timeout(autojump_clock: trio.testing.MockClock) -> None:
+    """The peer takes nothing any more, not even the close_notify."""
+    memory = MemoryListener()
+
+    class Clogged(RecordingStream):
+        clogged = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.clogged:
+                await trio.sleep_forever()
+            await super().send_all(data)
+
+    async def returns(connection: Connection) -> None:
+        await connection.receive_some()
+        ours.clogged = True
+
+    pair = trio.testing.memory_stream_pair()
+    ours = Clogged(pair[0])
+    async with serving(memory, handler=returns, close_timeout=2.5) as watched:
+        memory.push(ours)
+        tls = peer_stream(pair[1], Role.CLIENT)
+        await tls.send_all(b"hello")
+        await trio.sleep(2.4)
+        assert watched.live() == (0, 0, 1)
+        await trio.sleep(0.2)
+        assert ours.closed
+        (closed,) = watched.of(ConnectionClosed)
+        assert closed.seconds == 2.5
+        assert watched.live() == (0, 0, 0)
+
+
+# ------------------------------------------------------------------------------------ TCP keepalive
+
+
+@pytest.mark.parametrize(
+    ("keepalive", "idle"), [(60.0, 60), (0.2, 1), (86_400, 32_767), (math.inf, None)]
+)
+async def test_keepalive(keepalive: float, idle: int | None) -> None:
+    found: list[tuple[int, int]] = []
+
+    async def handler(connection: Connection) -> None:
+        stream = connection.tls.transport_stream
+        assert isinstance(stream, trio.SocketStream)
+        found.append(
+            (
+                stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
+                stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+            )
+        )
+
+    with trio.fail_after(20):
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with serving(*listeners, handler=handler, keepalive=keepalive) as watched:
+            (address,) = watched.server.addresses
+            assert isinstance(address, tuple)
+            tls = peer_stream(await trio.open_tcp_stream(address[0], address[1]), Role.CLIENT)
+            assert await tls.receive_some() == b""
+            await tls.aclose()
+    ((on, seconds),) = found
+    assert on == (idle is not None)
+    if idle is not None:
+        assert seconds == idle
+
+
+async def test_a_peer_that_leaves_while_it_waits_is_found_out_at_its_turn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, window=1, client_handshakes=1) as watched:
+        memory.connect()
+        await trio.sleep(0.1)
+        gone = memory.connect()
+        await trio.sleep(1.1)
+        await gone.aclose()
+        await trio.sleep(5)
+        assert watched.shed() == [1]
+        assert PeerClosedError not in watched.failed()
+        assert len(watched.failed()) == 2

@@ -1,0 +1,465 @@
+"""How an open connection ends that is not closed in due form: `trio_duplex._stream.connection`.
+
+A ragged end, a reset, the peer's alert, our timeouts: all are `trio.BrokenResourceError`, and the message
+and the cause tell which.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from tests.odd_peers.forge import HELLO_REQUEST, Forger12, forger, logging_context
+from tests.support.peers import (
+    ALERT,
+    HANDSHAKE,
+    TLS12,
+    RawPeer,
+    RecordingStream,
+    caught,
+    client_hello,
+    connection_pair,
+    credentials,
+    dial,
+    each_role,
+    each_version,
+    memory_pair,
+    receive_all,
+    record,
+    reset,
+    tcp_pair,
+)
+from trio_duplex import Connection, Role
+from trio_duplex._serve.service import is_peer_fault
+from trio_duplex._stream.connection import RECEIVE_SIZE, SEND_PIECE
+from trio_duplex._tls.handshake import RECORD_SIZE
+
+
+async def pair(role: Role, version: ssl.TLSVersion | None = None) -> tuple[Connection, Connection]:
+    """A connection in this role, and its peer, in memory."""
+    server, client = await connection_pair(version)
+    return (server, client) if role is Role.SERVER else (client, server)
+
+
+async def broken(connection: Connection, *, sending: bool = False) -> trio.BrokenResourceError:
+    """What the next call raises."""
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await (connection.send_all(b"x" * 1_000_000) if sending else connection.receive_some())
+    return caught.value
+
+
+# ------------------------------------------------------------------- several records that come at once
+
+
+@each_version
+@each_role
+async def test_records_that_have_come_are_given_at_once(
+    version: ssl.TLSVersion, role: Role
+) -> None:
+    connection, peer = await pair(role, version)
+    await peer.send_all(b"a" * RECORD_SIZE + b"b" * RECORD_SIZE + b"c")
+    assert await connection.receive_some(10) == b"a" * 10
+    assert await connection.receive_some(RECORD_SIZE) == b"a" * (RECORD_SIZE - 10) + b"b" * 10
+    assert await connection.receive_some() == b"b" * (RECORD_SIZE - 10) + b"c"
+    assert connection.bytes_received == 2 * RECORD_SIZE + 1
+    await peer.send_all(b"d" * 5 * RECORD_SIZE)
+    assert len(await connection.receive_some()) == RECEIVE_SIZE
+    assert len(await connection.receive_some()) == 5 * RECORD_SIZE - RECEIVE_SIZE
+
+
+@each_version
+@each_role
+async def test_data_before_the_end_is_given_first(
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    connection, peer = await pair(role, version)
+    for _ in range(3):
+        await peer.send_all(b"x")
+    await peer.aclose()
+    assert await connection.receive_some() == b"xxx"
+    assert await connection.receive_some() == b""
+    assert await connection.receive_some() == b""
+
+
+@each_version
+@each_role
+async def test_data_before_a_faulty_record_is_given_first(
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, theirs = memory_pair()
+    server, client = await connection_pair(
+        version, streams=(ours, theirs) if role is Role.SERVER else (theirs, ours)
+    )
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    for _ in range(2):
+        await peer.send_all(b"x")
+    await theirs.send_all(record(23, b"no key of ours has made this"))
+    assert await connection.receive_some() == b"xx"
+    errors = [await broken(connection) for _ in range(2)]
+    assert str(errors[0]) == str(errors[1])
+    assert errors[0].__cause__ is errors[1].__cause__
+    assert isinstance(errors[0].__cause__, ssl.SSLError)
+    assert "BAD_RECORD_MAC" in (errors[0].__cause__.reason or "")
+    with pytest.raises(trio.BrokenResourceError) as caught:  # who reads on has the alert to thank
+        await peer.receive_some()
+    assert "bad_record_mac" in str(caught.value)
+    await connection.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.receive_some()
+
+
+@each_version
+@each_role
+async def test_sending_after_a_faulty_record_says_so(version: ssl.TLSVersion, role: Role) -> None:
+    ours, theirs = memory_pair()
+    server, client = await connection_pair(
+        version, streams=(ours, theirs) if role is Role.SERVER else (theirs, ours)
+    )
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    await peer.send_all(b"x")
+    await theirs.send_all(record(23, b"no key of ours has made this"))
+    assert await connection.receive_some() == b"x"
+    error = await broken(connection, sending=True)
+    assert isinstance(error.__cause__, ssl.SSLError)
+    assert "BAD_RECORD_MAC" in (error.__cause__.reason or "")
+    assert str(error) == str(await broken(connection))
+
+
+@each_role
+async def test_a_renegotiation_refused_is_no_reason_to_end_without_close_notify(
+    role: Role, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The warning stands with the data, unsent; it leaves with the close_notify, and nothing waits for it."""
+    ours, theirs = memory_pair()
+    log = tmp_path / "keys"
+    context = logging_context(role.other, TLS12, log)
+    peer = RawPeer(theirs, role.other, context=context)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.shake_hands)
+        connection = await dial(ours, role, credentials(TLS12))
+    forge = forger(TLS12, role.other, log, theirs.sent if role is Role.CLIENT else theirs.received)
+    assert isinstance(forge, Forger12)
+    data = peer.encrypt(b"data")
+    forge.number += 1
+    asking = HELLO_REQUEST if role is Role.CLIENT else client_hello()[5:]
+    await theirs.send_all(data + forge.seal(HANDSHAKE, asking))
+    assert await connection.receive_some() == b"data"
+    before = trio.current_time()
+    await connection.aclose()
+    assert trio.current_time() == before
+    await receive_all(theirs)
+    alerts = [payload for kind, payload in forge.opened(theirs.received) if kind == ALERT]
+    assert alerts == [b"\x01\x64", b"\x01\x00"]  # no_renegotiation, close_notify: both are warnings
+
+
+async def test_a_wrong_max_bytes_is_refused_as_by_trio() -> None:
+    connection, _ = await pair(Role.CLIENT)
+    with pytest.raises(TypeError):
+        await connection.receive_some(1.5)  # type: ignore[arg-type]
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match="max_bytes"):
+            await connection.receive_some(wrong)
+
+
+# -------------------------------------------------------------------------- ragged end, reset, alert
+
+
+@each_version
+@each_role
+async def test_a_ragged_end_says_so(version: ssl.TLSVersion, role: Role) -> None:
+    connection, peer = await pair(role, version)
+    await trio.aclose_forcefully(peer)
+    error = await broken(connection)
+    assert type(error) is trio.BrokenResourceError
+    assert isinstance(error.__cause__, ssl.SSLEOFError)
+    assert "close_notify" in str(error)
+    again = await broken(connection)  # Trio has neither words nor a cause left by then
+    assert str(again) == str(error)
+    assert connection.peer.dns_names == ("node.example",)  # which OpenSSL has forgotten
+
+
+@each_version
+@each_role
+async def test_a_reset_says_so(version: ssl.TLSVersion, role: Role) -> None:
+    with trio.fail_after(10):
+        ours, theirs = await tcp_pair()
+        server, client = await connection_pair(
+            version, streams=(ours, theirs) if role is Role.SERVER else (theirs, ours)
+        )
+        connection = server if role is Role.SERVER else client
+        reset(theirs)
+        error = await broken(connection)
+        assert type(error) is trio.BrokenResourceError
+        assert isinstance(error.__cause__, ConnectionResetError)
+        assert "close_notify" not in str(error)
+        assert str(error)
+        await connection.aclose()
+
+
+@each_version
+async def test_the_alert_of_the_peer_says_so(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    streams = memory_pair()
+    server, client = await connection_pair(version, streams=streams)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(streams[0].stream.send_all, b"\x17\x03\x03\x00\x20" + bytes(32))
+        nursery.start_soon(caught, client.receive_some)
+        error = await broken(server)
+    assert isinstance(error.__cause__, ssl.SSLError)
+    assert not isinstance(error.__cause__, ssl.SSLEOFError)
+    assert "bad_record_mac" in str(error)
+
+
+async def test_a_broken_protocol_says_so(autojump_clock: trio.testing.MockClock) -> None:
+    streams = memory_pair()
+    server, _ = await connection_pair(streams=streams)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(streams[1].stream.send_all, b"SSH-2.0-x\r\n")
+        nursery.start_soon(caught, partial(streams[1].stream.receive_some))
+        error = await broken(server)
+        nursery.start_soon(streams[1].aclose)
+    assert isinstance(error.__cause__, ssl.SSLError)
+    assert str(error)
+
+
+async def test_sending_into_a_reset_says_so() -> None:
+    with trio.fail_after(10):
+        ours, theirs = await tcp_pair()
+        server, _ = await connection_pair(streams=(ours, theirs))
+        reset(theirs)
+        error = await broken(server, sending=True)
+        assert isinstance(error.__cause__, OSError)
+        assert str(error)
+        await server.aclose()
+
+
+@each_role
+async def test_a_ragged_end_may_be_allowed(role: Role) -> None:
+    server, client = await connection_pair(https_compatible=True)
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    await trio.aclose_forcefully(peer)
+    assert await connection.receive_some() == b""
+
+
+# ------------------------------------------------------------------------------------- idle_timeout
+
+
+async def test_without_an_idle_timeout_it_waits_for_ever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    connection, _ = await pair(Role.SERVER)
+    assert connection.idle_timeout == connection.send_timeout == math.inf
+    with trio.move_on_after(1e6) as scope:
+        await connection.receive_some()
+    assert scope.cancelled_caught
+
+
+@each_version
+@each_role
+async def test_idle_timeout(
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    connection, peer = await pair(role, version)
+    connection.idle_timeout = 10
+    async with trio.open_nursery() as nursery:
+
+        async def live() -> None:
+            for _ in range(3):
+                await trio.sleep(9)
+                await peer.send_all(b"I live")
+
+        nursery.start_soon(live)
+        for _ in range(3):
+            assert await connection.receive_some() == b"I live"
+    error = await broken(connection)
+    assert trio.current_time() == 27 + 10
+    assert (type(error), error.__cause__) == (trio.BrokenResourceError, None)
+    assert is_peer_fault(error)
+    assert isinstance(await broken(peer), trio.BrokenResourceError)  # the stream is closed
+
+
+async def test_what_is_sent_counts_as_life(autojump_clock: trio.testing.MockClock) -> None:
+    connection, peer = await pair(Role.SERVER)
+    connection.idle_timeout = 10
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(caught, partial(drain, peer))
+
+        async def tell() -> None:
+            for _ in range(5):
+                await trio.sleep(8)
+                await connection.send_all(b"news")
+
+        nursery.start_soon(tell)
+        await broken(connection)
+        assert trio.current_time() == 5 * 8 + 10
+
+
+async def drain(connection: Connection, pause: float = 0) -> None:
+    while await connection.receive_some(16_384):
+        await trio.sleep(pause)
+
+
+class Narrow(RecordingStream):
+    """A transport that takes so many bytes a second."""
+
+    rate = math.inf
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.sleep(len(data) / self.rate)
+        await super().send_all(data)
+
+
+async def narrow_pair() -> tuple[Connection, Connection, Narrow]:
+    ours, theirs = memory_pair()
+    narrow = Narrow(ours)
+    connection, peer = await connection_pair(streams=(narrow, theirs))
+    return connection, peer, narrow
+
+
+async def test_a_long_send_that_moves_is_life(autojump_clock: trio.testing.MockClock) -> None:
+    connection, peer, narrow = await narrow_pair()
+    connection.idle_timeout = 10
+    narrow.rate = SEND_PIECE / 8
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(caught, partial(drain, peer))
+        nursery.start_soon(connection.send_all, bytes(4 * SEND_PIECE))
+        await broken(connection)
+    assert 4 * 8 + 10 < trio.current_time() < 4 * 8 + 10 + 1
+    assert connection.bytes_sent == 4 * SEND_PIECE
+
+
+async def test_a_send_that_does_not_move_is_no_life(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Both tasks are told the same, and neither that it closed the connection itself."""
+    connection, _, narrow = await narrow_pair()
+    connection.idle_timeout = 10
+    narrow.rate = 1
+    errors = []
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            errors.append(await caught(partial(connection.send_all, b"x")))
+
+        nursery.start_soon(send)
+        errors.append(await broken(connection))
+        assert trio.current_time() == 10
+        nursery.cancel_scope.cancel()
+    later = await broken(connection, sending=True)
+    assert str(later) == str(errors[-1])
+    assert is_peer_fault(later)
+
+
+async def test_a_task_that_is_sending_learns_of_the_idle_timeout() -> None:
+    """Over TCP, where closing wakes whoever is stuck in sending."""
+    with trio.fail_after(10):
+        ours, theirs = await tcp_pair()
+        connection, peer = await connection_pair(streams=(ours, theirs))
+        connection.idle_timeout = 0.1
+        errors: list[BaseException | None] = []
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                errors.append(await caught(partial(connection.send_all, bytes(50_000_000))))
+
+            nursery.start_soon(send)
+            errors.append(await broken(connection))
+        assert [type(error) for error in errors] == [trio.BrokenResourceError] * 2
+        assert str(errors[0]) == str(errors[1])
+        await trio.aclose_forcefully(peer)
+
+
+async def test_closed_here_is_still_told_from_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    connection, _ = await pair(Role.SERVER)
+    connection.idle_timeout = connection.send_timeout = 10
+    await connection.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.receive_some()
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.send_all(b"x")
+
+
+async def test_cancelled_from_outside_is_no_timeout(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    connection, peer = await pair(Role.SERVER)
+    connection.idle_timeout = connection.send_timeout = 10
+    with trio.move_on_after(1) as scope:
+        await connection.receive_some()
+    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.send_all, b"after that it still works")
+        assert await connection.receive_some() == b"after that it still works"
+
+
+# ------------------------------------------------------------------------------------- send_timeout
+
+
+@each_version
+@each_role
+async def test_send_timeout(
+    version: ssl.TLSVersion, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A peer that stops reading does not hold a handler for ever."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    streams = (RecordingStream(ours), RecordingStream(theirs))
+    server, client = await connection_pair(
+        version, streams=streams if role is Role.SERVER else streams[::-1]
+    )
+    connection = server if role is Role.SERVER else client
+    connection.send_timeout = 7
+    error = await broken(connection, sending=True)
+    assert trio.current_time() == 7
+    assert (type(error), error.__cause__) == (trio.BrokenResourceError, None)
+    assert is_peer_fault(error)
+    await broken(connection)
+    await connection.aclose()
+    assert trio.current_time() == 7
+
+
+async def test_send_timeout_while_waiting_to_send(autojump_clock: trio.testing.MockClock) -> None:
+    """Who asks first whether there is room is not held for ever either."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    connection, _ = await connection_pair(streams=(RecordingStream(ours), RecordingStream(theirs)))
+    connection.send_timeout = 7
+    error = await caught(connection.wait_send_all_might_not_block)
+    assert trio.current_time() == 7
+    assert (type(error), error and error.__cause__) == (trio.BrokenResourceError, None)
+    assert "send_timeout" in str(error)
+    for later in (connection.wait_send_all_might_not_block, partial(connection.send_all, b"x")):
+        assert str(await caught(later)) == str(error)
+    await connection.aclose()
+    assert trio.current_time() == 7
+
+
+async def test_waiting_to_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    connection, peer = await pair(Role.SERVER)
+    connection.send_timeout = 7
+    with trio.testing.assert_checkpoints():
+        await connection.wait_send_all_might_not_block()
+    await peer.aclose()
+    await connection.aclose()
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.wait_send_all_might_not_block()
+
+
+async def test_a_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
+    connection, peer = await pair(Role.SERVER)
+    connection.send_timeout = 7
+    for data in (b"", b"x", bytearray(3), memoryview(bytes(1_000)), bytes(3 * SEND_PIECE + 1)):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(connection.send_all, data)
+            received = 0
+            while received < len(data):
+                received += len(await peer.receive_some())
+    assert connection.bytes_sent == 1 + 3 + 1_000 + 3 * SEND_PIECE + 1
+    assert trio.current_time() == 0

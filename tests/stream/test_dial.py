@@ -1,0 +1,217 @@
+"""Dialling in either TLS role: `trio_duplex._stream.dial`. What follows the TCP connection is in test_negotiate.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.peers import (
+    credentials,
+    each_role,
+    echo,
+    open_descriptors,
+    peer_context,
+    peer_stream,
+    receive_all,
+    receive_exactly,
+)
+from trio_duplex import (
+    Decision,
+    HandshakeError,
+    HandshakeTimeoutError,
+    NotTLSError,
+    PeerClosedError,
+    Reason,
+    Role,
+    Server,
+    open_tcp_connection,
+    serve_tcp,
+)
+from trio_duplex._stream.dial import _sni
+
+
+@asynccontextmanager
+async def a_server(role: Role) -> AsyncIterator[int]:
+    """A server of ours that plays this role, on this port of loopback."""
+    window = math.inf if role is Role.SERVER else 0
+    async with trio.open_nursery() as nursery:
+        serve = partial(serve_tcp, host="127.0.0.1", window=window)
+        server: Server = await nursery.start(serve, echo, 0, credentials())
+        ((_, port),) = cast("list[tuple[str, int]]", server.addresses)
+        yield port
+        server.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def a_listener(handler: Any) -> AsyncIterator[int]:
+    """Anything that listens on this port of loopback."""
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, handler, [listener])
+        yield listener.socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@each_role
+async def test_dial_in_each_role(role: Role) -> None:
+    with trio.fail_after(10):
+        async with a_server(role.other) as port:
+            with trio.testing.assert_checkpoints():
+                connection = await open_tcp_connection("127.0.0.1", port, credentials(), role=role)
+            async with connection:
+                assert connection.decision == Decision(role, Reason.RULE, 0.0, 0.0)
+                assert connection.remote_address == ("127.0.0.1", port)
+                assert type(connection.tls.transport_stream) is trio.SocketStream
+                await connection.send_all(b"hello")
+                assert await receive_exactly(connection, 5) == b"hello"
+
+
+async def test_we_are_the_client_unless_we_say_otherwise() -> None:
+    with trio.fail_after(10):
+        async with a_server(Role.SERVER) as port:
+            connection = await open_tcp_connection("127.0.0.1", port, credentials())
+            assert connection.role is Role.CLIENT
+            await connection.aclose()
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("node.example", "node.example"),
+        ("node.example.", "node.example"),
+        ("localhost", "localhost"),
+        ("192.0.2.7", None),
+        ("2001:db8::1", None),
+        ("fe80::1%eth0", None),
+        (".", None),
+    ],
+)
+def test_a_name_is_sent_as_sni_and_an_address_is_not(host: str, name: str | None) -> None:
+    assert _sni(host) == name
+
+
+@pytest.mark.parametrize(("host", "sent"), [("localhost", "localhost"), ("127.0.0.1", None)])
+async def test_sni_on_the_wire(host: str, sent: str | None) -> None:
+    names: list[object] = []
+    context = peer_context(Role.SERVER)
+    context.sni_callback = lambda tls, name, context: names.append(name)
+
+    async def handler(stream: trio.SocketStream) -> None:
+        tls = peer_stream(stream, Role.SERVER, context=context)
+        await tls.do_handshake()
+        await tls.aclose()
+
+    with trio.fail_after(10):
+        async with a_listener(handler) as port:
+            async with await open_tcp_connection(host, port, credentials()) as connection:
+                await receive_all(connection)
+    assert names == [sent]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"handshake_timeout": -1}, ValueError),
+        ({"handshake_timeout": math.nan}, ValueError),
+        ({"handshake_timeout": True}, TypeError),
+        ({"role": "both"}, ValueError),
+        ({"role": None}, ValueError),
+    ],
+)
+async def test_wrong_arguments_are_refused_before_a_socket_opens(
+    wrong: dict[str, Any], error: type[Exception]
+) -> None:
+    dialled = 0
+
+    async def handler(stream: trio.SocketStream) -> None:
+        nonlocal dialled
+        dialled += 1
+
+    async with a_listener(handler) as port:
+        with pytest.raises(error):
+            await open_tcp_connection("127.0.0.1", port, credentials(), **wrong)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert dialled == 0
+
+
+async def test_nobody_listens() -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
+    await listener.aclose()
+    with pytest.raises(OSError):
+        await open_tcp_connection("127.0.0.1", port, credentials())
+
+
+async def speaks_ssh(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"SSH-2.0-OpenSSH_9.6\r\n")
+    await receive_all(stream)
+
+
+async def hangs_up(stream: trio.SocketStream) -> None:
+    await stream.send_eof()
+    await receive_all(stream)
+
+
+async def says_nothing(stream: trio.SocketStream) -> None:
+    await receive_all(stream)
+
+
+@each_role
+@pytest.mark.parametrize(
+    ("listener", "errors"),
+    [
+        (speaks_ssh, {Role.SERVER: NotTLSError, Role.CLIENT: NotTLSError}),
+        (hangs_up, {Role.SERVER: PeerClosedError, Role.CLIENT: HandshakeError}),
+        (
+            says_nothing,
+            {Role.SERVER: HandshakeTimeoutError, Role.CLIENT: HandshakeTimeoutError},
+        ),
+    ],
+)
+async def test_failures_name_the_peer_and_leave_no_socket_behind(
+    listener: Any, errors: dict[Role, type[Any]], role: Role
+) -> None:
+    before = open_descriptors()
+    with trio.fail_after(10):
+        async with a_listener(listener) as port:
+            with pytest.raises(errors[role]) as failure:
+                await open_tcp_connection(
+                    "127.0.0.1", port, credentials(), role=role, handshake_timeout=0.1
+                )
+            assert type(failure.value) is errors[role]
+            assert failure.value.peer == f"127.0.0.1:{port}"
+            assert failure.value.role is role
+    assert open_descriptors() == before
+
+
+@each_role
+async def test_cancelled_it_leaves_no_socket_behind(role: Role) -> None:
+    before = open_descriptors()
+    async with a_listener(says_nothing) as port:
+        with trio.move_on_after(0.05) as scope:
+            await open_tcp_connection("127.0.0.1", port, credentials(), role=role)
+        assert scope.cancelled_caught
+    assert open_descriptors() == before
+
+
+async def test_https_compatible() -> None:
+    async def handler(stream: trio.SocketStream) -> None:
+        tls = peer_stream(stream, Role.SERVER, https_compatible=True)
+        await tls.send_all(b"all there is")
+        await tls.aclose()  # with no close_notify
+
+    with trio.fail_after(10):
+        async with a_listener(handler) as port:
+            dial = partial(open_tcp_connection, "127.0.0.1", port, credentials())
+            async with await dial(https_compatible=True) as connection:
+                assert await receive_all(connection) == b"all there is"
+            async with await dial() as connection:
+                with pytest.raises(trio.BrokenResourceError):
+                    await receive_all(connection)

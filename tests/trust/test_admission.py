@@ -1,0 +1,111 @@
+"""The one place where it is decided who comes in; without a socket."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from typing import NoReturn
+
+import pytest
+from cryptography import x509
+
+from tests.support.trust import FLEET, LISTENER, Leaf, context
+from trio_duplex import (
+    AnyTrustedPeer,
+    NamedPeer,
+    PeerIdentity,
+    PeerPolicy,
+    PeerRejectedError,
+    Role,
+    SelfConnectionError,
+)
+from trio_duplex._sockets.address import Address
+from trio_duplex._trust.admission import Material
+
+PEER = FLEET.issue("peer.example")
+SOMEWHERE = ("192.0.2.7", 4711)
+each_role = pytest.mark.parametrize("role", list(Role), ids=str)
+
+
+def material(peer: PeerPolicy | None = None, *own: Leaf, allow_self: bool = False) -> Material:
+    return Material.of(
+        context(Role.SERVER, LISTENER),
+        context(Role.CLIENT, LISTENER),
+        peer or AnyTrustedPeer(),
+        [leaf.certificate for leaf in own or (LISTENER,)],
+        allow_self=allow_self,
+    )
+
+
+def no_chain() -> Sequence[bytes]:
+    return ()
+
+
+@each_role
+async def test_a_peer_without_a_certificate(role: Role) -> None:
+    """Whatever the contexts let pass: anonymous suites, pre-shared keys, optional certificates."""
+    for policy in (AnyTrustedPeer(), NamedPeer("peer.example"), lambda *asked: True):
+        with pytest.raises(PeerRejectedError) as caught:
+            await material(policy).admit(None, no_chain, role, SOMEWHERE)
+        assert caught.value.role is role
+        assert caught.value.peer == "192.0.2.7:4711"
+
+
+@each_role
+async def test_ourselves(role: Role) -> None:
+    again = FLEET.issue("other.example", key=LISTENER.key)
+    for leaf in (LISTENER, again):
+        with pytest.raises(SelfConnectionError) as caught:
+            await material().admit(leaf.der, no_chain, role, SOMEWHERE)
+        assert caught.value.role is role
+        await material(allow_self=True).admit(leaf.der, no_chain, role, SOMEWHERE)
+    await material().admit(PEER.der, no_chain, role, SOMEWHERE)
+
+
+async def test_any_of_our_certificates_is_ours() -> None:
+    mine = material(None, LISTENER, FLEET.issue("second.example", key=PEER.key))
+    with pytest.raises(SelfConnectionError):
+        await mine.admit(PEER.der, no_chain, Role.SERVER, None)
+
+
+async def test_ourselves_before_the_policy_is_asked() -> None:
+    def never(*asked: object) -> NoReturn:
+        raise AssertionError
+
+    with pytest.raises(SelfConnectionError):
+        await material(never).admit(LISTENER.der, no_chain, Role.SERVER, None)
+
+
+@each_role
+async def test_what_the_policy_is_told(role: Role) -> None:
+    asked: list[tuple[PeerIdentity, Role, Address | None]] = []
+
+    def policy(identity: PeerIdentity, role: Role, where: Address | None, /) -> None:
+        asked.append((identity, role, where))
+
+    chain = (PEER.der, b"root")
+    await material(policy).admit(PEER.der, lambda: chain, role, SOMEWHERE)
+    ((identity, told, where),) = asked
+    assert identity == PeerIdentity.from_der(PEER.der)
+    assert identity.chain == chain
+    assert told is role
+    assert where == SOMEWHERE
+
+
+@each_role
+async def test_a_certificate_that_cannot_be_read(role: Role) -> None:
+    """TLS verified it, so its authority made it like this; a policy can't judge it."""
+    unreadable = x509.SubjectAlternativeName.oid.dotted_string.encode()
+    with pytest.raises(PeerRejectedError) as caught:
+        await material(NamedPeer("a.example")).admit(unreadable, no_chain, role, SOMEWHERE)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert caught.value.role is role
+    assert caught.value.peer == "192.0.2.7:4711"
+
+
+def test_renegotiation_is_off_in_both_contexts() -> None:
+    made = material()
+    for role in Role:
+        assert made.context(role).options & ssl.OP_NO_RENEGOTIATION
+    assert made.context(Role.SERVER) is made.server_context
+    assert made.context(Role.CLIENT) is made.client_context

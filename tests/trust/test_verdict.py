@@ -1,0 +1,219 @@
+"""TLS 1.3's late verdict: our handshake as client is done before the server has judged us."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.support.peers import RecordingStream, dial, memory_pair, reset, tcp_pair
+from tests.support.trust import (
+    DAY,
+    FLEET,
+    LISTENER,
+    NOW,
+    SERVER_AUTH,
+    STRANGERS,
+    Leaf,
+    context,
+    mutual,
+)
+from trio_duplex import (
+    CertificateRejectedError,
+    Connection,
+    Credentials,
+    HandshakeError,
+    PeerRejectedError,
+    Role,
+)
+from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
+
+SERVER = FLEET.issue("server.example")
+TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+OURS: dict[str, tuple[Leaf, str]] = {
+    "unknown_ca": (STRANGERS.issue("node.example"), "unknown_ca"),
+    "certificate_expired": (
+        FLEET.issue("node.example", not_before=NOW - 9 * DAY, not_after=NOW - DAY),
+        "certificate_expired",
+    ),
+    "unsupported_certificate": (
+        FLEET.issue("node.example", usages=[SERVER_AUTH]),
+        "unsupported_certificate",
+    ),
+}
+
+
+def showing(leaf: Leaf | None) -> Credentials:
+    """Credentials that trust the fleet and show this, or nothing."""
+    if leaf is not None:
+        return Credentials.mutual(certificate_chain=leaf, trust=FLEET, check=False)
+    return Credentials(
+        server_context=context(Role.SERVER, LISTENER), client_context=context(Role.CLIENT, None)
+    )
+
+
+async def be_server(stream: trio.abc.Stream, version: ssl.TLSVersion) -> None:
+    """A server that sends its alert, as servers do that drive OpenSSL by themselves."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context(Role.SERVER, SERVER, version=version).wrap_bio(
+        incoming, outgoing, server_side=True
+    )
+    try:
+        while True:
+            try:
+                tls.do_handshake()
+            except ssl.SSLWantReadError:
+                if outgoing.pending:
+                    await stream.send_all(outgoing.read())
+                incoming.write(await stream.receive_some())
+            else:
+                break
+        tls.write(b"welcome")
+    except ssl.SSLError:
+        pass
+    await stream.send_all(outgoing.read())
+
+
+async def client(version: ssl.TLSVersion, leaf: Leaf | None) -> Connection:
+    ours, theirs = memory_pair()
+    failure: HandshakeError | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_server, theirs, version)
+        try:
+            return await dial(ours, Role.CLIENT, showing(leaf))
+        except HandshakeError as exc:  # bare, not in the nursery's group
+            failure = exc
+    assert failure is not None
+    raise failure
+
+
+@pytest.mark.parametrize("name", [*OURS, "certificate_required"])
+async def test_the_first_read_tells(name: str, autojump_clock: MockClock) -> None:
+    leaf = OURS[name][0] if name in OURS else None
+    connection = await client(TLS13, leaf)  # which is no acceptance yet
+    with pytest.raises(CertificateRejectedError) as caught:
+        await connection.receive_some()
+    error = caught.value
+    assert error.alert == name
+    assert error.role is Role.CLIENT
+    assert name in str(error)
+    # As any handler of Trio streams knows it, and as one of ours.
+    assert isinstance(error, trio.BrokenResourceError)
+    assert isinstance(error, PeerRejectedError)
+    assert isinstance(error.__cause__, ssl.SSLError)
+    await connection.aclose()
+
+
+async def send_until_it_breaks(connection: Connection) -> trio.BrokenResourceError:
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        while True:
+            await connection.send_all(b"we speak first")
+    return caught.value
+
+
+async def close(stream: trio.SocketStream) -> None:
+    """Before our data comes, which the kernel then answers with a reset."""
+    await stream.aclose()
+
+
+async def hang_up_hard(stream: trio.SocketStream) -> None:
+    reset(stream)
+
+
+@pytest.mark.parametrize("end", [close, hang_up_hard])
+async def test_a_send_tells_if_it_fails_before_the_first_read(
+    end: Callable[[trio.SocketStream], Awaitable[None]],
+) -> None:
+    """Real sockets: the alert stands in the kernel, behind what broke the send."""
+    with trio.fail_after(20):
+        ours, theirs = await tcp_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(be_server, theirs, TLS13)
+            connection = await dial(ours, Role.CLIENT, showing(OURS["unknown_ca"][0]))
+        await end(theirs)
+        error = await send_until_it_breaks(connection)
+        assert isinstance(error, CertificateRejectedError)
+        assert error.alert == "unknown_ca"
+        assert isinstance(error.__cause__, ssl.SSLError)
+        for call in (connection.receive_some, partial(connection.send_all, b"x")):
+            with pytest.raises(trio.BrokenResourceError, match="unknown_ca"):
+                await call()
+        await connection.aclose()
+
+
+async def test_a_send_that_fails_after_the_server_has_spoken_is_no_verdict(
+    autojump_clock: MockClock,
+) -> None:
+    ours, theirs = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_server, theirs, TLS13)
+        connection = await dial(ours, Role.CLIENT, showing(LISTENER))
+    await theirs.aclose()  # its welcome is there, and nobody has read it
+    error = await send_until_it_breaks(connection)
+    assert not isinstance(error, CertificateRejectedError)
+    await connection.aclose()
+
+
+async def test_a_send_that_fails_waits_for_no_verdict_that_does_not_come(
+    autojump_clock: MockClock,
+) -> None:
+    """Half broken: it takes nothing, and has nothing to say."""
+
+    class Deaf(RecordingStream):
+        deaf = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.deaf:
+                raise trio.BrokenResourceError("half of it")
+            await super().send_all(data)
+
+    ours, theirs = memory_pair()
+    stream = Deaf(ours)
+    async with trio.open_nursery() as nursery:
+        peer = trio.SSLStream(theirs, context(Role.SERVER, SERVER), server_side=True)
+        nursery.start_soon(peer.do_handshake)
+        connection = await dial(stream, Role.CLIENT, mutual())
+    stream.deaf = True
+    error = await send_until_it_breaks(connection)
+    assert str(error) == "half of it"
+    assert not isinstance(error, CertificateRejectedError)
+    assert trio.current_time() == LAST_WORDS_TIMEOUT
+    await trio.aclose_forcefully(connection)
+    await trio.aclose_forcefully(peer)
+
+
+async def test_accepted(autojump_clock: MockClock) -> None:
+    connection = await client(TLS13, LISTENER)
+    assert await connection.receive_some() == b"welcome"
+    await connection.aclose()
+
+
+@pytest.mark.parametrize("name", [*OURS, "handshake_failure"])
+async def test_in_tls_1_2_the_handshake_tells(name: str, autojump_clock: MockClock) -> None:
+    leaf = OURS[name][0] if name in OURS else None
+    with pytest.raises(HandshakeError) as caught:
+        await client(TLS12, leaf)
+    assert name in str(caught.value.tls_reason)
+
+
+async def test_other_ends_stay_what_they_are(autojump_clock: MockClock) -> None:
+    """An alert that is no verdict on a certificate; in the server role there is none that late."""
+    for role in Role:
+        ours, theirs = memory_pair()
+        async with trio.open_nursery() as nursery:
+            peer = trio.SSLStream(
+                theirs, context(role.other, SERVER), server_side=role is Role.CLIENT
+            )
+            nursery.start_soon(peer.do_handshake)
+            connection = await dial(ours, role, mutual())
+        await theirs.send_all(bytes.fromhex("17 0303 0020") + bytes(32))  # a corrupt record
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await connection.receive_some()
+        assert not isinstance(caught.value, CertificateRejectedError)
+        await trio.aclose_forcefully(connection)
+        await trio.aclose_forcefully(peer)

@@ -1,0 +1,159 @@
+"""What happened: frozen events, for any number of observers.
+
+An observer is a plain function of one event. It must not block, and cannot do
+harm: one that raises is logged and disabled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from trio_duplex._errors import PeerRejectedError
+from trio_duplex._role import Decision, Role
+from trio_duplex._stream.connection import Connection
+
+
+@attrs.frozen(kw_only=True)
+class Event:
+    """Something that happened; the base of all events.
+
+    Attributes:
+        peer: The remote address as text, or None.
+    """
+
+    peer: str | None
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionEvent(Event):
+    """Something that happened to one connection.
+
+    Attributes:
+        number: Which connection: they are counted from 1, for each server.
+    """
+
+    number: int
+
+
+@attrs.frozen(kw_only=True)
+class Accepted(ConnectionEvent):
+    """A connection was accepted; its detection window begins."""
+
+
+@attrs.frozen(kw_only=True)
+class RoleDecided(ConnectionEvent):
+    """The role is decided.
+
+    Attributes:
+        decision: The role, why, and how long it took.
+    """
+
+    decision: Decision
+
+
+@attrs.frozen(kw_only=True)
+class HandshakeCompleted(ConnectionEvent):
+    """The peer is authenticated and admitted; the handler comes next.
+
+    Attributes:
+        connection: The open connection.
+        seconds: From the decision to the end of the handshake.
+    """
+
+    connection: Connection
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class NegotiationFailed(ConnectionEvent):
+    """A connection ended before it reached its handler.
+
+    Attributes:
+        error: Why. A `DuplexError` is the peer's or the network's doing,
+            anything else is ours.
+    """
+
+    error: Exception
+
+
+@attrs.frozen(kw_only=True)
+class PeerRejected(NegotiationFailed):
+    """A peer that may not take part was turned away.
+
+    Attributes:
+        error: Why.
+    """
+
+    error: PeerRejectedError
+
+
+@attrs.frozen(kw_only=True)
+class HandlerFailed(ConnectionEvent):
+    """An exception left a handler.
+
+    Attributes:
+        error: The exception; a group if there were several.
+        peer_fault: Whether it is the peer's or the network's doing.
+    """
+
+    error: Exception
+    peer_fault: bool
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionClosed(ConnectionEvent):
+    """A connection that had reached its handler is closed.
+
+    Attributes:
+        connection: The connection, closed.
+        seconds: From the end of the handshake to the close.
+    """
+
+    connection: Connection
+    seconds: float
+
+    @property
+    def role(self) -> Role:
+        """The TLS role that we played."""
+        return self.connection.role
+
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of application data received through the `Connection`."""
+        return self.connection.bytes_received
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of application data sent through the `Connection`."""
+        return self.connection.bytes_sent
+
+
+@attrs.frozen(kw_only=True)
+class LimitReached(Event):
+    """A connection was dropped or held up for want of room; ``peer`` is whose.
+
+    Attributes:
+        limit: The name of the limit in `Limits`, or ``"open files"``.
+        value: Its value; NaN for open files.
+    """
+
+    limit: str
+    value: float
+
+
+@attrs.frozen(kw_only=True)
+class ListenerPaused(Event):
+    """The machine has no room for one more connection: accepting pauses.
+
+    Attributes:
+        error: What ``accept`` said.
+        seconds: Until the next try.
+    """
+
+    error: OSError
+    seconds: float
+
+
+Observer = Callable[[Event], object]

@@ -1,0 +1,215 @@
+"""From a listener to negotiated connections, under limits, with everything told.
+
+Detection never sits inside ``accept``: one silent peer would hold up everybody
+behind it by a whole window. Each accepted stream gets a place in the `Room` and
+a task of its own; what fails costs its own connection alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import math
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NoReturn, Protocol
+
+import trio
+
+from trio_duplex._errors import LimitError, PeerRejectedError
+from trio_duplex._events.events import (
+    Accepted,
+    HandshakeCompleted,
+    LimitReached,
+    ListenerPaused,
+    NegotiationFailed,
+    Observer,
+    PeerRejected,
+    RoleDecided,
+)
+from trio_duplex._events.report import Reporter
+from trio_duplex._events.statistics import Statistics
+from trio_duplex._role import Decision
+from trio_duplex._serve.limits import Limits, check_limits
+from trio_duplex._serve.room import OPEN_FILES, Place, Room
+from trio_duplex._sockets.address import remote_address
+from trio_duplex._sockets.keepalive import keep_alive
+from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.negotiate import abandon, detect, take_role
+from trio_duplex._stream.take_role import Settings
+from trio_duplex._trust.credentials import Credentials, check_credentials
+
+CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""What accept(2) says when the machine has no room for one more."""
+
+CAPACITY_PAUSE = 0.1
+"""Seconds until the next try after that: Trio's own figure."""
+
+TASK_NAME = "trio_duplex connection"
+"""Of each connection's task; Trio would make a new string of 100 bytes for each."""
+
+Listener = trio.abc.Listener[trio.abc.Stream]
+
+
+class Owner(Protocol):
+    """Who gets the connections."""
+
+    def take(self, connection: Connection, place: Place) -> Awaitable[None]:
+        """Take over a negotiated connection and its place, until it is closed."""
+        ...
+
+    def lost(self) -> None:
+        """A negotiation ended without a connection; its place is given up."""
+
+
+class Acceptor:
+    """Accepts and negotiates for one server, on any number of listeners.
+
+    Args:
+        credentials: For what is accepted from now on; may be replaced.
+        settings: How to negotiate.
+        limits: The bounds, for all listeners together; None for the defaults.
+        observers: Functions of one event.
+
+    Raises:
+        TypeError: One of them is something else.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: Settings,
+        limits: Limits | None,
+        observers: Iterable[Observer],
+    ) -> None:
+        check_credentials(credentials)
+        limits = check_limits(limits)
+        self.credentials = credentials
+        self.limits = limits
+        self.reporter = Reporter(observers)
+        self.room = Room(limits, self._limit_reached, self._decided)
+        self._settings = settings
+
+    async def accept_each(
+        self, listener: Listener, start: Callable[[trio.abc.Stream, Place], object]
+    ) -> NoReturn:
+        """Accept for ever; ``start`` takes over each stream and its place.
+
+        Raises:
+            OSError: ``accept`` failed for good. Where it only lacks room, the
+                oldest pending peer makes room, and it is tried again.
+            trio.ClosedResourceError: The listener was closed.
+        """
+        if isinstance(listener, trio.SocketListener):
+            keep_alive(listener.socket, self.limits.keepalive)
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as exc:
+                if exc.errno not in CAPACITY_ERRNOS:
+                    raise
+                await self._pause(listener, exc)
+                continue
+            remote = remote_address(stream)
+            place = None
+            try:
+                place = await self.room.enter(remote)
+            finally:
+                if place is None:  # or cancelled
+                    await _reset(stream)
+            if place is not None:
+                self.reporter.report(Accepted(number=place.number, peer=place.peer))
+                start(stream, place)
+
+    async def attend(self, stream: trio.abc.Stream, place: Place, owner: Owner) -> None:
+        """Negotiate, and hand over; on failure report it, and give up the place.
+
+        It is what a pending peer's task runs, with nothing around it: each frame
+        is held for each of them.
+        """
+        connection = None
+        settings, remote = self._settings, place.remote
+        try:
+            try:
+                connection = await take_role(
+                    # In no variable: this frame lasts as long as the connection.
+                    await detect(stream, settings.window, remote, place),
+                    stream,
+                    self.credentials,  # as at the decision, if they are replaced meanwhile
+                    settings,
+                    remote=remote,
+                    progress=place,
+                )
+            finally:
+                if connection is None:
+                    await abandon(stream)
+        except* Exception as group:  # noqa: BLE001 - a policy may raise anything, beside Cancelled
+            self._failed(place, sole(group))
+        finally:
+            place.negotiated()
+            if connection is None:
+                place.end()
+                owner.lost()
+        if connection is None:
+            return
+        connection.close_timeout = self.limits.close_timeout
+        connection.idle_timeout = self.limits.idle_timeout
+        connection.send_timeout = self.limits.send_timeout
+        self.reporter.report(
+            HandshakeCompleted(
+                number=place.number,
+                peer=place.peer,
+                connection=connection,
+                seconds=trio.current_time() - place.decided_at,
+            )
+        )
+        await owner.take(connection, place)
+
+    def statistics(self) -> Statistics:
+        """The counts so far and the live numbers, frozen."""
+        return self.reporter.counts.statistics(
+            pending=self.room.pending,
+            handshaking={role: len(turns) for role, turns in self.room.turns.items()},
+            observers_disabled=self.reporter.disabled,
+        )
+
+    def _failed(self, place: Place, error: Exception) -> None:
+        number, peer = place.number, place.peer
+        if isinstance(error, PeerRejectedError):
+            self.reporter.report(PeerRejected(number=number, peer=peer, error=error))
+        else:
+            if isinstance(error, LimitError):
+                self._limit_reached(error.limit, error.value, peer)
+            self.reporter.report(NegotiationFailed(number=number, peer=peer, error=error))
+
+    def _decided(self, place: Place, decision: Decision) -> None:
+        self.reporter.report(RoleDecided(number=place.number, peer=place.peer, decision=decision))
+
+    def _limit_reached(self, limit: str, value: float, peer: str | None) -> None:
+        self.reporter.report(LimitReached(limit=limit, value=value, peer=peer))
+
+    async def _pause(self, listener: Listener, error: OSError) -> None:
+        if isinstance(listener, trio.SocketListener) and not listener.socket.is_readable():
+            # accept(2) asks for a descriptor before it looks for a connection.
+            # While nobody waits, nobody is to make room.
+            await trio.lowlevel.wait_readable(listener.socket)
+            return
+        self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
+        with trio.move_on_after(CAPACITY_PAUSE):
+            self.room.make_room(OPEN_FILES, math.nan)
+            await self.room.wait_freed()
+
+
+def sole(group: ExceptionGroup[Exception]) -> Exception:
+    """The exception that ``except*`` wrapped, or the group where it holds more."""
+    return group.exceptions[0] if len(group.exceptions) == 1 else group
+
+
+async def _reset(stream: trio.abc.Stream) -> None:
+    """Close at once and, over TCP, with a reset: no lingering, no TIME_WAIT."""
+    if isinstance(stream, trio.SocketStream):
+        with contextlib.suppress(OSError):
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with trio.CancelScope(shield=True):
+        await trio.aclose_forcefully(stream)

@@ -1,0 +1,198 @@
+"""A listener of connections: for every framework that takes a Trio listener.
+
+`accept` gives connections in the order in which they become *ready*, because
+each is negotiated on its own, in the background: see `_serve/acceptor.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Self
+
+import attrs
+import trio
+
+from trio_duplex._decision.window import DEFAULT_WINDOW
+from trio_duplex._events.events import Observer
+from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener
+from trio_duplex._serve.limits import Limits
+from trio_duplex._serve.room import Place
+from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._trust.credentials import Credentials
+
+
+class DuplexListener(trio.abc.Listener[Connection]):
+    """A listener whose `accept` gives negotiated connections.
+
+    ``trio.serve_listeners(handler, [DuplexListener(listener, credentials)])``
+    works, as does every framework that takes a Trio listener. The negotiations
+    need a nursery to run in: either the listener's own, which lives from
+    ``async with listener`` to its end (``trio.serve_listeners`` enters it), or
+    the one that you pass.
+
+    What fails in a negotiation is logged, and costs its own connection alone.
+
+    Args:
+        listener: Any listener of streams. It is closed with this one.
+        credentials: What we present and whom we trust, for both roles.
+        window: The detection window, in seconds.
+        handshake_timeout: Seconds for each handshake.
+        https_compatible: As for `negotiate`.
+        limits: Bounds on pending peers and handshakes. A connection counts
+            until it is handed over by `accept`.
+        observers: As for `serve_listeners`.
+        nursery: The nursery for the negotiations; None to use the listener's
+            own.
+
+    Attributes:
+        transport_listener: The listener underneath.
+
+    Raises:
+        ValueError: A duration is negative or NaN.
+        TypeError: ``credentials`` are none.
+    """
+
+    def __init__(
+        self,
+        listener: Listener,
+        credentials: Credentials,
+        *,
+        window: float = DEFAULT_WINDOW,
+        handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+        https_compatible: bool = False,
+        limits: Limits | None = None,
+        observers: Iterable[Observer] = (),
+        nursery: trio.Nursery | None = None,
+    ) -> None:
+        self.transport_listener = listener
+        settings = Settings(window, handshake_timeout, https_compatible)
+        self._acceptor = Acceptor(credentials, settings, limits, observers)
+        self._nursery = nursery
+        self._own_nursery: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
+        # Closing cancels this, because a nursery that was passed in is not
+        # ours to cancel.
+        self._scope = trio.CancelScope()
+        self._accepting = False
+        self._closed = False
+        self._ready_in, self._ready_out = trio.open_memory_channel[Connection | Exception](0)
+
+    async def __aenter__(self) -> Self:
+        if self._nursery is None:
+            self._own_nursery = trio.open_nursery()
+            self._nursery = await self._own_nursery.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._drop()  # not aclose(): its checkpoint would replace exc with Cancelled
+        finally:
+            if self._own_nursery is not None and self._nursery is not None:
+                self._nursery.cancel_scope.cancel()
+                # The nursery is not shown the exception, which it would wrap
+                # in a group of its own, nor may it put a Cancelled in its place.
+                try:
+                    await self._own_nursery.__aexit__(None, None, None)
+                except* trio.Cancelled:
+                    if exc is None:
+                        raise
+
+    async def accept(self) -> Connection:
+        """Wait for the next connection that is ready.
+
+        Raises:
+            OSError: The transport listener failed; what ``trio.serve_listeners``
+                knows to be passing (``EMFILE`` and its kin) may be tried again.
+            trio.ClosedResourceError: The listener was closed.
+            RuntimeError: There is no nursery: neither ``async with`` nor
+                ``nursery=`` was used.
+        """
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError("this listener was already closed")
+        if self._nursery is None:
+            raise RuntimeError(
+                "a DuplexListener negotiates in the background: use it in 'async with', "
+                "or pass nursery="
+            )
+        if not self._accepting:
+            self._nursery.start_soon(self._run)
+            self._accepting = True
+        try:
+            ready = await self._ready_out.receive()
+        except trio.EndOfChannel:
+            raise trio.ClosedResourceError("this listener was closed") from None
+        if isinstance(ready, Exception):
+            raise ready
+        return ready
+
+    async def aclose(self) -> None:
+        """Close the transport listener and drop what is not ready or not fetched yet."""
+        await self._drop()
+        await trio.lowlevel.checkpoint()
+
+    async def _drop(self) -> None:
+        self._closed = True
+        self._scope.cancel()
+        self._ready_in.close()
+        if not self._accepting:  # who would have closed it, too
+            self._acceptor.room.crowd.close()
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(self.transport_listener)
+
+    async def _run(self) -> None:
+        """Accept and negotiate until closed; errors go to whoever calls `accept`."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as negotiations:
+                    negotiations.start_soon(self._acceptor.room.keep)
+                    await self._accept_into(negotiations)
+                    negotiations.cancel_scope.cancel()
+        finally:
+            # Also where the nursery that was passed in is cancelled: who waits
+            # in `accept`, elsewhere, would wait for ever.
+            self._ready_in.close()
+            self._acceptor.reporter.log.flush()
+
+    async def _accept_into(self, negotiations: trio.Nursery) -> None:
+        ready = _Ready(self._ready_in)
+
+        def start(stream: trio.abc.Stream, place: Place) -> None:
+            negotiations.start_soon(self._acceptor.attend, stream, place, ready, name=TASK_NAME)
+
+        while True:
+            try:
+                await self._acceptor.accept_each(self.transport_listener, start)
+            except trio.ClosedResourceError:  # closed underneath us
+                self._ready_in.close()
+                return
+            except Exception as exc:  # noqa: BLE001 - for whoever accepts
+                await self._ready_in.send(exc)
+
+
+@attrs.frozen(eq=False)
+class _Ready:
+    """Hands connections over to `DuplexListener.accept`, in the order in which they are ready."""
+
+    channel: trio.MemorySendChannel[Connection | Exception]
+
+    async def take(self, connection: Connection, place: Place) -> None:
+        try:
+            await self.channel.send(connection)
+        except BaseException as exc:  # closed or cancelled before anybody took it
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(connection)
+            if not isinstance(exc, trio.ClosedResourceError):
+                raise
+        finally:
+            place.end()
+
+    def lost(self) -> None:
+        """Nobody waits for this one in particular."""

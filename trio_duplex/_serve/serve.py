@@ -1,0 +1,319 @@
+"""Serving: listeners in, connections to the handler, and a `Server` to steer it by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import attrs
+import trio
+
+from trio_duplex._decision.window import DEFAULT_WINDOW
+from trio_duplex._events.events import Observer
+from trio_duplex._events.statistics import Statistics
+from trio_duplex._seconds import check_seconds
+from trio_duplex._serve.acceptor import Acceptor, Listener
+from trio_duplex._serve.handler import Handler
+from trio_duplex._serve.limits import Limits
+from trio_duplex._serve.service import Service
+from trio_duplex._sockets.address import ListenerAddress, listener_address
+from trio_duplex._stream.take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._trust.credentials import Credentials, check_credentials
+
+
+@attrs.frozen
+class DrainResult:
+    """How the connections of a drained server ended.
+
+    Attributes:
+        finished: Connections that came to their own end in time.
+        cancelled: Connections that were still open at the timeout.
+    """
+
+    finished: int
+    cancelled: int
+
+
+class Server:
+    """A running server; what ``nursery.start(serve_tcp, ...)`` gives.
+
+    Attributes:
+        listeners: The transport listeners that it serves. Closing one stops
+            accepting there, and lets its connections finish.
+        cancel_scope: Cancels everything: listeners, negotiations and handlers
+            (not those in a ``handler_nursery``, as in Trio).
+    """
+
+    def __init__(
+        self, services: Sequence[Service], acceptor: Acceptor, cancel_scope: trio.CancelScope
+    ) -> None:
+        self.listeners = tuple(service.listener for service in services)
+        self.cancel_scope = cancel_scope
+        # Kept, because a closed socket no longer tells it.
+        self._addresses = [listener_address(listener) for listener in self.listeners]
+        self._services = services
+        self._acceptor = acceptor
+
+    @property
+    def addresses(self) -> list[ListenerAddress]:
+        """The addresses that it listens on, in the order of `listeners`.
+
+        Each is ``(host, port)``, of IPv4 or IPv6, or a Unix path; a listener
+        without an address is left out.
+        """
+        return [address for address in self._addresses if address is not None]
+
+    def listener_scope(self, listener: Listener) -> trio.CancelScope:
+        """The cancel scope of one listener, its negotiations and its handlers.
+
+        Raises:
+            ValueError: It is not one of `listeners`.
+        """
+        return self._service(listener).cancel_scope
+
+    async def drain(
+        self,
+        timeout: float,
+        *,
+        listener: Listener | None = None,
+    ) -> DrainResult:
+        """Stop accepting, let connections finish, cancel what is left.
+
+        Peers that are still in their detection window or handshake go on, and
+        count as connections. So does that of a handler that calls this: it
+        waits for itself, and is cancelled at the timeout. When all listeners
+        are drained, ``serve_tcp`` or ``serve_listeners`` returns.
+
+        Args:
+            timeout: Seconds that connections have to finish; 0 cancels them at
+                once, ``math.inf`` waits for ever. Each cancelled one then has
+                a few seconds more for its shielded close.
+            listener: Drain this one of `listeners` alone; None for all.
+
+        Returns:
+            How many connections finished, and how many were cancelled.
+
+        Raises:
+            ValueError: ``timeout`` is negative or NaN, or ``listener`` is not
+                one of ours.
+        """
+        check_seconds("timeout", timeout)
+        services = self._services if listener is None else [self._service(listener)]
+        ended_before = sum(service.ended for service in services)
+        for service in services:
+            service.stop_accepting()
+        with trio.move_on_after(timeout):
+            for service in services:
+                await service.wait_idle()
+        left = sum(service.open for service in services)
+        finished = sum(service.ended for service in services) - ended_before
+        for service in services:
+            service.cancel_connections()
+        for service in services:
+            await service.wait_idle()
+        return DrainResult(finished=finished, cancelled=left)
+
+    def replace_credentials(self, credentials: Credentials) -> None:
+        """Use other credentials for every connection whose role is decided from now on.
+
+        Connections that are open, or in their handshake, go on with the former.
+
+        Raises:
+            TypeError: They are no credentials; the former stay in force.
+        """
+        check_credentials(credentials)
+        self._acceptor.credentials = credentials
+
+    def statistics(self) -> Statistics:
+        """What has happened so far, and what is going on now; a frozen copy."""
+        return self._acceptor.statistics()
+
+    def _service(self, listener: Listener) -> Service:
+        for service in self._services:
+            if service.listener is listener:
+                return service
+        raise ValueError(f"{listener!r} is not a listener of this server")
+
+
+async def serve_listeners(
+    handler: Handler,
+    listeners: Sequence[Listener],
+    credentials: Credentials,
+    *,
+    window: float = DEFAULT_WINDOW,
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+    https_compatible: bool = False,
+    limits: Limits | None = None,
+    observers: Iterable[Observer] = (),
+    raise_handler_errors: bool = False,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Negotiate every stream that the listeners accept, and run the handler on it.
+
+    A peer's fault, or a bug in the handler, ends its own connection alone and
+    is logged to the standard logger ``trio_duplex``.
+
+    Args:
+        handler: Called with each `Connection`, which is closed when it
+            returns: with a close_notify, unless it raised.
+        listeners: Any Trio listeners: TCP, Unix, inherited, in memory. They
+            are closed in the end. Each has a nursery of its own.
+        credentials: What we present and whom we trust, for both roles.
+        window: The detection window, in seconds; 0 and ``math.inf`` are allowed.
+        handshake_timeout: Seconds for each handshake, from the role decision.
+        https_compatible: As for `negotiate`.
+        limits: Bounds on connections, handshakes and seconds, for all
+            listeners together; None for the defaults of `Limits`.
+        observers: Functions that are called with each event (`Accepted`,
+            `RoleDecided`, …). One that raises is logged and disabled.
+        raise_handler_errors: Raise the first exception that leaves a handler,
+            which ends the server: for tests. What is the peer's fault
+            (``trio.BrokenResourceError``, `DuplexError`) is logged all the same.
+        handler_nursery: Run the handlers here, as in ``trio.serve_listeners``;
+            None to run each in its listener's nursery.
+        task_status: ``nursery.start`` gives the `Server`.
+
+    Returns:
+        When all listeners are drained, closed or cancelled.
+
+    Raises:
+        OSError: A listener failed for good, or there is no descriptor left.
+        ValueError, TypeError: An argument is wrong; the listeners are untouched.
+    """
+    settings = Settings(window, handshake_timeout, https_compatible)
+    try:
+        acceptor = _acceptor(handler, credentials, settings, limits, observers)
+    except OSError:
+        for listener in listeners:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(listener)
+        raise
+    await _serve(
+        handler,
+        listeners,
+        acceptor,
+        raise_handler_errors=raise_handler_errors,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+    )
+
+
+async def serve_tcp(
+    handler: Handler,
+    port: int,
+    credentials: Credentials,
+    *,
+    host: str | None = None,
+    backlog: int | None = None,
+    window: float = DEFAULT_WINDOW,
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+    https_compatible: bool = False,
+    limits: Limits | None = None,
+    observers: Iterable[Observer] = (),
+    raise_handler_errors: bool = False,
+    handler_nursery: trio.Nursery | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Listen on a TCP port: ``trio.open_tcp_listeners``, then as `serve_listeners` does.
+
+    Args:
+        handler: See `serve_listeners`.
+        port: TCP port; 0 lets the kernel pick one for each address
+            (`Server.addresses` tells which).
+        credentials: What we present and whom we trust, for both roles.
+        host: Address or name to listen on; None for all addresses of IPv4 and
+            IPv6.
+        backlog: Length of the kernel's queue of connections; None for the most.
+        window: See `serve_listeners`.
+        handshake_timeout: See `serve_listeners`.
+        https_compatible: See `serve_listeners`.
+        limits: See `serve_listeners`.
+        observers: See `serve_listeners`.
+        raise_handler_errors: See `serve_listeners`.
+        handler_nursery: See `serve_listeners`.
+        task_status: See `serve_listeners`.
+
+    Raises:
+        OSError: The port can't be had, or a listener failed for good.
+        ValueError, TypeError: An argument is wrong; nothing was opened.
+    """
+    settings = Settings(window, handshake_timeout, https_compatible)
+    acceptor = _acceptor(handler, credentials, settings, limits, observers)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+    except BaseException:
+        acceptor.room.crowd.close()
+        raise
+    await _serve(
+        handler,
+        listeners,
+        acceptor,
+        raise_handler_errors=raise_handler_errors,
+        handler_nursery=handler_nursery,
+        task_status=task_status,
+    )
+
+
+def _acceptor(
+    handler: Handler,
+    credentials: Credentials,
+    settings: Settings,
+    limits: Limits | None,
+    observers: Iterable[Observer],
+) -> Acceptor:
+    """Check the arguments, before any socket is opened or touched.
+
+    Raises:
+        OSError: There is no descriptor left.
+        TypeError: An argument is wrong.
+    """
+    if not callable(handler):
+        raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
+    return Acceptor(credentials, settings, limits, observers)
+
+
+async def _serve(
+    handler: Handler,
+    listeners: Sequence[Listener],
+    acceptor: Acceptor,
+    *,
+    raise_handler_errors: bool,
+    handler_nursery: trio.Nursery | None,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    failures: list[BaseException] = []
+    cancel_scope = trio.CancelScope()
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        cancel_scope.cancel()
+
+    services = [
+        Service(
+            listener=listener,
+            handler=handler,
+            acceptor=acceptor,
+            handler_nursery=handler_nursery,
+            raise_handler_errors=raise_handler_errors,
+            fail=fail,
+        )
+        for listener in listeners
+    ]
+    try:
+        with cancel_scope:
+            async with trio.open_nursery() as keeper:
+                keeper.start_soon(acceptor.room.keep)
+                async with trio.open_nursery() as nursery:
+                    for service in services:
+                        nursery.start_soon(service.run)
+                    task_status.started(Server(services, acceptor, cancel_scope))
+                keeper.cancel_scope.cancel()
+    except* KeyboardInterrupt:  # bare, so that it is known by its name, and by the shell
+        failures.insert(0, KeyboardInterrupt())
+    except* trio.Cancelled:  # from outside; what failed before it counts for more
+        if not failures:
+            raise
+    finally:
+        acceptor.reporter.log.flush()
+    if failures:
+        raise failures[0]

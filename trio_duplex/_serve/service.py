@@ -1,0 +1,172 @@
+"""One listener being served: its nursery, and a task for each connection.
+
+One task carries a connection through its life: window, handshake, handler,
+close. It belongs to the nursery of its listener, so that cancelling or draining
+one listener leaves the others alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import attrs
+import trio
+
+from trio_duplex._errors import DuplexError
+from trio_duplex._events.events import ConnectionClosed, HandlerFailed
+from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener, sole
+from trio_duplex._serve.handler import Handler
+from trio_duplex._serve.room import Place
+from trio_duplex._stream.connection import Connection, close_in_time
+
+
+@attrs.define(eq=False, kw_only=True)
+class Service:
+    """One listener, its nursery, and the connections that came through it."""
+
+    listener: Listener
+    handler: Handler
+    acceptor: Acceptor
+    handler_nursery: trio.Nursery | None
+    raise_handler_errors: bool
+    fail: Callable[[BaseException], None]
+
+    cancel_scope: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    open: int = attrs.field(init=False, default=0)
+    ended: int = attrs.field(init=False, default=0)
+    _accepting: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
+    _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    _handling: set[Connection] = attrs.field(init=False, factory=set[Connection])
+
+    async def run(self) -> None:
+        """Serve until drained or cancelled."""
+        try:
+            with self.cancel_scope:
+                async with trio.open_nursery() as nursery:
+
+                    def start(stream: trio.abc.Stream, place: Place) -> None:
+                        self.open += 1
+                        nursery.start_soon(
+                            self.acceptor.attend, stream, place, self, name=TASK_NAME
+                        )
+
+                    try:
+                        with self._accepting:
+                            await self.acceptor.accept_each(self.listener, start)
+                    except trio.ClosedResourceError:
+                        pass  # by its owner, who wants no more of it
+                    except Exception as exc:  # noqa: BLE001 - the caller gets it, bare
+                        self.fail(exc)
+                    finally:
+                        with trio.CancelScope(shield=True):
+                            await trio.aclose_forcefully(self.listener)
+                        self._stopped.set()
+        finally:
+            self._stopped.set()  # also where we were cancelled before we began
+
+    def stop_accepting(self) -> None:
+        """Have the listener closed soon; `wait_idle` waits for that too."""
+        self._accepting.cancel()
+
+    async def wait_idle(self) -> None:
+        """Wait until no connection is open, and none can come any more."""
+        await self._stopped.wait()
+        while self.open:
+            await self._idle.park()
+
+    def cancel_connections(self) -> None:
+        """Cancel what is left, also handlers in a nursery that is not ours."""
+        for connection in self._handling:
+            connection.cancel_scope.cancel()
+        self.cancel_scope.cancel()
+
+    def lost(self) -> None:
+        """A negotiation ended without a connection."""
+        self._end()
+
+    def take(self, connection: Connection, place: Place) -> Awaitable[None]:
+        """Have the handler serve a negotiated connection, and close it."""
+        # Here and not in `_handle`: a drain may come before that starts.
+        self._handling.add(connection)
+        if self.handler_nursery is None:
+            return self._handle(connection, place)
+        return self._hand_over(connection, place, self.handler_nursery)
+
+    async def _hand_over(self, connection: Connection, place: Place, nursery: trio.Nursery) -> None:
+        try:
+            nursery.start_soon(self._handle, connection, place)
+        except RuntimeError as exc:  # that nursery is closed
+            self._handling.discard(connection)
+            await _close(connection, gracefully=False)
+            place.end()
+            self._end()
+            self.fail(exc)
+
+    async def _handle(self, connection: Connection, place: Place) -> None:
+        error: Exception | None = None
+        opened = trio.current_time()
+        if self.acceptor.limits.handler_timeout != math.inf:  # an observer may have set another
+            connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
+        try:
+            with connection.cancel_scope:
+                await self.handler(connection)
+        except* Exception as group:  # noqa: BLE001 - a handler may raise anything, beside Cancelled too
+            error = sole(group)
+        finally:
+            # An error must not look like the due end of the data: neither a bug, nor
+            # the fault of another peer, from which this one was to be served.
+            await _close(connection, gracefully=error is None)
+            self._handling.discard(connection)
+            place.end()
+            if error is not None:
+                self._failed(error, place)
+            self.acceptor.reporter.report(
+                ConnectionClosed(
+                    number=place.number,
+                    peer=place.peer,
+                    connection=connection,
+                    seconds=trio.current_time() - opened,
+                )
+            )
+            self._end()
+
+    def _failed(self, error: Exception, place: Place) -> None:
+        peer_fault = is_peer_fault(error)
+        if self.raise_handler_errors and not peer_fault:
+            self.fail(error)
+        else:
+            self.acceptor.reporter.report(
+                HandlerFailed(
+                    number=place.number, peer=place.peer, error=error, peer_fault=peer_fault
+                )
+            )
+
+    def _end(self) -> None:
+        self.open -= 1
+        self.ended += 1
+        if not self.open:
+            self._idle.unpark_all()
+
+
+def is_peer_fault(error: Exception) -> bool:
+    """Whether an exception that left a handler is the peer's or the network's doing."""
+    if isinstance(error, ExceptionGroup):
+        parts = cast("ExceptionGroup[Exception]", error).exceptions
+        return all(is_peer_fault(part) for part in parts)
+    return isinstance(error, trio.BrokenResourceError | DuplexError)
+
+
+async def _close(connection: Connection, *, gracefully: bool) -> None:
+    """Close, shielded and bounded, and replace no exception in flight."""
+    with contextlib.suppress(
+        trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+    ):
+        if gracefully:
+            await close_in_time(connection, shield=True)
+        else:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(connection)

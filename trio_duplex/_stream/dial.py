@@ -1,0 +1,75 @@
+"""Dialling: open the TCP connection ourselves, in either TLS role."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import trio
+
+from trio_duplex._role import Role
+from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.negotiate import negotiate
+from trio_duplex._stream.take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._trust.credentials import Credentials, check_credentials
+
+
+async def open_tcp_connection(
+    host: str,
+    port: int,
+    credentials: Credentials,
+    *,
+    role: Role = Role.CLIENT,
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
+    https_compatible: bool = False,
+) -> Connection:
+    """Dial, and take the given TLS role: ``trio.open_tcp_stream``, then `negotiate`.
+
+    As TLS client we speak at once, and send ``host`` as SNI unless it is an IP
+    address. As TLS server we stay silent until the listener's detection window
+    has passed and its ClientHello comes. TCP keepalive is on, as for `negotiate`.
+
+    In TLS 1.3 a client's handshake returns before the server has judged the
+    client's certificate: connected is not accepted. If it is refused, the
+    first `Connection.receive_some` fails.
+
+    ``host`` is where to dial, and not whom to trust: the credentials' ``peer``
+    policy decides on the peer, as everywhere. With ``peer=NamedPeer(host)`` its
+    certificate must bear that name.
+
+    Args:
+        host: Name or IP address to dial.
+        port: TCP port.
+        credentials: What we present and whom we trust.
+        role: The TLS role that we play.
+        handshake_timeout: Seconds from the TCP connection to the end of the
+            handshake; as TLS server it must cover the listener's window too.
+            To bound the whole, use ``trio.fail_after``.
+        https_compatible: As for `negotiate`.
+
+    Raises:
+        OSError: No TCP connection could be made.
+        HandshakeError, NotTLSError, PeerClosedError, SelfConnectionError: As
+            for `negotiate`.
+        TypeError, ValueError: An argument is wrong; nothing was opened.
+    """
+    role = Role(role)
+    Settings(handshake_timeout=handshake_timeout)  # before any socket is opened
+    check_credentials(credentials)
+    stream = await trio.open_tcp_stream(host, port)
+    return await negotiate(
+        stream,
+        credentials,
+        role=role,
+        handshake_timeout=handshake_timeout,
+        https_compatible=https_compatible,
+        server_hostname=_sni(host),
+    )
+
+
+def _sni(host: str) -> str | None:
+    """The name to send as SNI: RFC 6066 section 3 has no place for IP addresses."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.rstrip(".") or None
+    return None

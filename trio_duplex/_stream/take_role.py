@@ -1,0 +1,313 @@
+"""From a role to a connection: the handshake, what may go wrong, and the verdict.
+
+The role is decided by now. What is left is under one absolute deadline: see the
+rest of the opening, look for our own ClientHello in it, do the handshake on the
+BIO pair, and ask whether this peer may take part.
+"""
+
+from __future__ import annotations
+
+import math
+import ssl
+from contextlib import nullcontext
+from typing import assert_never
+
+import attrs
+import trio
+
+from trio_duplex._decision.reflection import SentHellos, random_may_follow
+from trio_duplex._decision.window import DEFAULT_WINDOW
+from trio_duplex._errors import (
+    DuplexError,
+    GlareError,
+    HandshakeError,
+    HandshakeTimeoutError,
+    NotTLSError,
+    PeerClosedError,
+    SelfConnectionError,
+)
+from trio_duplex._role import Decision, Reason, Role
+from trio_duplex._seconds import check_seconds
+from trio_duplex._sockets.address import Address, format_address, local_address
+from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.supervision import Progress
+from trio_duplex._tls.bare import release
+from trio_duplex._tls.handshake import (
+    Handshake,
+)
+from trio_duplex._tls.last_words import ALERT_HANDSHAKE_FAILURE, send_alert
+from trio_duplex._trust.admission import Material
+from trio_duplex._trust.policy import server_name
+from trio_duplex._wire.opening import OpeningKind, classify, client_hello_random
+
+DEFAULT_HANDSHAKE_TIMEOUT = 30.0
+"""Seconds. A handshake takes two round trips and some milliseconds of CPU; this
+leaves room for several lost packets and a device that computes RSA slowly."""
+
+OPENING_SIZE = 4096
+"""Bytes to ask for in the window. A ClientHello of today has 300 to 1,800; more
+than that just takes a second read, and a buffer is allocated at each try."""
+
+SENT_HELLOS = SentHellos()
+"""Of the whole process: the two ends of a splice may be two listeners of it."""
+
+
+@attrs.frozen
+class Settings:
+    """How to negotiate, checked when it is made: before any socket is opened."""
+
+    window: float = DEFAULT_WINDOW
+    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
+    https_compatible: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        check_seconds("window", self.window)
+        check_seconds("handshake_timeout", self.handshake_timeout)
+
+
+def left(
+    peer: str | None, *, received: int, reset: bool, role: Role | None = None
+) -> PeerClosedError:
+    return PeerClosedError(
+        "the peer left before its opening was complete",
+        role=role,
+        peer=peer,
+        seen=f"{'a reset' if reset else 'end of stream'} after {received} bytes",
+        advice="port scans and health checks do this; a real peer would have waited or spoken",
+        received=received,
+        reset=reset,
+    )
+
+
+@attrs.frozen
+class TakenRole:
+    """A role taken on one stream: all that its handshake, and its errors, go by.
+
+    Args:
+        stream: The raw stream; closing it on failure is the caller's task.
+        material: What we present and whom we trust.
+        settings: The timeouts.
+        decision: The role.
+        remote: The peer's address.
+        session: TLS session to resume in the client role.
+        server_hostname: Name to send as SNI in the client role.
+        accepted: Whether the peer dialled: only then may it be ourselves.
+        progress: Is told each stage, and may hold it up or end it.
+    """
+
+    stream: trio.abc.Stream
+    material: Material
+    settings: Settings
+    decision: Decision
+    remote: Address | None
+    session: ssl.SSLSession | None = None
+    server_hostname: str | None = None
+    accepted: bool = True
+    progress: Progress = attrs.field(factory=Progress)
+    _began: float = attrs.field(factory=trio.current_time, init=False)
+    _made: list[Handshake] = attrs.field(factory=list[Handshake], init=False)
+
+    @property
+    def peer(self) -> str | None:
+        return format_address(self.remote)
+
+    async def negotiate(self, opening: bytes) -> Connection:
+        """Handshake and judge the peer; ``opening`` is what came in the window."""
+        try:
+            return await self._negotiate(opening)
+        except BaseException:
+            for handshake in self._made:
+                release(handshake.tls)
+            raise
+
+    async def _negotiate(self, opening: bytes) -> Connection:
+        role, timeout = self.decision.role, self.settings.handshake_timeout
+        phase = "the TLS handshake was not complete"
+        with trio.move_on_after(timeout) as scope:
+            self.progress.sheddable(scope)
+            match role:
+                case Role.SERVER:
+                    handshake = await self._as_server(opening)
+                case Role.CLIENT:
+                    handshake = await self._as_client()
+                case _:
+                    assert_never(role)
+            phase = "the peer policy had not decided"
+            await self._admit(handshake)
+            return Connection(
+                handshake,
+                decision=self.decision,
+                local_address=local_address(self.stream),
+                remote_address=self.remote,
+            )
+        if self.progress.shed is not None:
+            raise self.progress.shed
+        raise HandshakeTimeoutError(
+            f"{phase} within {timeout:g} s",
+            role=role,
+            peer=self.peer,
+            advice=f"the peer is slow, or no TLS {role.other}; if slow, raise handshake_timeout",
+            timeout=timeout,
+        )
+
+    def _handshake(self) -> Handshake:
+        role = self.decision.role
+        client = role is Role.CLIENT
+        name = self.server_hostname
+        if client and name is None:
+            name = server_name(self.material.peer, self.remote)
+        handshake = Handshake(
+            self.stream,
+            self.material.context(role),
+            role,
+            peer=self.peer,
+            server_hostname=name if client else None,
+            session=self.session if client else None,
+            https_compatible=self.settings.https_compatible,
+        )
+        self._made.append(handshake)
+        return handshake
+
+    async def _admit(self, handshake: Handshake) -> None:
+        try:
+            await self.material.admit(
+                handshake.peer_certificate(),
+                handshake.peer_chain,
+                self.decision.role,
+                self.remote,
+            )
+        except Exception:  # a refusal, or a policy that failed: out either way
+            await handshake.refuse()
+            raise
+        await handshake.finish()
+
+    async def _as_server(self, received: bytes) -> Handshake:
+        received = await self._read_opening(received)
+        random = client_hello_random(received)
+        if random is None:  # it might be ours
+            await self._handshake().refuse_opening(received)
+        if self.accepted and random in SENT_HELLOS:
+            await send_alert(self.stream, ALERT_HANDSHAKE_FAILURE)
+            raise self._our_own_hello("the peer sent us a ClientHello of ours")
+        await self.progress.take_turn(Role.SERVER)
+        handshake = self._handshake()
+        await handshake.complete(received)
+        return handshake
+
+    async def _read_opening(self, received: bytes) -> bytes:
+        """Read on until the opening tells what it is and, if a ClientHello, whose.
+
+        Six bytes tell a ClientHello, 43 its random; they may come one at a time.
+        """
+        while True:
+            opening = classify(received)
+            match opening.kind:
+                case OpeningKind.INCOMPLETE:
+                    pass
+                case OpeningKind.CLIENT_HELLO:
+                    known = client_hello_random(received) is not None
+                    if known or not random_may_follow(received):
+                        return received
+                case OpeningKind.OTHER_TLS | OpeningKind.NOT_TLS:
+                    raise NotTLSError(
+                        "the peer spoke, but not as a TLS client",
+                        role=Role.SERVER,
+                        peer=self.peer,
+                        seen=opening.looks_like,
+                        advice="send this peer to another port, or set it to TLS",
+                        received=received[:64],
+                    )
+                case _:
+                    assert_never(opening.kind)
+            try:
+                more = await self.stream.receive_some(OPENING_SIZE)
+            except trio.BrokenResourceError as exc:
+                raise self._left(len(received), reset=True) from exc
+            if not more:
+                raise self._left(len(received), reset=False)
+            received += more
+
+    def _left(self, received: int, *, reset: bool) -> PeerClosedError:
+        return left(self.peer, received=received, reset=reset, role=Role.SERVER)
+
+    async def _as_client(self) -> Handshake:
+        handshake = self._handshake()
+        hello = handshake.client_hello()
+        random = client_hello_random(hello)
+        assert random is not None  # OpenSSL's own
+        # Before the first byte leaves: a relay is as quick as the scheduler.
+        with SENT_HELLOS.remember(random) if self.accepted else nullcontext():
+            await handshake.send(hello)
+            answer = await handshake.receive(OPENING_SIZE)
+            arrived = trio.current_time()
+            self.progress.answered()
+            while (opening := classify(answer)).kind is OpeningKind.INCOMPLETE:
+                answer += await handshake.receive(OPENING_SIZE)
+            match opening.kind:
+                case OpeningKind.OTHER_TLS:
+                    await handshake.complete(answer)
+                    return handshake
+                case OpeningKind.CLIENT_HELLO:
+                    missed_by = arrived - self._began
+                    raise await self._crossing(handshake, random, answer, missed_by)
+                case OpeningKind.NOT_TLS:
+                    raise NotTLSError(
+                        "the peer answered our ClientHello, but not as a TLS server",
+                        role=Role.CLIENT,
+                        peer=self.peer,
+                        seen=opening.looks_like,
+                        advice="send this peer to another port, or set it to TLS",
+                        received=answer[:64],
+                    )
+                case _:
+                    assert_never(opening.kind)
+
+    async def _crossing(
+        self, handshake: Handshake, ours: bytes, answer: bytes, missed_by: float
+    ) -> DuplexError:
+        """Tell glare from an echo, once OpenSSL has refused the peer's ClientHello."""
+        refusal: HandshakeError | None = None
+        try:
+            while client_hello_random(answer) is None and random_may_follow(answer):
+                answer += await handshake.receive(OPENING_SIZE)
+            await handshake.complete(answer)  # sends the alert unexpected_message
+        except HandshakeError as exc:
+            refusal = exc
+        theirs = client_hello_random(answer)
+        if theirs == ours or (self.accepted and theirs in SENT_HELLOS):
+            error: DuplexError = self._our_own_hello("a ClientHello of ours came back")
+        else:
+            error = GlareError(
+                f"both ends sent a ClientHello: the window was missed by {missed_by:.3f} s",
+                role=Role.CLIENT,
+                peer=self.peer,
+                seen="a ClientHello in answer to ours",
+                tls_reason=refusal.tls_reason if refusal else None,
+                advice=self._advice_on_glare(missed_by),
+                missed_by=missed_by,
+                window=self.decision.window,
+            )
+        error.__cause__ = refusal
+        return error
+
+    def _advice_on_glare(self, missed_by: float) -> str:
+        if self.decision.reason is Reason.RULE:  # we dialled: the window was the listener's
+            return (
+                "the listener took us for silent, or is no TLS server: have its window raised, "
+                "or dial as TLS server"
+            )
+        # The next tenth of a second above what would just have missed again.
+        enough = (math.floor((self.decision.waited + missed_by) * 10) + 1) / 10
+        return (
+            f"set window to at least {enough:g} s on the side that listens "
+            f"(it was {self.decision.window:g} s), or make the peer speak sooner"
+        )
+
+    def _our_own_hello(self, summary: str) -> SelfConnectionError:
+        return SelfConnectionError(
+            summary,
+            role=self.decision.role,
+            peer=self.peer,
+            seen="a ClientHello that this process sent on an accepted connection",
+            advice="the peer echoes, or relays us to ourselves: find out who does at its address",
+        )

@@ -1,0 +1,400 @@
+"""One TLS handshake, driven on the BIO pair of a bare ``trio.SSLStream``.
+
+Theory of operation
+-------------------
+
+``trio.SSLStream`` is final and takes no initial bytes. But its constructor
+calls ``ssl_context.wrap_bio(incoming, outgoing, ...)``, so an object that
+stands in the context's place is handed both memory BIOs and the ``SSLObject``.
+With these we
+
+* write into ``incoming`` what the peer had sent before TLS existed;
+* run ``SSLObject.do_handshake()`` ourselves, and so see the peer's first
+  flight before OpenSSL does;
+* send what stands in ``outgoing`` when the handshake fails: the alert. Trio's
+  stream raises first, and the peer would see a bare EOF, or hang;
+* keep our last flight back until the peer is admitted: one that we turn away
+  then does not complete its handshake either, where the last flight is ours.
+
+In the end the stream is told that its handshake is done (`_tls/bare.py`), and from
+then on is as if it had made it all itself.
+
+A TLS 1.3 server's session tickets wait in ``outgoing`` at that moment. They
+must not be sent before the first application data (a peer that does not read
+yet could deadlock: python-trio/trio#819), and nothing may overtake them,
+because records are numbered: see `_hold_tickets`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NoReturn, TypeVar, TypeVarTuple, cast
+
+import trio
+
+from trio_duplex._errors import HandshakeError
+from trio_duplex._role import Role
+from trio_duplex._sockets.direct import receive, send
+from trio_duplex._tls.bare import release
+from trio_duplex._tls.last_words import (
+    ALERT_ACCESS_DENIED,
+    ALERT_DECODE_ERROR,
+    LAST_WORDS_TIMEOUT,
+    send_alert,
+    send_last_words,
+)
+
+RECORD_SIZE = 16 * 1024
+"""Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+
+class _ContextTap:
+    """Stands in an ``SSLContext``'s place and keeps what ``wrap_bio`` is given."""
+
+    incoming: ssl.MemoryBIO
+    outgoing: ssl.MemoryBIO
+    ssl_object: ssl.SSLObject
+
+    def __init__(self, context: ssl.SSLContext, session: ssl.SSLSession | None) -> None:
+        self._context = context
+        self._session = session
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        *,
+        server_side: bool,
+        server_hostname: str | bytes | None,
+    ) -> ssl.SSLObject:
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self.ssl_object = self._context.wrap_bio(
+            incoming,
+            outgoing,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            session=self._session,
+        )
+        return self.ssl_object
+
+
+class Handshake:
+    """A handshake in one role over one transport, and afterwards its outgoing BIO.
+
+    Args:
+        transport: The raw stream. It is not closed here, whatever happens.
+        context: The TLS context for ``role``.
+        role: The TLS role that we play.
+        peer: The remote address as text, for messages.
+        server_hostname: Name to send as SNI, in the client role.
+        session: TLS session to resume, in the client role.
+        https_compatible: As for ``trio.SSLStream``.
+
+    Attributes:
+        tls: The bare ``trio.SSLStream`` over ``transport``.
+        outgoing: What OpenSSL has written and nobody has sent yet.
+        https_compatible: As given.
+        failure: The fatal error that `read_on` has met.
+    """
+
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        context: ssl.SSLContext,
+        role: Role,
+        *,
+        peer: str | None = None,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+        https_compatible: bool = False,
+    ) -> None:
+        tap = _ContextTap(context, session)
+        self.tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+            transport,
+            cast("ssl.SSLContext", tap),  # of which SSLStream calls wrap_bio alone
+            server_side=role is Role.SERVER,
+            server_hostname=server_hostname,
+            https_compatible=https_compatible,
+        )
+        self.outgoing = tap.outgoing
+        self.https_compatible = https_compatible
+        self.failure: ssl.SSLError | None = None
+        self._incoming = tap.incoming
+        self._ssl_object = tap.ssl_object
+        self._transport = transport
+        self._role = role
+        self._peer = peer
+        self._certificate: bytes | None = None
+
+    def read_on(self, data: bytes | bytearray, most: int) -> bytes | bytearray:
+        """Add to received data what has come with it, up to ``most`` bytes in all.
+
+        ``SSLStream`` gives one record at a time, 16 KiB at most, and each takes
+        a pass of the scheduler. A later record that is faulty does not cost the
+        data before it: it is `failure`, for the next receive.
+        """
+        parts, left = [data], most - len(data)
+        try:
+            while left > 0 and self._incoming.pending:
+                # Room for one record: for more, it would be taken and given back.
+                more = self._ssl_object.read(min(left, RECORD_SIZE))
+                if not more:
+                    break
+                parts.append(more)
+                left -= len(more)
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLError as exc:
+            self.failure = exc.with_traceback(None)  # whose frames would hold us
+        return b"".join(parts) if len(parts) > 1 else data
+
+    def is_broken(self) -> bool:
+        """Whether TLS has failed for good, whoever's call it was that found out."""
+        try:
+            self._ssl_object.getpeercert(binary_form=True)
+        except ValueError:  # after a fatal error, OpenSSL takes the handshake for not done
+            return True
+        return False
+
+    def client_hello(self) -> bytes:
+        """Make our ClientHello, record headers included; call it first, in the client role.
+
+        It is sent by `send`. In between is the time to remember its ``random``:
+        a byte that has left may come back before we run again.
+        """
+        self._advance()
+        return self.outgoing.read()
+
+    async def send(self, data: bytes) -> None:
+        """Send as it is.
+
+        Raises:
+            HandshakeError: The stream broke.
+        """
+        await self._on_the_wire(send, self._transport, data)
+
+    def peer_certificate(self) -> bytes | None:
+        """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
+        if self._certificate is None:  # kept, because after a fatal error OpenSSL has forgotten it
+            self._certificate = self._ssl_object.getpeercert(binary_form=True)
+        return self._certificate
+
+    def peer_chain(self) -> Sequence[bytes]:
+        """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""
+        chain = getattr(self._ssl_object, "get_verified_chain", tuple[bytes, ...])
+        return tuple(chain())
+
+    async def receive(self, max_bytes: int = RECORD_SIZE) -> bytes:
+        """Receive some of the peer's handshake, without giving it to OpenSSL.
+
+        Raises:
+            HandshakeError: The peer hung up, or the stream broke.
+        """
+        data = await self._on_the_wire(receive, self._transport, max_bytes)
+        if not data:
+            raise HandshakeError(
+                "the peer hung up during the TLS handshake",
+                role=self._role,
+                peer=self._peer,
+                seen="end of stream",
+                advice="its own log should say why"
+                if self._role is Role.SERVER
+                else "it may be no TLS server, or have refused us without an alert",
+            )
+        return data
+
+    async def complete(self, received: bytes) -> None:
+        """Drive the handshake to our end of it.
+
+        A last flight of ours stays unsent: without it the peer's end is not
+        reached, and its handler does not run, until `finish`. So it is in TLS
+        1.3 for the client, in a full handshake of TLS 1.2 for the server.
+
+        Args:
+            received: What the peer has sent so far and OpenSSL has not seen.
+
+        Raises:
+            HandshakeError: The handshake failed; our alert has been sent, and
+                the peer was given up to `LAST_WORDS_TIMEOUT` seconds to read it.
+        """
+        self._incoming.write(received)
+        try:
+            while not self._advance():
+                if self.outgoing.pending:
+                    await self.send(self.outgoing.read())
+                self._incoming.write(await self.receive())
+        except ssl.SSLError as exc:
+            raise await self._failure(exc) from exc
+
+    async def refuse_opening(self, received: bytes) -> NoReturn:
+        """Refuse a ClientHello that we can't read, whatever OpenSSL thinks of it.
+
+        Raises:
+            HandshakeError: Always; OpenSSL's alert has been sent, or decode_error.
+        """
+        self._incoming.write(received)
+        try:
+            self._advance()
+        except ssl.SSLError as exc:
+            raise await self._failure(exc) from exc
+        await send_alert(self._transport, ALERT_DECODE_ERROR)
+        raise HandshakeError(
+            "the peer's ClientHello can't be read",
+            role=self._role,
+            peer=self._peer,
+            seen=f"no random in its first {len(received)} bytes",
+            advice="no honest TLS client cuts its messages like this",
+        )
+
+    async def _failure(self, exc: ssl.SSLError) -> HandshakeError:
+        """Send the alert, and say what it was about."""
+        await send_last_words(self._transport, self.outgoing)
+        return HandshakeError(
+            "the TLS handshake failed",
+            role=self._role,
+            peer=self._peer,
+            tls_reason=tls_reason(exc),
+            advice=_advice(exc),
+        )
+
+    async def finish(self) -> None:
+        """Send our last flight: the peer is admitted.
+
+        Raises:
+            HandshakeError: The stream broke.
+        """
+        if self._only_tickets_pending():
+            _hold_tickets(self._ssl_object, self.outgoing)
+        elif self.outgoing.pending:
+            await self.send(self.outgoing.read())
+        if not release(self.tls):  # it finds the handshake done, and nothing to send
+            await self._on_the_wire(self.tls.do_handshake)
+
+    async def refuse(self) -> None:
+        """Turn the peer away after `complete`, and see that off, as `send_last_words` does.
+
+        If it still waits for our last flight, it is sent the alert
+        access_denied in its place. That is in the clear, as it must be: OpenSSL
+        has changed to keys that the peer does not expect yet (RFC 8446
+        section 5: it accepts both then). Otherwise a close_notify is all that
+        Python's ``ssl`` can say.
+        """
+        if self.outgoing.pending and not self._only_tickets_pending():
+            self.outgoing.read()
+            await send_alert(self._transport, ALERT_ACCESS_DENIED)
+            return
+        await self.take_leave()
+
+    async def take_leave(self, *, shield: bool = True) -> None:
+        """Send a close_notify and see it off, as `send_last_words` does."""
+        with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
+            self._ssl_object.unwrap()
+        await send_last_words(self._transport, self.outgoing, shield=shield)
+
+    async def unread_alert(self) -> ssl.SSLError | None:
+        """What the peer said before a send of ours broke; Trio's stream reads no more then."""
+        with (
+            trio.move_on_after(LAST_WORDS_TIMEOUT),
+            contextlib.suppress(
+                trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+            ),
+        ):
+            while data := await self._transport.receive_some():
+                self._incoming.write(data)
+                try:
+                    self._ssl_object.read(1)
+                except ssl.SSLWantReadError:
+                    continue
+                except ssl.SSLError as exc:
+                    return exc
+                break  # application data
+        return None
+
+    def _only_tickets_pending(self) -> bool:
+        return self._role is Role.SERVER and self._ssl_object.version() == "TLSv1.3"
+
+    def _advance(self) -> bool:
+        """Let OpenSSL go as far as it can; tell whether the handshake is done."""
+        try:
+            self._ssl_object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    async def _on_the_wire(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        try:
+            return await function(*args)
+        except trio.BrokenResourceError as exc:
+            raise HandshakeError(
+                "the connection broke during the TLS handshake",
+                role=self._role,
+                peer=self._peer,
+                seen=str(exc) or None,
+                advice="its own log should say why",
+            ) from exc
+
+
+def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
+    """Keep session tickets back until something else is about to be sent.
+
+    Whatever OpenSSL writes next (application data, close_notify, an alert, a
+    key update), the tickets go in front of it: they were numbered first.
+    """
+    held = outgoing.read()
+    if not held:
+        return
+    names = ("read", "write", "unwrap")
+
+    def releasing(method: Callable[..., T]) -> Callable[..., T]:
+        def call(*args: object) -> T:
+            nonlocal held
+            try:
+                return method(*args)
+            finally:
+                # A task that waits to receive keeps calling this, while another's
+                # send has long released them.
+                if held and outgoing.pending:
+                    for name in names:
+                        delattr(ssl_object, name)  # the class's own again, at full speed
+                    later = outgoing.read()
+                    outgoing.write(held + later)
+                    held = b""
+
+        return call
+
+    for name in names:
+        setattr(ssl_object, name, releasing(getattr(ssl_object, name)))
+
+
+def tls_alert(exc: ssl.SSLError) -> str | None:
+    """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
+    _, is_alert, alert = (exc.reason or "").partition("_ALERT_")
+    return alert.lower() if is_alert else None
+
+
+def tls_reason(exc: ssl.SSLError) -> str:
+    """Say in TLS's own words what an ``SSLError`` stands for."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {exc.verify_message}"
+    if (alert := tls_alert(exc)) is not None:
+        return f"the peer's alert {alert}"
+    return (exc.reason or "").lower().replace("_", " ") or str(exc)
+
+
+def _advice(exc: ssl.SSLError) -> str | None:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return "check that the peer's certificate is valid and issued by one of our trust roots"
+    reason = exc.reason or ""
+    if "_ALERT_" in reason:
+        return "the peer refused us: compare our certificate with what it trusts"
+    if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
+        return "give the peer a certificate: both roles must present one"
+    if "UNSUPPORTED_PROTOCOL" in reason or "VERSION" in reason:
+        return "the peer must speak TLS 1.2 or later"
+    return None

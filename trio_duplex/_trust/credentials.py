@@ -1,0 +1,273 @@
+"""What we present and whom we trust, for both roles at once.
+
+The peer picks the role, so it would pick the weaker check if there were one:
+credentials whose roles demand different things of the peer are refused.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping, Sequence
+from os import PathLike
+
+from cryptography import x509
+
+from trio_duplex._role import Role
+from trio_duplex._trust.admission import Material
+from trio_duplex._trust.mutual import CertificateAndKey, MutualSource, warn_of_keylog
+from trio_duplex._trust.names import dns_name
+from trio_duplex._trust.own import Check, load_certificates
+from trio_duplex._trust.pem import (
+    CredentialsError,
+    PemSource,
+    TrustmeAuthority,
+    TrustmeCertificate,
+    read_pem,
+)
+from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy
+from trio_duplex._trust.probe import presented_certificates
+from trio_duplex._trust.symmetry import differences, trusted_certificates, unfitness
+
+Alpn = Sequence[str] | Mapping[Role, Sequence[str]]
+
+
+class Credentials:
+    """What we present and whom we trust, for both roles.
+
+    `Credentials.mutual` makes them from certificates; this constructor takes
+    contexts that you have made. ``OP_NO_RENEGOTIATION`` is set on both, because
+    a peer's HelloRequest on an open TLS 1.2 connection is otherwise obeyed
+    (measured with OpenSSL 3.0).
+
+    Args:
+        server_context: Used when we are the TLS server.
+        client_context: Used when we are the TLS client.
+        peer: Who the peer may be, asked after the handshake in either role.
+        allow_asymmetric: Accept contexts that demand more of the peer in one
+            role than in the other. The peer picks the role, so this makes the
+            stronger demand worthless.
+        allow_self: Accept a peer that shows our own certificate or key, for
+            fleets that share one.
+        own_certificate: The certificate chain that the contexts present, to
+            know ourselves by: path, PEM bytes, or a ``trustme.LeafCert``. None
+            finds it out by handshakes in memory: always for the server
+            context, for the client's if the two contexts trust each other.
+
+    Raises:
+        CredentialsError: A context is unfit for its role, or the two differ in
+            what they demand of the peer; it names each difference.
+        ValueError: ``peer`` is no policy.
+    """
+
+    def __init__(
+        self,
+        *,
+        server_context: ssl.SSLContext,
+        client_context: ssl.SSLContext,
+        peer: PeerPolicy | None = None,
+        allow_asymmetric: bool = False,
+        allow_self: bool = False,
+        own_certificate: PemSource | TrustmeCertificate | None = None,
+    ) -> None:
+        unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
+        if defects := [defect for defect in unfit if defect]:
+            raise CredentialsError(*defects)
+        self._asymmetries = differences(server_context, client_context)
+        if self._asymmetries and not allow_asymmetric:
+            raise CredentialsError(
+                *self._asymmetries,
+                "the peer picks the role, so it would pick the weaker check: make both the "
+                "same, or say allow_asymmetric=True",
+            )
+        # Before any handshake, for which more may be looked up; the same in both, or they differ.
+        trust_roots = trusted_certificates(server_context)
+        if own_certificate is None:
+            presented = presented_certificates(server_context, client_context)
+            own = [x509.load_der_x509_certificate(leaf) for leaf in presented]
+            both = (server_context, client_context)
+            if not self._asymmetries and {*map(trusted_certificates, both)} != {trust_roots}:
+                raise CredentialsError(
+                    "the trust roots can't be compared: OpenSSL looks some of them up in a directory "
+                    "(capath); load them from a file"
+                )
+        else:
+            pem = read_pem(own_certificate, "own certificate")
+            own = load_certificates(pem, "own certificate")[:1]
+        for context in (server_context, client_context):
+            if context.keylog_filename:  # create_default_context obeys SSLKEYLOGFILE
+                warn_of_keylog(context.keylog_filename)
+        self._source: MutualSource | None = None
+        self._checks: tuple[Check, ...] = ()
+        self._material = Material.of(
+            server_context,
+            client_context,
+            _checked_policy(peer),
+            own,
+            allow_self=allow_self,
+            trust_roots=None if self._asymmetries else trust_roots,
+        )
+
+    @classmethod
+    def mutual(
+        cls,
+        *,
+        certificate_chain: PemSource | TrustmeCertificate,
+        private_key: PemSource | None = None,
+        trust: PemSource | TrustmeAuthority,
+        peer: PeerPolicy | None = None,
+        allow_self: bool = False,
+        alpn: Alpn = (),
+        certificates_by_name: Mapping[str, CertificateAndKey] | None = None,
+        session_tickets: int = 0,
+        keylog: str | PathLike[str] | None = None,
+        check: bool = True,
+    ) -> Credentials:
+        """Make credentials that present and demand a certificate in both roles.
+
+        Args:
+            certificate_chain: Our certificate and its intermediates, leaf
+                first: the path of a PEM file, PEM as bytes, or a
+                ``trustme.LeafCert``.
+            private_key: The key of the certificate, path or bytes; None if it
+                stands in ``certificate_chain``. It must not be encrypted.
+            trust: The certificates of the authorities that may have issued
+                the peer's: path, bytes, or a ``trustme.CA``.
+            peer: Who the peer may be, asked after the handshake in either
+                role; None for `AnyTrustedPeer`.
+            allow_self: Accept a peer that shows our own certificate or key,
+                for fleets that share one.
+            alpn: Protocol names to offer and accept, preferred first; or a
+                mapping from each role to them.
+            certificates_by_name: Other certificates to present in the server
+                role, to a peer that asks for their name by SNI: from DNS name
+                to ``(chain, key)`` or a ``trustme.LeafCert``.
+            session_tickets: How many TLS 1.3 session tickets the server role
+                gives out. Each costs about 45 µs of a 330 µs handshake
+                (measured), and few peers of this kind resume: 0 by default.
+            keylog: A file to which the secrets of every connection are
+                appended, for debugging with Wireshark. Whoever reads it reads
+                the traffic: a warning is logged. None writes none.
+            check: Refuse a certificate that peers will refuse (see
+                `check_certificate`), and log what is doubtful.
+
+        Returns:
+            Credentials with TLS 1.2 as the floor in both roles.
+
+        Raises:
+            CredentialsError: A file can't be read, certificate and key do not
+                match, the certificate can't be used in one of the roles, …
+            ValueError: ``alpn`` or ``session_tickets`` is out of range,
+                ``certificates_by_name`` holds what is no DNS name, or ``peer``
+                is no policy.
+        """
+        source = MutualSource(
+            certificate_chain=certificate_chain,
+            private_key=private_key,
+            trust=trust,
+            peer=_checked_policy(peer),
+            allow_self=allow_self,
+            alpn=_alpn_by_role(alpn),
+            certificates_by_name={
+                _sni_name(name): given for name, given in (certificates_by_name or {}).items()
+            },
+            session_tickets=session_tickets,
+            keylog=keylog,
+            check=check,
+        )
+        self = cls.__new__(cls)
+        self._source = source
+        self._asymmetries = ()
+        self._material, self._checks = source.load()
+        return self
+
+    @property
+    def server_context(self) -> ssl.SSLContext:
+        """The TLS context in force for the server role."""
+        return self._material.server_context
+
+    @property
+    def client_context(self) -> ssl.SSLContext:
+        """The TLS context in force for the client role."""
+        return self._material.client_context
+
+    def context(self, role: Role) -> ssl.SSLContext:
+        """The TLS context in force for ``role``."""
+        return self._material.context(role)
+
+    @property
+    def peer(self) -> PeerPolicy:
+        """Who the peer may be."""
+        return self._material.peer
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """How the checks of our own certificate came out; empty if none were made."""
+        return self._checks
+
+    @property
+    def material(self) -> Material:
+        """What is in force now, as one; for the library itself."""
+        return self._material
+
+    def reload(self) -> None:
+        """Read the same files again; what is negotiated from now on uses them.
+
+        Connections that are open go on. If anything is wrong with the new
+        files, what was in force stays in force.
+
+        Raises:
+            CredentialsError: What is wrong with them; or these credentials
+                were not made by `mutual`, so that there is nothing to read.
+        """
+        if self._source is None:
+            raise CredentialsError("credentials made of contexts have no files to reload")
+        self._material, self._checks = self._source.load()
+
+    def __repr__(self) -> str:
+        parts = [repr(self._source)] if self._source else []
+        parts += [f"peer={self.peer!r}"]
+        if self._material.allow_self:
+            parts.append("allow_self=True")
+        if self._asymmetries:
+            parts.append(f"allow_asymmetric=True: {'; '.join(self._asymmetries)}")
+        return f"<Credentials {' '.join(parts)}>"
+
+
+def _checked_policy(peer: PeerPolicy | None) -> PeerPolicy:
+    if peer is None:
+        return AnyTrustedPeer()
+    if isinstance(peer, type) or not callable(peer):
+        raise ValueError(f"peer must be a policy, such as NamedPeer('a.example'), not {peer!r}")
+    return peer
+
+
+def check_credentials(value: object) -> None:
+    """Raise TypeError for what is no `Credentials`, such as the TLS context that Trio's own functions take."""
+    if not isinstance(value, Credentials):
+        raise TypeError(
+            f"credentials must be trio_duplex.Credentials, which serve both roles, not {value!r}"
+        )
+
+
+def _sni_name(name: str) -> str:
+    """A name as a peer asks for it: in A-labels and lower case; no wildcard, no address."""
+    asked_for = dns_name(name)
+    if asked_for is None:
+        raise ValueError(f"no peer can ask for {name!r} by SNI: it takes DNS names alone")
+    return asked_for
+
+
+def _alpn_by_role(alpn: Alpn) -> dict[Role, tuple[str, ...]]:
+    if isinstance(alpn, Mapping) and (odd := {*alpn}.difference(Role)):
+        raise ValueError(f"alpn is a list, or a mapping from Role to lists, not from {odd!r}")
+    return {role: _alpn_names(alpn, role) for role in Role}
+
+
+def _alpn_names(alpn: Alpn, role: Role) -> tuple[str, ...]:
+    names = alpn.get(role, ()) if isinstance(alpn, Mapping) else alpn
+    if isinstance(names, str):
+        raise ValueError(f'alpn is a list of protocol names, such as ["{names}"], not a string')
+    for name in names:
+        if not (name.isascii() and 1 <= len(name) <= 255):  # one length byte: RFC 7301, section 3.1
+            raise ValueError(f"an ALPN protocol name has 1 to 255 ASCII characters, not {name!r}")
+    return tuple(names)

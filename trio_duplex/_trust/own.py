@@ -1,0 +1,352 @@
+"""Is our own certificate fit for both roles? Asked before the first peer can.
+
+Pure: certificates, key, trust roots and the time come in, graded checks go out.
+"""
+
+from __future__ import annotations
+
+import enum
+import ssl
+import warnings
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from itertools import pairwise
+from typing import TypeVar
+
+import attrs
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from trio_duplex._role import Role
+from trio_duplex._trust.identity import UNREADABLE, PeerIdentity
+from trio_duplex._trust.pem import (
+    CredentialsError,
+    PemSource,
+    TrustmeAuthority,
+    TrustmeCertificate,
+    find_private_key,
+    read_pem,
+)
+
+EXPIRY_WARNING = timedelta(days=7)
+"""How long before its end a certificate is complained of: a working week, and
+more than any automatic renewal leaves."""
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+_USAGE = {
+    Role.SERVER: ExtendedKeyUsageOID.SERVER_AUTH,
+    Role.CLIENT: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+_USAGE_NAME = {Role.SERVER: "serverAuth", Role.CLIENT: "clientAuth"}
+
+
+class Grade(enum.Enum):
+    """How a check of our own certificate came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works today, or may be meant so."""
+    DEFECT = "defect"
+    """Peers will refuse us."""
+
+
+@attrs.frozen
+class Check:
+    """One check of our own certificate.
+
+    Attributes:
+        what: What was checked, such as ``"validity"``.
+        grade: How it came out.
+        detail: What was found and, if it is not as it should be, what to do.
+        role: The only TLS role that it concerns, or None for both.
+    """
+
+    what: str
+    grade: Grade
+    detail: str
+    role: Role | None = None
+
+    def __str__(self) -> str:
+        concerns = f" (TLS {self.role})" if self.role else ""
+        return f"{self.what}{concerns}: {self.detail}"
+
+
+def check_certificate(
+    *,
+    certificate_chain: PemSource | TrustmeCertificate,
+    private_key: PemSource | None = None,
+    trust: PemSource | TrustmeAuthority | None = None,
+    now: datetime | None = None,
+) -> tuple[Check, ...]:
+    """Check whether a certificate is fit to be presented in both TLS roles.
+
+    `Credentials.mutual` does it too, and refuses a certificate with a defect.
+
+    Args:
+        certificate_chain: Leaf first: path, PEM bytes, or a ``trustme.LeafCert``.
+        private_key: Its key; None if it stands in ``certificate_chain``.
+        trust: The trust roots, which may be the issuers of our own too.
+        now: The time to check at, with its zone; None for the present.
+
+    Returns:
+        All checks, also those that came out well.
+
+    Raises:
+        CredentialsError: Something can't be read at all.
+    """
+    chain_pem = read_pem(certificate_chain, "certificate chain")
+    key_pem = chain_pem if private_key is None else read_pem(private_key, "private key")
+    roots = (
+        () if trust is None else load_certificates(read_pem(trust, "trust roots"), "trust roots")
+    )
+    chain = load_certificates(chain_pem, "certificate chain")
+    now = now or datetime.now(UTC)
+    return (
+        check_key(chain[0], key_pem),
+        *check_chain(chain, roots, now),
+        *check_trust(roots, now),
+    )
+
+
+def load_certificates(pem: bytes, what: str) -> list[x509.Certificate]:
+    """Parse one or more certificates.
+
+    Raises:
+        CredentialsError: There is none, or one can't be parsed.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+        for certificate in certificates:
+            # Parsed when they are asked for: better here than in the middle of a check.
+            _ = certificate.subject, certificate.issuer
+            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    except UNREADABLE as exc:
+        raise CredentialsError(f"no certificate can be read from the {what}: {exc}") from exc
+    return certificates
+
+
+def check_key(leaf: x509.Certificate, key_pem: bytes) -> Check:
+    """Check that the private key is the certificate's.
+
+    Raises:
+        CredentialsError: There is no key, or it is encrypted or malformed.
+    """
+    key_block = find_private_key(key_pem)
+    if key_block is None:
+        raise CredentialsError("there is no private key; give it as private_key or in the chain")
+    try:
+        private_key = load_pem_private_key(key_block, password=None)
+    except TypeError as exc:
+        raise CredentialsError("the private key is encrypted; decrypt it first") from exc
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise CredentialsError(f"the private key can't be read: {exc}") from exc
+    try:
+        matches = private_key.public_key() == leaf.public_key()
+    except UNREADABLE as exc:
+        raise CredentialsError(f"the certificate's key can't be read: {exc}") from exc
+    if matches:
+        return Check("private key", Grade.OK, "matches the certificate")
+    return Check("private key", Grade.DEFECT, "is not the key of the certificate; pair them anew")
+
+
+def check_chain(
+    chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], now: datetime
+) -> tuple[Check, ...]:
+    """Check a chain, leaf first, apart from its key."""
+    leaf = chain[0]
+    # In this order: who can't read its key usage can't read its names either.
+    return (
+        _check_issuers(chain, roots),
+        *(_check_validity(certificate, now, leaf=certificate is leaf) for certificate in chain),
+        *(_check_usage(chain, role) for role in Role),
+        _check_names(leaf),
+    )
+
+
+def check_trust(roots: Sequence[x509.Certificate], now: datetime) -> tuple[Check, ...]:
+    """Check whether the trust roots can be the root of anything: one by one where not."""
+    what = "trust roots"
+    checks = [_check_root(root, now) for root in roots]
+    doubtful = [check for check in checks if check.grade is not Grade.OK]
+    if len(doubtful) == len(checks):
+        return tuple(doubtful)
+    first_end = min(
+        root.not_valid_after_utc
+        for root, check in zip(roots, checks, strict=True)
+        if check.grade is Grade.OK
+    )
+    good = len(checks) - len(doubtful)
+    found = f"{_name(roots[0])}, " if good == len(roots) == 1 else f"{good}, the first "
+    return (Check(what, Grade.OK, f"{found}until {first_end:%Y-%m-%d %H:%M} UTC"), *doubtful)
+
+
+def _check_root(root: x509.Certificate, now: datetime) -> Check:
+    what = f"trust root {_name(root)}"
+    validity = _check_validity(root, now, leaf=False)
+    if not _is_authority(root):
+        return Check(
+            what,
+            Grade.WARNING,
+            "is no authority (basicConstraints), so it vouches for nobody; to admit one "
+            "certificate alone, trust its issuer and say peer=PinnedPeer(...)",
+        )
+    # Never a defect: the other roots may do.
+    grade = Grade.OK if validity.grade is Grade.OK else Grade.WARNING
+    return Check(what, grade, validity.detail)
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    constraints = _extension(certificate, x509.BasicConstraints)
+    if constraints is None:  # as OpenSSL has it: older than the extension
+        return certificate.version is x509.Version.v1
+    return constraints.ca
+
+
+def _unfit_to_issue(authority: x509.Certificate, below: int) -> str | None:
+    """Why peers will not take it for an authority with so many others below it (RFC 5280 section 6.1.4)."""
+    if not _is_authority(authority):
+        return "is no authority (basicConstraints)"
+    usage = _extension(authority, x509.KeyUsage)
+    if usage is not None and not usage.key_cert_sign:
+        return "may not sign certificates (its key usage lacks keyCertSign)"
+    constraints = _extension(authority, x509.BasicConstraints)
+    most = None if constraints is None else constraints.path_length
+    if most is not None and below > most:
+        return f"may have {most} authorities below it, not {below} (its path length)"
+    return None
+
+
+def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+    except UNREADABLE as exc:
+        raise CredentialsError(f"{_name(certificate)} can't be read: {exc}") from exc
+
+
+def _check_issuers(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> Check:
+    what = "chain"
+    for below, (child, parent) in enumerate(pairwise(chain)):
+        if not _issued(child, parent):
+            return Check(
+                what,
+                Grade.DEFECT,
+                f"{_name(parent)} did not issue {_name(child)}; put leaf first, "
+                "each certificate before its issuer",
+            )
+        if (unfit := _unfit_to_issue(parent, below)) is not None:
+            return Check(
+                what,
+                Grade.DEFECT,
+                f"{_name(parent)} issued {_name(child)}, but {unfit}; get one of another authority",
+            )
+    last = chain[-1]
+    if _issued(last, last):
+        return Check(what, Grade.OK, f"complete up to its root {_name(last)}")
+    if any(_issued(last, root) for root in roots):
+        return Check(what, Grade.OK, f"issued by {_issuer(last)}, one of our own trust roots")
+    if last.issuer.public_bytes() in _system_roots():
+        return Check(what, Grade.OK, f"issued by {_issuer(last)}, a root of this system")
+    return Check(
+        what,
+        Grade.WARNING,
+        f"ends below {_issuer(last)}, which is neither in trust nor a root of this system; "
+        "if it is an intermediate, append its certificate",
+    )
+
+
+def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    try:
+        child.verify_directly_issued_by(parent)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+@cache
+def _system_roots() -> frozenset[bytes]:
+    """The subjects of the roots that this system's own TLS clients know."""
+    context = ssl.create_default_context()
+    subjects: set[bytes] = set()
+    # A system may hold roots that are not quite X.509: not for us to complain of.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for der in context.get_ca_certs(binary_form=True):
+            try:
+                subjects.add(x509.load_der_x509_certificate(der).subject.public_bytes())
+            except ValueError:
+                continue
+    return frozenset(subjects)
+
+
+def _check_validity(certificate: x509.Certificate, now: datetime, *, leaf: bool) -> Check:
+    what = "validity" if leaf else f"validity of {_name(certificate)}"
+    start, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if now < start:
+        return Check(what, Grade.DEFECT, f"not valid before {start:%Y-%m-%d %H:%M} UTC")
+    if now > end:
+        return Check(what, Grade.DEFECT, f"expired on {end:%Y-%m-%d %H:%M} UTC; renew it")
+    if now > end - EXPIRY_WARNING:
+        return Check(what, Grade.WARNING, f"expires soon, on {end:%Y-%m-%d %H:%M} UTC; renew it")
+    return Check(what, Grade.OK, f"until {end:%Y-%m-%d %H:%M} UTC")
+
+
+def _check_usage(chain: Sequence[x509.Certificate], role: Role) -> Check:
+    what = "key usage"
+    missing = _missing_usage(chain, role)
+    if missing is None:
+        return Check(what, Grade.OK, f"allows {_USAGE_NAME[role]}", role)
+    return Check(
+        what,
+        Grade.DEFECT,
+        f"{missing}, so it can't play the TLS {role}; have it issued with "
+        "serverAuth and clientAuth (public authorities dropped clientAuth in 2026)",
+        role,
+    )
+
+
+def _missing_usage(chain: Sequence[x509.Certificate], role: Role) -> str | None:
+    usage = _extension(chain[0], x509.KeyUsage)
+    if usage is not None and not usage.digital_signature:  # RFC 8446 section 4.4.2.2
+        return "lacks digitalSignature"
+    # What an issuer of it may not be used for, it may not be used for either: so OpenSSL has it.
+    for certificate in chain:
+        extended = _extension(certificate, x509.ExtendedKeyUsage)
+        if extended is None or _USAGE[role] in extended:
+            continue
+        lacks = f"lacks {_USAGE_NAME[role]}"
+        if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in extended:
+            # RFC 5280 section 4.2.1.12 leaves it to who verifies, and OpenSSL says no.
+            lacks += " (OpenSSL does not take anyExtendedKeyUsage for it)"
+        return (
+            lacks
+            if certificate is chain[0]
+            else f"has an issuer, {_name(certificate)}, that {lacks}"
+        )
+    return None
+
+
+def _check_names(leaf: x509.Certificate) -> Check:
+    what = "names"
+    names = PeerIdentity.from_der(leaf.public_bytes(Encoding.DER)).names
+    if names:
+        return Check(what, Grade.OK, ", ".join(names))
+    # No defect: peers may pin us, or admit whoever their authority vouches for.
+    return Check(
+        what,
+        Grade.WARNING,
+        "no subjectAltName, so no peer can demand us by name (RFC 9525 ignores the common name)",
+    )
+
+
+def _name(certificate: x509.Certificate) -> str:
+    return repr(certificate.subject.rfc4514_string())
+
+
+def _issuer(certificate: x509.Certificate) -> str:
+    return repr(certificate.issuer.rfc4514_string())

@@ -1,0 +1,146 @@
+"""No weaker role: what two TLS contexts demand of the peer must be the same.
+
+The peer picks the role, and so it picks the weaker check if there is one. What
+can't be compared, because a context does not tell it, counts as different.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+from trio_duplex._role import Role
+from trio_duplex._trust.probe import offers_shared_key, takes_shared_key
+
+FLOOR = ssl.TLSVersion.TLSv1_2
+"""The lowest TLS version in either role (RFC 9325 section 3.1.1)."""
+
+
+def unfitness(context: ssl.SSLContext, role: Role) -> str | None:
+    """Say what makes a context unfit whatever the other one does, or None."""
+    wrong = ssl.PROTOCOL_TLS_CLIENT if role is Role.SERVER else ssl.PROTOCOL_TLS_SERVER
+    if context.protocol is wrong or context.protocol not in _EITHER:
+        return f"the {role} context is a {context.protocol.name}; make one for its role"
+    lowest = _lowest_version(context)
+    if lowest is None:
+        return f"the {role} context allows no TLS version at all"
+    if lowest < FLOOR:
+        return (
+            f"the {role} context allows {lowest.name}; "
+            "set its minimum_version to ssl.TLSVersion.TLSv1_2 or later"
+        )
+    # RFC 9257 section 4.1: a shared key does not tell its two holders, and so
+    # their roles, apart.
+    if takes_shared_key(context) if role is Role.SERVER else offers_shared_key(context):
+        return (
+            f"the {role} context authenticates by a pre-shared key, which proves no identity; "
+            "remove its PSK callback, and give peers certificates"
+        )
+    return None
+
+
+_EITHER = {ssl.PROTOCOL_TLS, ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER}
+
+_VERSIONS = {
+    ssl.TLSVersion.SSLv3: ssl.OP_NO_SSLv3,
+    ssl.TLSVersion.TLSv1: ssl.OP_NO_TLSv1,
+    ssl.TLSVersion.TLSv1_1: ssl.OP_NO_TLSv1_1,
+    ssl.TLSVersion.TLSv1_2: ssl.OP_NO_TLSv1_2,
+    ssl.TLSVersion.TLSv1_3: ssl.OP_NO_TLSv1_3,
+}
+
+
+def _lowest_version(context: ssl.SSLContext) -> ssl.TLSVersion | None:
+    """The lowest version that a context really allows: there are two ways to forbid one."""
+    lowest, highest = context.minimum_version, context.maximum_version
+    for version, forbidden in _VERSIONS.items():
+        if version < lowest or context.options & forbidden:
+            continue
+        # MAXIMUM_SUPPORTED is negative.
+        if highest is ssl.TLSVersion.MAXIMUM_SUPPORTED or version <= highest:
+            return version
+    return None
+
+
+def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ...]:
+    """Name each demand on the peer that one role makes and the other does not."""
+    found: list[str] = []
+    for role, context in ((Role.SERVER, server), (Role.CLIENT, client)):
+        if context.verify_mode is not ssl.CERT_REQUIRED:
+            found.append(
+                f"the {role} role does not require the peer's certificate "
+                f"(verify_mode is {context.verify_mode.name})"
+            )
+        elif not trusted_certificates(context):
+            found.append(
+                f"the trust roots of the {role} role can't be seen: it has none, or has OpenSSL "
+                "look them up in a directory (capath); load them from a file"
+            )
+        if pinned := _trusted_non_authorities(context):
+            found.append(
+                f"the {role} role trusts {pinned} certificates that are no authorities, which "
+                "can't be compared; say peer=PinnedPeer(...) instead"
+            )
+    if server.post_handshake_auth:
+        found.append(
+            "the server role does not require the peer's certificate in the handshake "
+            "(post_handshake_auth)"
+        )
+    if server.sni_callback is not None:
+        found.append(
+            "the server role may switch to other contexts (sni_callback), which can't be "
+            "compared; Credentials.mutual(certificates_by_name=...) switches certificates alone"
+        )
+    if client.check_hostname:
+        found.append(
+            "the client role checks host names (check_hostname) and the server role can't; "
+            "turn it off, and name the peer by peer=NamedPeer(...)"
+        )
+    elif server.check_hostname:
+        found.append(
+            "the server role is to check host names (check_hostname), which Python does in the "
+            "client role alone; turn it off, and name the peer by peer=NamedPeer(...)"
+        )
+    for what, value_of in _DEMANDS.items():
+        ours, theirs = value_of(server), value_of(client)
+        if ours != theirs:
+            found.append(
+                f"{what} differ: {_show(ours)} in the server role, "
+                f"{_show(theirs)} in the client role"
+            )
+    return tuple(found)
+
+
+def trusted_certificates(context: ssl.SSLContext) -> int:
+    """How many certificates a context is known to trust.
+
+    Where OpenSSL looks trust roots up in a directory, beside those of a file,
+    each is counted from the first handshake that needs it: no context tells of
+    its directories, but that one of them was used shows in this number.
+    """
+    return context.cert_store_stats()["x509"]
+
+
+def _trusted_non_authorities(context: ssl.SSLContext) -> int:
+    return trusted_certificates(context) - context.cert_store_stats()["x509_ca"]
+
+
+_DEMANDS: dict[str, Callable[[ssl.SSLContext], object]] = {
+    "trust roots": lambda context: frozenset(context.get_ca_certs(binary_form=True)),
+    "numbers of revocation lists": lambda context: context.cert_store_stats()["crl"],
+    "minimum TLS versions": _lowest_version,
+    "verify_flags": lambda context: context.verify_flags,
+    "security levels": lambda context: context.security_level,
+    "ciphers": lambda context: frozenset(cipher["name"] for cipher in context.get_ciphers()),
+}
+
+
+def _show(value: object) -> str:
+    match value:
+        case frozenset():
+            return f"a set of {len(cast('frozenset[object]', value))}"
+        case ssl.TLSVersion() | ssl.VerifyFlags():
+            return value.name or repr(value)
+        case _:
+            return str(value)

@@ -1,0 +1,141 @@
+"""``trio-duplex demo``: one port, real peers of both kinds, and what became of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+import trio
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from trio_duplex import DuplexError
+from trio_duplex.cli._demo.verdict import Ours
+from trio_duplex.cli._options import finite_seconds, format_host_port, listen_option, window_option
+from trio_duplex.cli._run import run
+
+if TYPE_CHECKING:
+    from trio_duplex.cli._demo.peers import Outcome
+
+GOOD, BAD = "ok", "WRONG"
+
+
+@click.command()
+@listen_option(default="127.0.0.1:0")
+@window_option(default="1", type=finite_seconds)
+def demo(listen: tuple[str, int], window: float) -> None:
+    """Let peers of both TLS roles dial in on one port, and show what is decided.
+
+    Makes its own certificates. A TLS server and a TLS client dial in, both for
+    real, and with them a plaintext client and one that hangs up. The exit code
+    is 0 if all of them were served, or refused, as they must be; else 1.
+    """
+    raise SystemExit(run(lambda: _demo(listen, window)))
+
+
+async def _demo(listen: tuple[str, int], window: float) -> int:
+    # Inside, because trustme takes a while to load, and SIGINT must end that too.
+    from trio_duplex.cli._demo import peers as demo_peers
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    host, port = listen
+    try:
+        listener, *others = await trio.open_tcp_listeners(port, host=host)
+    except OSError as exc:
+        where = format_host_port(host, port)
+        raise click.ClickException(f"cannot listen on {where}: {exc.strerror or exc}") from exc
+    for other in others:  # a name may stand for several addresses; one is shown
+        await other.aclose()
+    where = format_host_port(*listener.socket.getsockname()[:2])
+    peers = demo_peers.PEERS
+    console.print(
+        f"{len(peers)} peers dial {where} at once; the detection window is {window:g} s.",
+        soft_wrap=not console.is_terminal,
+    )
+    outcomes: list[Outcome] = []
+
+    def report(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        _print_line(console, outcome)
+
+    async with listener:
+        await demo_peers.dial_in(peers, listener, demo_peers.Authority.create(), window, report)
+    console.print()
+    console.print(_table(outcomes))
+    return 1 if any(outcome.faults for outcome in outcomes) else 0
+
+
+def _print_line(console: Console, outcome: Outcome) -> None:
+    """Print one line; a terminal that it does not fit shows it as two, the second indented."""
+    ours = outcome.ours
+    verdict = _verdict(outcome)
+    who = Text.assemble(
+        verdict, " " * (len(BAD) + 1 - len(verdict)), (outcome.name, "bold"), f" {outcome.address}"
+    )
+    if ours is not None:
+        who.append(f": waited {ours.waited:.3f} s, role {ours.role or 'not taken'}")
+        if ours.reason:
+            who.append(f" ({ours.reason})")
+    what = Text(_what(outcome))
+    if outcome.faults:
+        what.append(f"; {BAD}: {'; '.join(outcome.faults)}", style="red")
+    line = Text(", ").join([who, what])
+    if not console.is_terminal:
+        console.print(line, soft_wrap=True)
+    elif len(line) <= console.width:
+        console.print(line)
+    else:
+        console.print(who)
+        console.print(Padding(what, (0, 0, 0, len(BAD) + 1)))
+
+
+def _table(outcomes: Sequence[Outcome]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("peer", style="bold")
+    table.add_column("waited", justify="right", no_wrap=True)
+    table.add_column("our role")
+    table.add_column("why")
+    table.add_column("outcome")
+    table.add_column("verdict")
+    for outcome in outcomes:
+        ours = outcome.ours
+        table.add_row(
+            outcome.name,
+            f"{ours.waited:.3f} s" if ours else "-",
+            str(ours.role or "-") if ours else "-",
+            str(ours.reason or "-") if ours else "-",
+            _short(ours),
+            _verdict(outcome),
+        )
+    return table
+
+
+def _verdict(outcome: Outcome) -> Text:
+    return Text(BAD, style="bold red") if outcome.faults else Text(GOOD, style="green")
+
+
+def _what(outcome: Outcome) -> str:
+    """What came of it, in full."""
+    ours = outcome.ours
+    if ours is None:
+        return f"the peer ended in {outcome.theirs.error!r}"
+    match ours.error:
+        case None:
+            echoed = outcome.theirs.received.decode("ascii", "backslashreplace")
+            return f"{' '.join(ours.tls or ('no TLS',))}, echoed {echoed!r}"
+        case DuplexError(summary=summary, seen=seen) as error:
+            return f"{type(error).__name__}: {summary}" + (f" (saw {seen})" if seen else "")
+        case error:
+            return repr(error)
+
+
+def _short(ours: Ours | None) -> str:
+    if ours is None:
+        return "no end"
+    if ours.error is not None:
+        return type(ours.error).__name__
+    return f"{ours.tls[0] if ours.tls else 'no TLS'}, echo"

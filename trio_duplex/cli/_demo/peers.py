@@ -1,0 +1,263 @@
+"""The peers of the demo, and the service that they dial.
+
+The peers know nothing of trio_duplex: they are what an application would meet,
+made of Trio's own TLS or of bare TCP. Ours is `trio_duplex.negotiate` and an
+echo, on every stream that a plain ``trio.serve_listeners`` accepts.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import attrs
+import trio
+import trustme
+
+import trio_duplex
+from trio_duplex import NotTLSError, PeerClosedError, Reason, Role
+from trio_duplex.cli._demo.verdict import Expected, Ours, Theirs, faults
+from trio_duplex.cli._options import format_host_port
+
+PATIENCE = 10.0
+"""Seconds that a peer has beyond the window. Milliseconds would do; this is for
+a machine that does a lot else, and bounds the demo if something hangs."""
+
+NODE_NAME = "node.example"
+
+
+@attrs.frozen
+class Authority:
+    """Throw-away certificates for the node (our end) and for its peers."""
+
+    credentials: trio_duplex.Credentials
+    peer_client: ssl.SSLContext
+    peer_server: ssl.SSLContext
+
+    @classmethod
+    def create(cls) -> Authority:
+        """Make a certificate authority, and what it issues."""
+        authority = trustme.CA()
+        of_peer = authority.issue_cert("peer.example")
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.verify_mode = ssl.CERT_REQUIRED
+        for context in (client, server):
+            # They also take pyOpenSSL's contexts, whose types are not installed.
+            authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
+            of_peer.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
+        credentials = trio_duplex.Credentials.mutual(
+            certificate_chain=authority.issue_cert(NODE_NAME), trust=authority
+        )
+        return cls(credentials=credentials, peer_client=client, peer_server=server)
+
+
+@attrs.frozen
+class Peer:
+    """One that dials in.
+
+    Attributes:
+        name: What it is, in two words.
+        behave: What it does on its TCP stream, and what it saw there.
+        expected: What must come of it.
+    """
+
+    name: str
+    behave: Callable[[trio.SocketStream, Authority], Awaitable[Theirs]]
+    expected: Expected
+
+
+@attrs.frozen
+class Outcome:
+    """What came of a peer.
+
+    Attributes:
+        name: The peer's.
+        address: Where it dialled from, as text.
+        ours: What our end saw; None if it never came to an end.
+        theirs: What the peer saw.
+        faults: What is not as it must be.
+    """
+
+    name: str
+    address: str
+    ours: Ours | None
+    theirs: Theirs
+    faults: Sequence[str]
+
+
+# ---------------------------------------------------------------------------------------------------------- peers
+
+
+async def speak_tls(stream: trio.SocketStream, authority: Authority) -> Theirs:
+    """Be a TLS client: the ClientHello goes out at once."""
+    tls = trio.SSLStream(stream, authority.peer_client, server_hostname=NODE_NAME)
+    return await _converse(tls, b"I spoke first")
+
+
+async def wait_for_tls(stream: trio.SocketStream, authority: Authority) -> Theirs:
+    """Be a TLS server, although it was we who dialled: not a byte until theirs comes."""
+    tls = trio.SSLStream(stream, authority.peer_server, server_side=True)
+    return await _converse(tls, b"I waited for you")
+
+
+async def speak_http(stream: trio.SocketStream, authority: Authority) -> Theirs:  # noqa: ARG001
+    """Be at the wrong port."""
+    request = b"GET / HTTP/1.1\r\nHost: node.example\r\n\r\n"
+    await stream.send_all(request)
+    answer = b""
+    async for chunk in stream:
+        answer += chunk
+    return Theirs(sent=request, received=answer)
+
+
+async def hang_up(stream: trio.SocketStream, authority: Authority) -> Theirs:  # noqa: ARG001
+    """Be a port scan, or a health check."""
+    await stream.aclose()
+    return Theirs(sent=b"")
+
+
+async def _converse(tls: trio.SSLStream[trio.SocketStream], message: bytes) -> Theirs:
+    await tls.do_handshake()
+    await tls.send_all(message)
+    echo = b""
+    while len(echo) < len(message) and (chunk := await tls.receive_some()):
+        echo += chunk
+    theirs = Theirs(
+        sent=message,
+        received=echo,
+        role=Role.SERVER if tls.server_side else Role.CLIENT,
+        tls=_version_and_cipher(tls),
+    )
+    await tls.aclose()
+    return theirs
+
+
+PEERS = (
+    # The silent one dials first, and holds up nobody.
+    Peer("silent peer", wait_for_tls, Expected(Role.CLIENT, Reason.SILENT)),
+    Peer("speaking peer", speak_tls, Expected(Role.SERVER, Reason.SPOKE)),
+    Peer("plaintext peer", speak_http, Expected(Role.SERVER, Reason.SPOKE, NotTLSError)),
+    Peer("vanishing peer", hang_up, Expected(None, None, PeerClosedError)),
+)
+
+
+# -------------------------------------------------------------------------------------------------------- our end
+
+
+_REASONS = {Role.SERVER: Reason.SPOKE, Role.CLIENT: Reason.SILENT, None: None}
+
+
+async def _serve(
+    stream: trio.SocketStream, credentials: trio_duplex.Credentials, window: float
+) -> Ours:
+    """Negotiate and echo, and tell what we saw."""
+    started = trio.current_time()
+    try:
+        connection = await trio_duplex.negotiate(stream, credentials, window=window)
+    except trio_duplex.DuplexError as exc:
+        return Ours(
+            waited=trio.current_time() - started,
+            role=exc.role,
+            # The error tells the role alone; on an accepted stream each has one reason.
+            reason=_REASONS[exc.role],
+            received=exc.received if isinstance(exc, NotTLSError) else b"",
+            error=exc,
+        )
+    received, error = b"", None
+    async with connection:
+        try:
+            async for chunk in connection:
+                received += chunk
+                await connection.send_all(chunk)
+        except trio.BrokenResourceError as exc:
+            error = exc
+    return Ours(
+        waited=connection.decision.waited,
+        role=connection.role,
+        reason=connection.decision.reason,
+        tls=_version_and_cipher(connection.tls),
+        received=received,
+        error=error,
+    )
+
+
+def _version_and_cipher(tls: trio.SSLStream[Any]) -> tuple[str, str]:
+    return str(tls.version()), str(tls.cipher()[0])
+
+
+# --------------------------------------------------------------------------------------------------- both together
+
+
+class _OurViews:
+    """What our end saw of each peer, found by the address that it dialled from."""
+
+    def __init__(self) -> None:
+        self._views: dict[str, Ours] = {}
+        self._changed = trio.Condition()
+
+    async def put(self, address: str, view: Ours) -> None:
+        async with self._changed:
+            self._views[address] = view
+            self._changed.notify_all()
+
+    async def wait_for(self, address: str) -> Ours:
+        async with self._changed:
+            while address not in self._views:
+                await self._changed.wait()
+            return self._views[address]
+
+
+async def dial_in(
+    peers: Sequence[Peer],
+    listener: trio.SocketListener,
+    authority: Authority,
+    window: float,
+    report: Callable[[Outcome], None],
+) -> None:
+    """Let all peers dial the listener, in order; each outcome is reported as it comes.
+
+    Args:
+        peers: Who dials. None waits for what becomes of the one before.
+        listener: Where we accept. It is closed in the end.
+        authority: The certificates.
+        window: The detection window, in seconds.
+        report: Called with each outcome, when both ends have come to theirs.
+    """
+    views = _OurViews()
+    host, port, *_ = listener.socket.getsockname()
+
+    async def accepted(stream: trio.SocketStream) -> None:
+        address = format_host_port(*stream.socket.getpeername()[:2])
+        await views.put(address, await _serve(stream, authority.credentials, window))
+
+    async def talk(peer: Peer, stream: trio.SocketStream) -> None:
+        address = format_host_port(*stream.socket.getsockname()[:2])
+        theirs, ours = Theirs(sent=b"", error=trio.TooSlowError()), None
+        with trio.move_on_after(window + PATIENCE):
+            try:
+                async with stream:
+                    theirs = await peer.behave(stream, authority)
+            except trio.BrokenResourceError as exc:
+                # Trio's says that it broke; its cause says why.
+                cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
+                theirs = Theirs(sent=b"", error=cause)
+            ours = await views.wait_for(address)
+        finish(peer, address, ours, theirs)
+
+    def finish(peer: Peer, address: str, ours: Ours | None, theirs: Theirs) -> None:
+        found = faults(peer.expected, ours, theirs, window=window)
+        report(Outcome(peer.name, address, ours, theirs, found))
+
+    async with trio.open_nursery() as service:
+        service.start_soon(trio.serve_listeners, accepted, [listener])
+        async with trio.open_nursery() as dialling:
+            for peer in peers:
+                try:
+                    stream = await trio.open_tcp_stream(host, port)
+                except OSError as exc:
+                    finish(peer, "nowhere", None, Theirs(sent=b"", error=exc))
+                else:
+                    dialling.start_soon(talk, peer, stream)
+        service.cancel_scope.cancel()

@@ -1,0 +1,325 @@
+"""``trio-duplex load``: speaking, silent and hostile peers at a steady rate, and what became of them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import resource
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import FrameType
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from trio_duplex import Credentials, CredentialsError, Grade, Role, check_certificate
+from trio_duplex.cli._load.engine import Loop
+from trio_duplex.cli._load.peers import Contexts, Peers, Target
+from trio_duplex.cli._load.plan import (
+    GARBAGE,
+    HOSTILE,
+    SILENT,
+    SPEAKING,
+    TLS_VERSIONS,
+    WITH_CERTIFICATE,
+    Mix,
+    Plan,
+)
+from trio_duplex.cli._load.report import Progress, as_json, as_text
+from trio_duplex.cli._load.results import Results
+from trio_duplex.cli._options import (
+    PIPE_WIDTH,
+    PemFile,
+    dialled_host_port,
+    format_host_port,
+    positive,
+)
+
+RESERVE = 64
+"""Descriptors that are not for peers: the terminal, libraries, the poller."""
+
+DEFAULT_SECONDS = 10.0
+
+MAX_SIZE = 65536
+"""Bytes of a message: what the buffers of both kernels take while neither end reads, so
+that an echo that sends before it has read all holds nobody up."""
+
+
+def _mix(text: str) -> Mix:
+    try:
+        return Mix.parse(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+@click.command(
+    epilog="Kinds of hostile peers: "
+    + "; ".join(f"{kind} {about}" for kind, about in HOSTILE.items())
+    + ". For servers of your own: it takes all that they have."
+)
+@click.argument("target", type=dialled_host_port, metavar="HOST:PORT")
+@click.option(
+    "--cert",
+    "certificate",
+    type=PemFile(),
+    metavar="FILE",
+    help="PEM file of the peers' certificate and its intermediates, leaf first.",
+)
+@click.option(
+    "--key",
+    type=PemFile(),
+    metavar="FILE",
+    help="PEM file of its private key, if that is not in the file of --cert.",
+)
+@click.option(
+    "--trust",
+    type=PemFile(),
+    metavar="FILE",
+    help="PEM file of the authorities that the server's certificate may come from.",
+)
+@click.option(
+    "--rate",
+    type=positive,
+    default="100",
+    show_default=True,
+    metavar="NUMBER",
+    help="Peers that dial a second, whatever became of those before.",
+)
+@click.option(
+    "--seconds",
+    type=positive,
+    metavar="SECONDS",
+    help=f"How long they dial.  [default: {DEFAULT_SECONDS:g}, unless --connections says]",
+)
+@click.option(
+    "--connections",
+    type=click.IntRange(min=1),
+    metavar="NUMBER",
+    help="How many dial in all; with --seconds, whichever is less.",
+)
+@click.option(
+    "--mix",
+    type=_mix,
+    default="speaking=9,silent=1",
+    show_default=True,
+    metavar="KIND=PARTS,...",
+    help="Who dials, in proportion: speaking, silent, hostile (each kind in turn), or one of these.",
+)
+@click.option(
+    "--size",
+    type=click.IntRange(1, MAX_SIZE),
+    default=32,
+    show_default=True,
+    metavar="BYTES",
+    help="What speaking and silent peers send once TLS is up, and want back.",
+)
+@click.option("--no-echo", is_flag=True, help="They send nothing: the handshake is all.")
+@click.option("--tls", type=click.Choice(TLS_VERSIONS), help="The one TLS version to speak.")
+@click.option(
+    "--timeout",
+    type=positive,
+    default="10",
+    show_default=True,
+    metavar="SECONDS",
+    help="What each peer has from when it dials; must be above the server's window.",
+)
+@click.option(
+    "--max-open",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    metavar="NUMBER",
+    help="How many may be open at once; who would be more does not dial, and is counted.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Draws the peers' order.")
+@click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
+def load(
+    *,
+    target: tuple[str, int],
+    certificate: Path | None,
+    key: Path | None,
+    trust: Path | None,
+    rate: float,
+    seconds: float | None,
+    connections: int | None,
+    mix: Mix,
+    size: int,
+    no_echo: bool,
+    tls: str | None,
+    timeout: float,
+    max_open: int,
+    seed: int,
+    json_: bool,
+) -> None:
+    """Dial a server at a steady rate with speaking, silent and hostile peers.
+
+    Prints how many got through and how long it took them, from the moment at
+    which each was due to dial. The exit code is 0 if all speaking and silent
+    peers got through, and 1 if not. One connection more is made first, to see
+    that somebody listens.
+    """
+    plan = Plan(
+        host=target[0],
+        port=target[1],
+        rate=rate,
+        count=_count(rate, seconds, connections),
+        mix=mix,
+        seed=seed,
+        size=0 if no_echo else size,
+        tls=tls,
+        timeout=timeout,
+        max_open=_room_for(max_open),
+    )
+    contexts = _contexts(plan, certificate, key, trust)
+    try:
+        results = _run(plan, _find(plan), contexts)
+    except KeyboardInterrupt:  # before the first peer dialled
+        raise SystemExit(128 + signal.SIGINT) from None
+    if json_:
+        click.echo(json.dumps(as_json(plan, results), indent=1))
+    else:
+        console = Console(markup=False, emoji=False, highlight=False)
+        if not console.is_terminal:
+            console = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
+        console.print(as_text(plan, results))
+    if results.stopped:
+        click.echo(f"Stopped by {results.stopped}.", err=True)
+        raise SystemExit(128 + signal.Signals[results.stopped])
+    raise SystemExit(0 if results.passed else 1)
+
+
+def _count(rate: float, seconds: float | None, connections: int | None) -> int:
+    if seconds is None and connections is not None:
+        return connections
+    in_time = max(1, round(rate * (DEFAULT_SECONDS if seconds is None else seconds)))
+    return in_time if connections is None else min(in_time, connections)
+
+
+def _room_for(max_open: int) -> int:
+    """Have the system allow us the descriptors; say so if it does not."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems have a limit beyond the limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = max_open if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
+    if room < max_open:
+        click.echo(
+            f"This process may have {soft} files open (ulimit -n): --max-open is {room}, "
+            f"not {max_open}.",
+            err=True,
+        )
+    return min(room, max_open)
+
+
+def _contexts(
+    plan: Plan, certificate: Path | None, key: Path | None, trust: Path | None
+) -> Contexts:
+    """Make the peers' TLS contexts, or end with what is wrong with the files."""
+    kinds = [kind for kind in plan.mix.kinds if kind in WITH_CERTIFICATE]
+    if not kinds:
+        plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        plain.check_hostname = False
+        return lambda _: plain
+    if certificate is None or trust is None:
+        raise click.UsageError(
+            f"{' and '.join(kinds)} peers need --cert, --key and --trust: what they present, and "
+            "whose certificates they accept. Take one that the server trusts, other than its own. "
+            "(Hostile peers other than garbage need none: --mix http=1,mute=1.)"
+        )
+    roles = {Role.CLIENT} if {SPEAKING, GARBAGE} & set(kinds) else set[Role]()
+    roles |= {Role.SERVER} if SILENT in kinds else set()
+    try:
+        checks = check_certificate(certificate_chain=certificate, private_key=key, trust=trust)
+        # A certificate may well be unfit for a role that nobody in the mix plays.
+        defects = [
+            one.detail
+            for one in checks
+            if one.grade is Grade.DEFECT and (one.role is None or one.role in roles)
+        ]
+        if defects:
+            raise CredentialsError(*defects)
+        credentials = Credentials.mutual(
+            certificate_chain=certificate, private_key=key, trust=trust, check=False
+        )
+    except CredentialsError as exc:
+        raise click.UsageError(str(exc)) from exc
+    if plan.tls is not None:
+        for role in Role:
+            version = ssl.TLSVersion[f"TLSv{plan.tls.replace('.', '_')}"]
+            context = credentials.context(role)
+            context.minimum_version = context.maximum_version = version
+    return credentials.context
+
+
+def _find(plan: Plan) -> Target:
+    """Resolve the host, and find the first of its addresses where somebody listens."""
+    where = format_host_port(plan.host, plan.port)
+    try:
+        found = socket.getaddrinfo(plan.host, plan.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as exc:  # the latter is what Python says of "a..b"
+        why = getattr(exc, "strerror", None) or exc
+        raise click.ClickException(f"cannot find {plan.host}: {why}") from exc
+    problem: OSError | None = None
+    for family, kind, protocol, _, address in found:
+        with socket.socket(family, kind, protocol) as sock:
+            sock.settimeout(min(5.0, plan.timeout))
+            try:
+                sock.connect(address)
+            except OSError as exc:
+                problem = exc
+            else:
+                return Target(family, address)
+    assert problem is not None
+    raise click.ClickException(f"cannot dial {where}: {problem.strerror or problem}") from problem
+
+
+def _run(plan: Plan, target: Target, contexts: Contexts) -> Results:
+    loop = Loop(patience=plan.timeout)
+    peers = Peers(plan, target, contexts, loop)
+    results = peers.results
+    gc.collect()
+    gc.freeze()  # a collection takes milliseconds, of which the peers would tell
+    started = time.monotonic()
+    with _stopped_by_signals(loop, results), _shown(plan, results) as show:
+        loop.run_at(
+            plan.rate,
+            peers.starts(),
+            tick=lambda: show(time.monotonic() - started, loop.open),
+        )
+    results.seconds = time.monotonic() - started
+    gc.unfreeze()
+    return results
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(loop: Loop, results: Results) -> Generator[None]:
+    def stop(number: int, _: FrameType | None) -> None:
+        results.stopped = signal.Signals(number).name
+        loop.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _shown(plan: Plan, results: Results) -> Generator[Callable[[float, int], None]]:
+    """Give what shows how it goes, on a terminal; a line takes 0.1 ms, so it disturbs nobody."""
+    console = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        yield lambda _seconds, _still_open: None
+        return
+    progress = Progress(plan, results)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda seconds, still_open: live.update(
+            progress.line(seconds, still_open), refresh=True
+        )

@@ -1,0 +1,292 @@
+"""What ``trio-duplex load`` prints: tables for people, JSON for programs, a line while it runs. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from trio_duplex.cli._load.engine import Latencies
+from trio_duplex.cli._load.plan import SILENT, SPEAKING, Plan
+from trio_duplex.cli._load.results import (
+    AT_THE_CAP,
+    ECHO,
+    HANDSHAKE,
+    HELLO,
+    STAGES,
+    Classes,
+    Results,
+)
+from trio_duplex.cli._options import format_host_port
+
+FORMAT = 1
+"""Of the JSON; it changes when a reader would have to."""
+
+PERCENTS = (50.0, 90.0, 99.0, 99.9)
+
+BUSY = 0.8
+"""Cores that we may use before the times are doubtful: from there on peers queue
+for us, and not for the server."""
+
+EXAMPLE_WIDTH = 70
+
+
+def as_json(plan: Plan, results: Results) -> dict[str, Any]:
+    """All of it, as JSON can hold it; times in seconds, null where there are too few to say."""
+    options = attrs.asdict(plan, recurse=False)
+    return {
+        "format": FORMAT,
+        "target": format_host_port(options.pop("host"), options.pop("port")),
+        "options": {**options, "mix": dict(plan.mix.parts)},
+        "stopped": results.stopped,
+        "passed": results.passed,
+        "seconds": round(results.seconds, 3),
+        "rate": {"asked": plan.rate, "reached": round(results.rate, 3)},
+        "client": {"cpu": round(results.load, 3), "late": _percentiles(results.late)},
+        "peers": {
+            kind: {
+                "dialled": figures.dialled,
+                "done": figures.done,
+                "failed": figures.failed,
+                "unfinished": figures.unfinished,
+                "not_dialled": dict(figures.not_dialled),
+                "seconds": {
+                    stage: _percentiles(figures.times[stage])
+                    for stage in STAGES
+                    if stage in figures.times
+                },
+                "errors": _classes(figures.errors),
+                "ended_by": _classes(figures.ends),
+            }
+            for kind, figures in results.figures.items()
+        },
+    }
+
+
+def _percentiles(times: Latencies) -> dict[str, float | int | None]:
+    found: dict[str, float | int | None] = {"count": len(times)}
+    for percent in PERCENTS:
+        value = times.percentile(percent) if times.tells(percent) else None
+        found[f"p{percent:g}"] = None if value is None else round(value, 6)
+    return {**found, "max": round(times.percentile(100), 6) if len(times) else None}
+
+
+def _classes(classes: Classes) -> dict[str, Any]:
+    return {name: attrs.asdict(found) for name, found in classes.items()}
+
+
+# ------------------------------------------------------------------------------------------------------- for people
+
+
+def as_text(plan: Plan, results: Results) -> RenderableType:
+    """The report."""
+    parts: list[RenderableType] = [_head(plan, results), Text(), _counts(results)]
+    for table in (_times(results), _ends(results), _errors(results)):
+        if table.row_count:
+            parts += [Text(), table]
+    if remarks := list(_remarks(plan, results)):
+        parts += [Text(), *remarks]
+    return Group(*parts)
+
+
+def _head(plan: Plan, results: Results) -> Text:
+    where = format_host_port(plan.host, plan.port)
+    parts: list[str] = []
+    if {SPEAKING, SILENT} & set(plan.mix.kinds):
+        parts.append(f"{plan.size} bytes echoed" if plan.size else "handshakes alone")
+    if plan.tls:
+        parts.append(f"TLS {plan.tls}")
+    parts.append(f"we took {100 * results.load:.0f} % of a core")
+    return Text(
+        f"{where}: asked for {plan.rate:g} peers a second, dialled {results.rate:.1f}; "
+        f"{results.dialled} in {results.seconds:.1f} s\n{'; '.join(parts)}"
+    )
+
+
+def _counts(results: Results) -> Table:
+    # Columns that say that something is wrong are there if it is.
+    troubles = {
+        "failed": {kind: each.failed for kind, each in results.figures.items()},
+        "unfinished": {kind: each.unfinished for kind, each in results.figures.items()},
+        "not dialled": {kind: each.not_dialled.total() for kind, each in results.figures.items()},
+    }
+    shown = {
+        name: numbers
+        for name, numbers in troubles.items()
+        if name == "failed" or any(numbers.values())
+    }
+    table = _table("peers", "dialled", "done", *shown)
+    for kind, figures in results.figures.items():
+        bad = [numbers[kind] for numbers in shown.values()]
+        marked = (Text(str(number), style="bold red" if number else "") for number in bad)
+        table.add_row(kind, str(figures.dialled), str(figures.done), *marked)
+    return table
+
+
+def _times(results: Results) -> Table:
+    table = _table("ms from when due", "until", "p50", "p90", "p99", "p99.9", "max", left=2)
+    for kind, figures in results.figures.items():
+        name = kind
+        for stage in STAGES:
+            if stage in figures.times:
+                table.add_row(name, stage, *_milliseconds(figures.times[stage]))
+                name = ""
+    if len(results.late):
+        table.add_row("(we were late", "to dial)", *_milliseconds(results.late), style="dim")
+    return table
+
+
+def _milliseconds(times: Latencies) -> Iterator[str]:
+    for percent in PERCENTS:
+        yield _three_digits(1e3 * times.percentile(percent)) if times.tells(percent) else "-"
+    yield _three_digits(1e3 * times.percentile(100))
+
+
+def _three_digits(value: float) -> str:
+    digits = 2 if value < 0.1 else max(0, 2 - math.floor(math.log10(value)))
+    return f"{value:.{digits}f}"
+
+
+def _ends(results: Results) -> Table:
+    table = _table("hostile", "peers", "ended by", "such as", left=1, words=2)
+    for kind, figures in results.figures.items():
+        for how, found in figures.ends.items():
+            table.add_row(kind, str(found.count), _plain(how), _plain(found.example))
+    return table
+
+
+def _errors(results: Results) -> Table:
+    table = _table("failed", "peers", "on the way to", "such as", left=1, words=2)
+    for kind, figures in results.figures.items():
+        for name, found in figures.errors.items():
+            table.add_row(kind, str(found.count), _plain(name), _plain(found.example))
+    return table
+
+
+def _table(*columns: str, left: int = 1, words: int = 0) -> Table:
+    """A table whose first and last columns are words, and what is between them numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for number, column in enumerate(columns):
+        wordy = number < left or number >= len(columns) - words
+        last = words and number == len(columns) - 1
+        table.add_column(
+            column,
+            justify="left" if wordy else "right",
+            overflow="fold",
+            no_wrap=not last,
+            style="bold" if number == 0 else "",
+        )
+    return table
+
+
+def _plain(text: str) -> str:
+    """What the server says, with nothing in it that a terminal obeys."""
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return shown if len(shown) <= EXAMPLE_WIDTH else shown[: EXAMPLE_WIDTH - 3] + "..."
+
+
+_NOT_ADMITTED = (
+    "The server did not admit peers, or (close_notify) finished without an echo: a trio_duplex "
+    "server refuses its own certificate, so give them another; or it does not echo: --no-echo."
+)
+_GLARE = (
+    "Speaking peers met a ClientHello: theirs came after the server's window had closed (glare). "
+    "Widen the window; or lower --rate, if it is we who were late."
+)
+_HINTS = {
+    f"{HELLO}: timeout": "No ClientHello came to silent peers within --timeout: is the server's "
+    "window longer?",
+    f"{ECHO}: timeout": "The handshake was done, and no echo came: for a server that does not "
+    "echo, say --no-echo.",
+    f"{HANDSHAKE}: unexpected_message": _GLARE,
+    f"{HANDSHAKE}: alert unexpected_message": _GLARE,
+    f"{ECHO}: close_notify": _NOT_ADMITTED,
+    f"{ECHO}: alert access_denied": _NOT_ADMITTED,
+    f"{HANDSHAKE}: alert access_denied": _NOT_ADMITTED,
+}
+"""What may be behind an error, where it does not say so itself."""
+
+
+def _remarks(plan: Plan, results: Results) -> Iterator[Text]:
+    """What the numbers do not say by themselves."""
+    for why, number in results.not_dialled.items():
+        if why == AT_THE_CAP:
+            yield Text(
+                f"{number} did not dial, because {plan.max_open} were open (--max-open): the server "
+                "is slower than the rate, or keeps peers for long.",
+                style="yellow",
+            )
+        elif why == "EADDRNOTAVAIL":
+            yield Text(
+                f"{number} did not dial, because this machine had no port left ({why}): "
+                "lower --rate, for a port rests a minute after use.",
+                style="yellow",
+            )
+        else:
+            yield Text(
+                f"{number} did not dial, because this machine had no room ({why}): raise "
+                "`ulimit -n`, or lower --max-open.",
+                style="yellow",
+            )
+    errors = {name for each in results.figures.values() for name, _ in each.errors.items()}
+    for hint in dict.fromkeys(hint for name, hint in _HINTS.items() if name in errors):
+        yield Text(hint, style="yellow")
+    if results.load > BUSY:
+        yield Text(
+            f"We took {100 * results.load:.0f} % of a core: the times are our own as much as the "
+            "server's. Lower --rate, or start a second process.",
+            style="yellow",
+        )
+
+
+# -------------------------------------------------------------------------------------------------- while it runs
+
+
+class Progress:
+    """The line that is shown while it runs.
+
+    Args:
+        plan: What was asked.
+        results: What came of it, which fills.
+    """
+
+    def __init__(self, plan: Plan, results: Results) -> None:
+        self._plan = plan
+        self._results = results
+        self._seen: dict[str, int] = {}
+
+    def line(self, seconds: float, still_open: int) -> Text:
+        """Make the line.
+
+        Args:
+            seconds: Since it began.
+            still_open: How many peers are open.
+        """
+        figures = self._results.figures.values()
+        failed = sum(each.failed for each in figures) + self._results.not_dialled.total()
+        done = sum(each.done for each in figures)
+        text = Text(f"{seconds:.0f} of {self._plan.seconds:.0f} s")
+        if seconds > self._plan.seconds:
+            text = Text("all have dialled")
+        text.append(f"  dialled {self._results.dialled}  done {done}  open {still_open}")
+        text.append(f"  failed {failed}", style="bold red" if failed else "")
+        for kind in (SPEAKING, SILENT):
+            if recent := self._recent(kind):
+                text.append(f"  {kind} {recent}")
+        return text
+
+    def _recent(self, kind: str) -> str | None:
+        """The median of those who got through since the last line."""
+        figures = self._results.figures.get(kind)
+        times = figures and figures.times.get(ECHO if self._plan.size else HANDSHAKE)
+        if not times:
+            return None
+        since, self._seen[kind] = self._seen.get(kind, 0), len(times)
+        value = times.percentile(50, since=since)
+        return None if math.isnan(value) else f"{_three_digits(1e3 * value)} ms"
