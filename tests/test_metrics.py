@@ -25,7 +25,7 @@ from tests.serve.test_room import serving, talk
 from tests.support.peers import AUTHORITY, NODE, MemoryListener, credentials, peer_stream
 from trio_duplex import Connection, Limits, Role, Server, Statistics, serve_tcp
 from trio_duplex._serve.acceptor import Acceptor
-from trio_duplex._stream.take_role import Settings
+from trio_duplex._stream.settings import Settings
 from trio_duplex.metrics import ServerCollector
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -59,7 +59,7 @@ def test_architecture_page_names_every_module() -> None:
     for room in package.glob("_[a-z]*/"):
         rows = [line for line in table if line.startswith(f"| `{room.name}/`")]
         modules = {path.stem for path in room.glob("*.py")} - {"__init__"}
-        named = {name for line in rows for name in re.findall(r"`(\w+)`", line)}
+        named = {name for line in rows for name in re.findall(r"`([a-z_]+)`", line)}
         missing |= {f"{room.name}/{module}" for module in modules - named}
         missing |= {f"{room.name}/{module} (gone)" for module in named - modules}
     assert missing == set()

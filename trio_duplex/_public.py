@@ -29,7 +29,8 @@ from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._serve.handler import Handler, by_role
 from trio_duplex._serve.limits import Limits, WhenFull
 from trio_duplex._serve.listener import DuplexListener
-from trio_duplex._serve.serve import DrainResult, Server, serve_listeners, serve_tcp
+from trio_duplex._serve.serve import serve_listeners, serve_tcp
+from trio_duplex._serve.server import DrainResult, Server
 from trio_duplex._stream.connection import CertificateRejectedError, Connection
 from trio_duplex._stream.dial import open_tcp_connection
 from trio_duplex._stream.negotiate import negotiate

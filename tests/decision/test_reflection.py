@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_duplex._decision.reflection import RECENT, SentHellos, random_may_follow
-from trio_duplex._wire.opening import client_hello_random
+from trio_duplex._decision.reflection import RECENT, SentHellos
+from trio_duplex._wire.hello import client_hello_random, random_may_follow
 
 
 def random(number: int) -> bytes:

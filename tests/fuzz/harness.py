@@ -30,7 +30,7 @@ from trio_duplex import (
 )
 from trio_duplex._trust.pem import find_private_key
 from trio_duplex._trust.policy import judge
-from trio_duplex._wire.opening import client_hello_random
+from trio_duplex._wire.hello import client_hello_random
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 

@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from trio_duplex import CredentialsError, OpeningKind, PeerIdentity, check_certificate, classify
-from trio_duplex._wire.opening import client_hello_random
+from trio_duplex._wire.hello import client_hello_random
 
 from .effort import EXAMPLES
 from .harness import NOW, TARGETS, mutated, seeds

@@ -12,8 +12,8 @@ import trio
 
 from tests.support.peers import ALERT, peer_context, pin, records, reset
 from trio_duplex import Role
-from trio_duplex._tls.handshake import tls_alert
-from trio_duplex._wire.opening import alert_name
+from trio_duplex._tls.reasons import tls_alert
+from trio_duplex._wire.alerts import alert_name
 
 PATIENCE = 20.0
 """Seconds after which a peer gives up waiting for the server: longer than all that it may take."""

@@ -12,7 +12,8 @@ from tests.odd_peers.rows import ANSWER, HANDSHAKING, OPEN, OPENING, ROWS, WINDO
 from tests.odd_peers.stage import Seen, play_all
 from tests.support.peers import TLS12, TLS13, VERSIONS
 from trio_duplex import Accepted, Role
-from trio_duplex._wire.opening import _SIGNATURES, classify
+from trio_duplex._wire.foreign import SIGNATURES
+from trio_duplex._wire.opening import classify
 
 VERSION_NAMES = {TLS12: "TLS1.2", TLS13: "TLS1.3"}
 PHASE_NAMES = {
@@ -90,7 +91,7 @@ def test_names_are_unique() -> None:
 
 def test_each_protocol_that_classify_names_is_played() -> None:
     played = {classify(data).looks_like for data in FOREIGN.values()}
-    named = {name for name, *_ in _SIGNATURES} - {
+    named = {name for name, *_ in SIGNATURES} - {
         "an SSLv2 ClientHello",
         "a TPKT packet, as of RDP",
     }

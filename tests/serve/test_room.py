@@ -51,7 +51,8 @@ from trio_duplex import (
     serve_listeners,
 )
 from trio_duplex._serve.acceptor import Acceptor, Listener
-from trio_duplex._serve.room import FAIR_CHANCE, OPEN_FILES, Place, Room, Turns, address_key
+from trio_duplex._serve.room import FAIR_CHANCE, OPEN_FILES, Place, Room, address_key
+from trio_duplex._serve.turns import Turns
 
 E = TypeVar("E", bound=Event)
 

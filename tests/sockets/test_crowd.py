@@ -18,7 +18,7 @@ import trio.testing
 from tests.support.peers import MemoryListener, credentials, echo, open_descriptors, unix_pair
 from trio_duplex import DuplexListener, Reason, Server, serve_listeners
 from trio_duplex._sockets.crowd import AT_ONCE, Crowd
-from trio_duplex._stream.negotiate import detect
+from trio_duplex._stream.detect import detect
 from trio_duplex._stream.supervision import Progress
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")

@@ -28,9 +28,10 @@ import trio
 from tests.support.peers import RawPeer, credentials, peer_context
 from trio_duplex import Credentials, GlareError, Reason, Role, negotiate
 from trio_duplex._sockets.crowd import Crowd
-from trio_duplex._stream.negotiate import abandon, detect, take_role
+from trio_duplex._stream.detect import detect
+from trio_duplex._stream.negotiate import abandon, take_role
+from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Progress
-from trio_duplex._stream.take_role import Settings
 
 TRIES = 2_000
 

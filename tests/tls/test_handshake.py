@@ -44,10 +44,8 @@ from tests.support.peers import (
     tcp_pair,
 )
 from trio_duplex import Connection, HandshakeError, Role, negotiate
-from trio_duplex._tls.handshake import (
-    tls_reason,
-)
 from trio_duplex._tls.last_words import LAST_WORDS_DRAIN, LAST_WORDS_TIMEOUT, send_last_words
+from trio_duplex._tls.reasons import tls_reason
 
 
 async def refuse(

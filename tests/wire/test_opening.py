@@ -7,14 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_duplex._wire.opening import (
-    Opening,
-    OpeningKind,
-    TLSMessage,
-    alert_name,
-    classify,
-    client_hello_random,
-)
+from trio_duplex._wire.alerts import alert_name
+from trio_duplex._wire.hello import client_hello_random
+from trio_duplex._wire.opening import Opening, OpeningKind, TLSMessage, classify
 
 INCOMPLETE = OpeningKind.INCOMPLETE
 CLIENT_HELLO = OpeningKind.CLIENT_HELLO

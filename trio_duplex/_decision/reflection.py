@@ -51,27 +51,3 @@ class SentHellos:
             self._order.append(random)
             if len(self._order) > self._recent:
                 self._ended.discard(self._order.popleft())
-
-
-def random_may_follow(hello: bytes) -> bool:
-    """Whether more bytes may yet bring the ``random`` of a ClientHello into view.
-
-    Its last byte is the 38th of the message, and at worst each stands in a
-    record of its own. Only an empty record can move it further, or one of
-    another kind in between: RFC 8446 section 5.1 and RFC 5246 section 6.2.1
-    forbid both, but OpenSSL lets empty ones pass. So who needs more has
-    something to hide, or is no TLS client.
-
-    Args:
-        hello: All that has come so far, without a ``random`` that we can find.
-    """
-    position = 0
-    while position < len(hello):
-        header = hello[position : position + 5]
-        if header[0] != 0x16 or header[1:2] not in (b"", b"\x03"):
-            return False
-        length = int.from_bytes(header[3:5], "big")
-        if len(header) == 5 and not 1 <= length <= 2**14:
-            return False
-        position += 5 + length
-    return len(hello) < 38 * 6

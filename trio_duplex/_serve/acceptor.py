@@ -36,8 +36,9 @@ from trio_duplex._serve.room import OPEN_FILES, Place, Room
 from trio_duplex._sockets.address import remote_address
 from trio_duplex._sockets.keepalive import keep_alive
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.negotiate import abandon, detect, take_role
-from trio_duplex._stream.take_role import Settings
+from trio_duplex._stream.detect import detect
+from trio_duplex._stream.negotiate import abandon, take_role
+from trio_duplex._stream.settings import Settings
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
 CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}

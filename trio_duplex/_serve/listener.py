@@ -20,7 +20,7 @@ from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener
 from trio_duplex._serve.limits import Limits
 from trio_duplex._serve.room import Place
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._trust.credentials import Credentials
 
 

@@ -4,134 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import attrs
 import trio
 
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._events.events import Observer
-from trio_duplex._events.statistics import Statistics
-from trio_duplex._seconds import check_seconds
 from trio_duplex._serve.acceptor import Acceptor, Listener
 from trio_duplex._serve.handler import Handler
 from trio_duplex._serve.limits import Limits
+from trio_duplex._serve.server import Server
 from trio_duplex._serve.service import Service
-from trio_duplex._sockets.address import ListenerAddress, listener_address
-from trio_duplex._stream.take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
-from trio_duplex._trust.credentials import Credentials, check_credentials
-
-
-@attrs.frozen
-class DrainResult:
-    """How the connections of a drained server ended.
-
-    Attributes:
-        finished: Connections that came to their own end in time.
-        cancelled: Connections that were still open at the timeout.
-    """
-
-    finished: int
-    cancelled: int
-
-
-class Server:
-    """A running server; what ``nursery.start(serve_tcp, ...)`` gives.
-
-    Attributes:
-        listeners: The transport listeners that it serves. Closing one stops
-            accepting there, and lets its connections finish.
-        cancel_scope: Cancels everything: listeners, negotiations and handlers
-            (not those in a ``handler_nursery``, as in Trio).
-    """
-
-    def __init__(
-        self, services: Sequence[Service], acceptor: Acceptor, cancel_scope: trio.CancelScope
-    ) -> None:
-        self.listeners = tuple(service.listener for service in services)
-        self.cancel_scope = cancel_scope
-        # Kept, because a closed socket no longer tells it.
-        self._addresses = [listener_address(listener) for listener in self.listeners]
-        self._services = services
-        self._acceptor = acceptor
-
-    @property
-    def addresses(self) -> list[ListenerAddress]:
-        """The addresses that it listens on, in the order of `listeners`.
-
-        Each is ``(host, port)``, of IPv4 or IPv6, or a Unix path; a listener
-        without an address is left out.
-        """
-        return [address for address in self._addresses if address is not None]
-
-    def listener_scope(self, listener: Listener) -> trio.CancelScope:
-        """The cancel scope of one listener, its negotiations and its handlers.
-
-        Raises:
-            ValueError: It is not one of `listeners`.
-        """
-        return self._service(listener).cancel_scope
-
-    async def drain(
-        self,
-        timeout: float,
-        *,
-        listener: Listener | None = None,
-    ) -> DrainResult:
-        """Stop accepting, let connections finish, cancel what is left.
-
-        Peers that are still in their detection window or handshake go on, and
-        count as connections. So does that of a handler that calls this: it
-        waits for itself, and is cancelled at the timeout. When all listeners
-        are drained, ``serve_tcp`` or ``serve_listeners`` returns.
-
-        Args:
-            timeout: Seconds that connections have to finish; 0 cancels them at
-                once, ``math.inf`` waits for ever. Each cancelled one then has
-                a few seconds more for its shielded close.
-            listener: Drain this one of `listeners` alone; None for all.
-
-        Returns:
-            How many connections finished, and how many were cancelled.
-
-        Raises:
-            ValueError: ``timeout`` is negative or NaN, or ``listener`` is not
-                one of ours.
-        """
-        check_seconds("timeout", timeout)
-        services = self._services if listener is None else [self._service(listener)]
-        ended_before = sum(service.ended for service in services)
-        for service in services:
-            service.stop_accepting()
-        with trio.move_on_after(timeout):
-            for service in services:
-                await service.wait_idle()
-        left = sum(service.open for service in services)
-        finished = sum(service.ended for service in services) - ended_before
-        for service in services:
-            service.cancel_connections()
-        for service in services:
-            await service.wait_idle()
-        return DrainResult(finished=finished, cancelled=left)
-
-    def replace_credentials(self, credentials: Credentials) -> None:
-        """Use other credentials for every connection whose role is decided from now on.
-
-        Connections that are open, or in their handshake, go on with the former.
-
-        Raises:
-            TypeError: They are no credentials; the former stay in force.
-        """
-        check_credentials(credentials)
-        self._acceptor.credentials = credentials
-
-    def statistics(self) -> Statistics:
-        """What has happened so far, and what is going on now; a frozen copy."""
-        return self._acceptor.statistics()
-
-    def _service(self, listener: Listener) -> Service:
-        for service in self._services:
-            if service.listener is listener:
-                return service
-        raise ValueError(f"{listener!r} is not a listener of this server")
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._trust.credentials import Credentials
 
 
 async def serve_listeners(

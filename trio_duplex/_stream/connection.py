@@ -14,13 +14,9 @@ import trio
 from trio_duplex._errors import PeerRejectedError
 from trio_duplex._role import Decision, Role
 from trio_duplex._sockets.address import Address, format_address
-from trio_duplex._tls.handshake import (
-    RECORD_SIZE,
-    Handshake,
-    tls_alert,
-    tls_reason,
-)
+from trio_duplex._tls.handshake import RECORD_SIZE, Handshake
 from trio_duplex._tls.last_words import send_last_words
+from trio_duplex._tls.reasons import tls_alert, tls_reason
 from trio_duplex._trust.identity import PeerIdentity
 
 CLOSE_TIMEOUT = 5.0

@@ -9,7 +9,7 @@ import trio
 from trio_duplex._role import Role
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.negotiate import negotiate
-from trio_duplex._stream.take_role import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
 

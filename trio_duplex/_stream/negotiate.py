@@ -16,18 +16,13 @@ import trio
 
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._role import Decision, Reason, Role
-from trio_duplex._sockets.address import Address, format_address, remote_address
-from trio_duplex._sockets.direct import is_direct, receive_nowait
+from trio_duplex._sockets.address import Address, remote_address
 from trio_duplex._sockets.keepalive import keep_alive_by_default
 from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.detect import detect
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._stream.supervision import Progress
-from trio_duplex._stream.take_role import (
-    DEFAULT_HANDSHAKE_TIMEOUT,
-    OPENING_SIZE,
-    Settings,
-    TakenRole,
-    left,
-)
+from trio_duplex._stream.take_role import TakenRole
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
 
@@ -114,59 +109,6 @@ def check_session(session: ssl.SSLSession | None, credentials: Credentials) -> N
     """Raise ValueError if the session can't be resumed with these credentials."""
     if session is not None:
         credentials.client_context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), session=session)
-
-
-async def detect(
-    stream: trio.abc.Stream, window: float, remote: Address | None, progress: Progress
-) -> tuple[Decision, bytes]:
-    """Find out which role the peer leaves to us, before anything of TLS exists.
-
-    One coroutine, and no frame below it but the wait itself: what it holds is
-    held for each pending peer.
-
-    Returns:
-        The decision, and what came of the opening: empty if the peer is silent.
-
-    Raises:
-        PeerClosedError: The peer left in the window.
-        DuplexError: ``progress.shed``.
-    """
-    opening: bytes | bytearray | None = None
-    started = trio.current_time()
-    try:
-        if is_direct(stream):
-            opening = receive_nowait(stream, OPENING_SIZE)  # on a busy server it is there already
-        if opening is None:
-            # Only one await in here: a second checkpoint lost the bytes in 433 of
-            # 1,500 deadline races. And nothing goes by the scope, only by the bytes.
-            with trio.move_on_after(window) as scope:
-                progress.sheddable(scope)
-                if is_direct(stream):
-                    # What a socket receives stays in the kernel until we ask. To
-                    # wait only holds 1.5 KB less for each peer than to receive.
-                    while opening is None:
-                        await progress.readable(stream)
-                        opening = receive_nowait(stream, OPENING_SIZE)
-                else:
-                    opening = await stream.receive_some(OPENING_SIZE)
-            if progress.shed is not None:
-                raise progress.shed
-            if opening is None and is_direct(stream):
-                # A last look: it finds what came after the scheduler had given up
-                # (one expiry in five of a race).
-                opening = receive_nowait(stream, OPENING_SIZE)
-    except trio.BrokenResourceError as exc:
-        raise left(format_address(remote), received=0, reset=True) from exc
-    if opening == b"":
-        raise left(format_address(remote), received=0, reset=False)
-    decision = Decision(
-        role=Role.CLIENT if opening is None else Role.SERVER,
-        reason=Reason.SILENT if opening is None else Reason.SPOKE,
-        waited=trio.current_time() - started,
-        window=window,
-    )
-    progress.decided(decision)
-    return decision, bytes(opening or b"")
 
 
 async def take_role(

@@ -15,8 +15,7 @@ from typing import assert_never
 import attrs
 import trio
 
-from trio_duplex._decision.reflection import SentHellos, random_may_follow
-from trio_duplex._decision.window import DEFAULT_WINDOW
+from trio_duplex._decision.reflection import SentHellos
 from trio_duplex._errors import (
     DuplexError,
     GlareError,
@@ -27,56 +26,24 @@ from trio_duplex._errors import (
     SelfConnectionError,
 )
 from trio_duplex._role import Decision, Reason, Role
-from trio_duplex._seconds import check_seconds
 from trio_duplex._sockets.address import Address, format_address, local_address
 from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.detect import OPENING_SIZE, peer_left_error
+from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Progress
 from trio_duplex._tls.bare import release
 from trio_duplex._tls.handshake import (
     Handshake,
 )
-from trio_duplex._tls.last_words import ALERT_HANDSHAKE_FAILURE, send_alert
+from trio_duplex._tls.last_words import send_alert
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.policy import server_name
-from trio_duplex._wire.opening import OpeningKind, classify, client_hello_random
-
-DEFAULT_HANDSHAKE_TIMEOUT = 30.0
-"""Seconds. A handshake takes two round trips and some milliseconds of CPU; this
-leaves room for several lost packets and a device that computes RSA slowly."""
-
-OPENING_SIZE = 4096
-"""Bytes to ask for in the window. A ClientHello of today has 300 to 1,800; more
-than that just takes a second read, and a buffer is allocated at each try."""
+from trio_duplex._wire.alerts import ALERT_HANDSHAKE_FAILURE
+from trio_duplex._wire.hello import client_hello_random, random_may_follow
+from trio_duplex._wire.opening import OpeningKind, classify
 
 SENT_HELLOS = SentHellos()
 """Of the whole process: the two ends of a splice may be two listeners of it."""
-
-
-@attrs.frozen
-class Settings:
-    """How to negotiate, checked when it is made: before any socket is opened."""
-
-    window: float = DEFAULT_WINDOW
-    handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
-    https_compatible: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        check_seconds("window", self.window)
-        check_seconds("handshake_timeout", self.handshake_timeout)
-
-
-def left(
-    peer: str | None, *, received: int, reset: bool, role: Role | None = None
-) -> PeerClosedError:
-    return PeerClosedError(
-        "the peer left before its opening was complete",
-        role=role,
-        peer=peer,
-        seen=f"{'a reset' if reset else 'end of stream'} after {received} bytes",
-        advice="port scans and health checks do this; a real peer would have waited or spoken",
-        received=received,
-        reset=reset,
-    )
 
 
 @attrs.frozen
@@ -228,7 +195,7 @@ class TakenRole:
             received += more
 
     def _left(self, received: int, *, reset: bool) -> PeerClosedError:
-        return left(self.peer, received=received, reset=reset, role=Role.SERVER)
+        return peer_left_error(self.peer, received=received, reset=reset, role=Role.SERVER)
 
     async def _as_client(self) -> Handshake:
         handshake = self._handshake()

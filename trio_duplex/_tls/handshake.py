@@ -39,12 +39,12 @@ from trio_duplex._role import Role
 from trio_duplex._sockets.direct import receive, send
 from trio_duplex._tls.bare import release
 from trio_duplex._tls.last_words import (
-    ALERT_ACCESS_DENIED,
-    ALERT_DECODE_ERROR,
     LAST_WORDS_TIMEOUT,
     send_alert,
     send_last_words,
 )
+from trio_duplex._tls.reasons import tls_advice, tls_reason
+from trio_duplex._wire.alerts import ALERT_ACCESS_DENIED, ALERT_DECODE_ERROR
 
 RECORD_SIZE = 16 * 1024
 """Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
@@ -260,7 +260,7 @@ class Handshake:
             role=self._role,
             peer=self._peer,
             tls_reason=tls_reason(exc),
-            advice=_advice(exc),
+            advice=tls_advice(exc),
         )
 
     async def finish(self) -> None:
@@ -370,31 +370,3 @@ def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:
 
     for name in names:
         setattr(ssl_object, name, releasing(getattr(ssl_object, name)))
-
-
-def tls_alert(exc: ssl.SSLError) -> str | None:
-    """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
-    _, is_alert, alert = (exc.reason or "").partition("_ALERT_")
-    return alert.lower() if is_alert else None
-
-
-def tls_reason(exc: ssl.SSLError) -> str:
-    """Say in TLS's own words what an ``SSLError`` stands for."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"certificate verify failed: {exc.verify_message}"
-    if (alert := tls_alert(exc)) is not None:
-        return f"the peer's alert {alert}"
-    return (exc.reason or "").lower().replace("_", " ") or str(exc)
-
-
-def _advice(exc: ssl.SSLError) -> str | None:
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return "check that the peer's certificate is valid and issued by one of our trust roots"
-    reason = exc.reason or ""
-    if "_ALERT_" in reason:
-        return "the peer refused us: compare our certificate with what it trusts"
-    if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
-        return "give the peer a certificate: both roles must present one"
-    if "UNSUPPORTED_PROTOCOL" in reason or "VERSION" in reason:
-        return "the peer must speak TLS 1.2 or later"
-    return None

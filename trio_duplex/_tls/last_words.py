@@ -21,10 +21,6 @@ LAST_WORDS_DRAIN = 256 * 1024
 reset, which can overtake the alert. The longest honest flight (a certificate
 chain) is a tenth of it."""
 
-ALERT_HANDSHAKE_FAILURE = 40
-ALERT_ACCESS_DENIED = 49
-ALERT_DECODE_ERROR = 50
-
 
 async def send_alert(transport: trio.abc.Stream, description: int) -> None:
     """Send a fatal alert where no TLS object exists, and see it off.

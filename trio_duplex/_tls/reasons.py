@@ -1,0 +1,33 @@
+"""What an ``ssl.SSLError`` stands for, in words, and what to do about it."""
+
+from __future__ import annotations
+
+import ssl
+
+
+def tls_alert(exc: ssl.SSLError) -> str | None:
+    """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
+    _, is_alert, alert = (exc.reason or "").partition("_ALERT_")
+    return alert.lower() if is_alert else None
+
+
+def tls_reason(exc: ssl.SSLError) -> str:
+    """Say in TLS's own words what an ``SSLError`` stands for."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {exc.verify_message}"
+    if (alert := tls_alert(exc)) is not None:
+        return f"the peer's alert {alert}"
+    return (exc.reason or "").lower().replace("_", " ") or str(exc)
+
+
+def tls_advice(exc: ssl.SSLError) -> str | None:
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return "check that the peer's certificate is valid and issued by one of our trust roots"
+    reason = exc.reason or ""
+    if "_ALERT_" in reason:
+        return "the peer refused us: compare our certificate with what it trusts"
+    if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
+        return "give the peer a certificate: both roles must present one"
+    if "UNSUPPORTED_PROTOCOL" in reason or "VERSION" in reason:
+        return "the peer must speak TLS 1.2 or later"
+    return None

@@ -1,0 +1,14 @@
+"""The TLS record header: its sizes and numbers (RFC 8446 section 5.1)."""
+
+from __future__ import annotations
+
+HANDSHAKE = 0x16
+MAJOR = 3
+HEADER_SIZE = 5
+MAX_FRAGMENT = 2**14  # RFC 8446, section 5.1; OpenSSL: DATA_LENGTH_TOO_LONG
+CLIENT_HELLO_TYPE = 1
+
+
+def head(data: bytes | bytearray | memoryview, size: int) -> bytes:
+    # Through a memoryview: a 60 KB buffer is not copied to look at its head.
+    return memoryview(data)[:size].tobytes()
