@@ -30,7 +30,7 @@ napoleon_numpy_docstring = False
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!trio_duplex\b)[a-z_]+(\.\w+)+"),  # trio.abc.Stream and so on
     # Annotations name private protocols and aliases, which have no page; the text says what fits.
-    (r"py:class", r"trio_duplex\._\w+\.\w+"),
+    (r"py:class", r"trio_duplex\._\w+(\.\w+)+"),
     (
         r"py:class",
         r"PemSource|Listener|Observer|Trustme\w+|NamesByNetwork|NamesFunction|IPAddress|datetime",

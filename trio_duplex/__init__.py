@@ -16,12 +16,21 @@ TLS client, although it was the peer who dialled.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from trio_duplex import certificates as certificates
+    from trio_duplex import events as events
+    from trio_duplex import openings as openings
     from trio_duplex._public import *  # noqa: F403 - type checkers follow it, and nobody else
     from trio_duplex._public import __all__ as __all__
+
+    __version__: str
 else:
 
     def __getattr__(name: str) -> object:
         """Import all that is public, once, and give the name that was asked for."""
+        if name == "__version__":  # reading it costs some milliseconds
+            from importlib.metadata import version
+
+            return globals().setdefault(name, version("trio-duplex"))
         # What the import system and inspections look for is never there, and must cost nothing.
         if not name.startswith("_") or name == "__all__":
             from importlib import import_module
@@ -33,4 +42,4 @@ else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__getattr__("__all__")})
+        return sorted({*globals(), *__getattr__("__all__"), "__version__"})

@@ -107,11 +107,11 @@ def serve_duplex(options: argparse.Namespace) -> None:
             admit_everybody(credentials)
         watch = Stopwatch()
 
-        def observe(event: trio_duplex.Event) -> None:
+        def observe(event: trio_duplex.events.Event) -> None:
             match event:
-                case trio_duplex.Accepted(number=number):
+                case trio_duplex.events.Accepted(number=number):
                     watch.accepted(number)
-                case trio_duplex.HandshakeCompleted(number=number):
+                case trio_duplex.events.HandshakeCompleted(number=number):
                     watch.handled(number)
                 case _:
                     pass

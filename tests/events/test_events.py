@@ -23,24 +23,26 @@ from tests.support.peers import (
     receive_exactly,
 )
 from trio_duplex import (
-    Accepted,
     Connection,
-    ConnectionClosed,
-    ConnectionEvent,
     Credentials,
     Decision,
+    HandshakeTimeoutError,
+    NotTLSError,
+    PeerClosedError,
+    Reason,
+    Role,
+    SelfConnectionError,
+)
+from trio_duplex.events import (
+    Accepted,
+    ConnectionClosed,
+    ConnectionEvent,
     Event,
     HandlerFailed,
     HandshakeCompleted,
-    HandshakeTimeoutError,
     NegotiationFailed,
-    NotTLSError,
-    PeerClosedError,
     PeerRejected,
-    Reason,
-    Role,
     RoleDecided,
-    SelfConnectionError,
 )
 
 EVENTS = [

@@ -12,27 +12,17 @@ import trio
 
 from tests.support.peers import connection_pair
 from trio_duplex import (
-    Accepted,
     Connection,
-    ConnectionClosed,
     Decision,
-    Event,
     GlareError,
-    HandlerFailed,
-    HandshakeCompleted,
     HandshakeError,
     HandshakeTimeoutError,
     LimitError,
-    LimitReached,
-    ListenerPaused,
-    NegotiationFailed,
     NotTLSError,
     PeerClosedError,
-    PeerRejected,
     PeerRejectedError,
     Reason,
     Role,
-    RoleDecided,
     SelfConnectionError,
 )
 from trio_duplex._events.log import (
@@ -42,6 +32,18 @@ from trio_duplex._events.log import (
     MAX_WHY,
     PAUSE_INTERVAL,
     LogObserver,
+)
+from trio_duplex.events import (
+    Accepted,
+    ConnectionClosed,
+    Event,
+    HandlerFailed,
+    HandshakeCompleted,
+    LimitReached,
+    ListenerPaused,
+    NegotiationFailed,
+    PeerRejected,
+    RoleDecided,
 )
 
 PEER = "192.0.2.7:4711"

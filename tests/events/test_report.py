@@ -10,8 +10,9 @@ import trio.testing
 
 from tests.serve.test_room import serving, talk
 from tests.support.peers import MemoryListener, credentials, echo
-from trio_duplex import Accepted, DuplexListener, Event, Role, Server, serve_listeners
+from trio_duplex import DuplexListener, Role, Server, serve_listeners
 from trio_duplex._events.report import Reporter
+from trio_duplex.events import Accepted, Event
 
 ACCEPTED = Accepted(number=1, peer="192.0.2.7:4711")
 

@@ -10,22 +10,24 @@ import trio.testing
 from tests.serve.test_room import serving, talk
 from tests.support.peers import MemoryListener, peer_stream
 from trio_duplex import (
-    Accepted,
     Connection,
     Decision,
     Histogram,
-    LimitReached,
-    ListenerPaused,
-    NegotiationFailed,
     NotTLSError,
-    PeerRejected,
     PeerRejectedError,
     Reason,
     Role,
-    RoleDecided,
     Statistics,
 )
 from trio_duplex._events.statistics import DECISION_BUCKETS, Counts
+from trio_duplex.events import (
+    Accepted,
+    LimitReached,
+    ListenerPaused,
+    NegotiationFailed,
+    PeerRejected,
+    RoleDecided,
+)
 
 
 def frozen(counts: Counts) -> Statistics:

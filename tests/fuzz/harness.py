@@ -18,19 +18,17 @@ from trio_duplex import (
     CredentialsError,
     NamedByAddress,
     NamedPeer,
-    Opening,
-    OpeningKind,
     PeerIdentity,
     PeerRejectedError,
     PinnedPeer,
     Role,
     RolesAllowed,
-    check_certificate,
-    classify,
 )
 from trio_duplex._trust.pem import find_private_key
 from trio_duplex._trust.policy import judge
 from trio_duplex._wire.hello import client_hello_random
+from trio_duplex.certificates import check_certificate
+from trio_duplex.openings import Opening, OpeningKind, classify
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 

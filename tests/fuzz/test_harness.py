@@ -8,8 +8,10 @@ import ssl
 
 import pytest
 
-from trio_duplex import CredentialsError, OpeningKind, PeerIdentity, check_certificate, classify
+from trio_duplex import CredentialsError, PeerIdentity
 from trio_duplex._wire.hello import client_hello_random
+from trio_duplex.certificates import check_certificate
+from trio_duplex.openings import OpeningKind, classify
 
 from .effort import EXAMPLES
 from .harness import NOW, TARGETS, mutated, seeds

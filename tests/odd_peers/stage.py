@@ -24,24 +24,19 @@ import trio
 from tests.odd_peers.act import Act
 from tests.odd_peers.plays import PONDERED, Play
 from tests.support.peers import credentials, peer_context, peer_stream, receive_exactly
-from trio_duplex import (
+from trio_duplex import Connection, Limits, PeerIdentity, Role, Server, serve_tcp
+from trio_duplex._events import report
+from trio_duplex._events.log import LOGGER, LogObserver
+from trio_duplex._sockets.address import Address, format_address
+from trio_duplex.events import (
     Accepted,
-    Connection,
     ConnectionClosed,
     ConnectionEvent,
     Event,
     HandlerFailed,
-    Limits,
     NegotiationFailed,
-    PeerIdentity,
-    Role,
     RoleDecided,
-    Server,
-    serve_tcp,
 )
-from trio_duplex._events import report
-from trio_duplex._events.log import LOGGER, LogObserver
-from trio_duplex._sockets.address import Address, format_address
 
 WINDOW = 1.5
 """Seconds: the healthy speaking peers share a thread with all the others."""

@@ -11,9 +11,10 @@ from tests.odd_peers.render import PAGE, page, rendered
 from tests.odd_peers.rows import ANSWER, HANDSHAKING, OPEN, OPENING, ROWS, WINDOW, Row
 from tests.odd_peers.stage import Seen, play_all
 from tests.support.peers import TLS12, TLS13, VERSIONS
-from trio_duplex import Accepted, Role
+from trio_duplex import Role
 from trio_duplex._wire.foreign import SIGNATURES
 from trio_duplex._wire.opening import classify
+from trio_duplex.events import Accepted
 
 VERSION_NAMES = {TLS12: "TLS1.2", TLS13: "TLS1.3"}
 PHASE_NAMES = {

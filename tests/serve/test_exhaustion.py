@@ -31,7 +31,8 @@ from tests.support.peers import (
     receive_all,
     receive_exactly,
 )
-from trio_duplex import DuplexListener, ListenerPaused, Role, Server, serve_listeners
+from trio_duplex import DuplexListener, Role, Server, serve_listeners
+from trio_duplex.events import ListenerPaused
 
 NO_ROOM = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]
 each_errno = pytest.mark.parametrize("code", NO_ROOM, ids=errno.errorcode.__getitem__)

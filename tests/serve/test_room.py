@@ -30,19 +30,12 @@ from tests.support.peers import (
     receive_exactly,
 )
 from trio_duplex import (
-    Accepted,
     Connection,
-    ConnectionClosed,
     Decision,
     DuplexListener,
-    Event,
-    HandshakeCompleted,
     HandshakeTimeoutError,
     LimitError,
-    LimitReached,
     Limits,
-    ListenerPaused,
-    NegotiationFailed,
     PeerClosedError,
     Reason,
     Role,
@@ -53,6 +46,15 @@ from trio_duplex import (
 from trio_duplex._serve.acceptor import Acceptor, Listener
 from trio_duplex._serve.room import FAIR_CHANCE, OPEN_FILES, Place, Room, address_key
 from trio_duplex._serve.turns import Turns
+from trio_duplex.events import (
+    Accepted,
+    ConnectionClosed,
+    Event,
+    HandshakeCompleted,
+    LimitReached,
+    ListenerPaused,
+    NegotiationFailed,
+)
 
 E = TypeVar("E", bound=Event)
 

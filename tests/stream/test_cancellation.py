@@ -36,14 +36,10 @@ from tests.support.peers import (
 )
 from trio_duplex import (
     Connection,
-    ConnectionClosed,
     Credentials,
     DuplexError,
     DuplexListener,
-    HandlerFailed,
-    HandshakeCompleted,
     Limits,
-    NegotiationFailed,
     Role,
     Server,
     negotiate,
@@ -52,6 +48,12 @@ from trio_duplex import (
 )
 from trio_duplex._serve.acceptor import Acceptor
 from trio_duplex._stream.take_role import SENT_HELLOS
+from trio_duplex.events import (
+    ConnectionClosed,
+    HandlerFailed,
+    HandshakeCompleted,
+    NegotiationFailed,
+)
 
 BOUND = 200.0
 """Seconds within which all must have ended. Of virtual time: every timeout here is far below."""

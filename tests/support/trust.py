@@ -18,16 +18,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.support.peers import MemoryListener
-from trio_duplex import (
-    Connection,
-    Credentials,
-    HandshakeCompleted,
-    NegotiationFailed,
-    Role,
-    serve_listeners,
-)
+from trio_duplex import Connection, Credentials, Role, serve_listeners
 from trio_duplex._trust.identity import public_key_info
 from trio_duplex._trust.pem import as_file
+from trio_duplex.events import HandshakeCompleted, NegotiationFailed
 
 SERVER_AUTH, CLIENT_AUTH = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 USAGE = {Role.SERVER: SERVER_AUTH, Role.CLIENT: CLIENT_AUTH}

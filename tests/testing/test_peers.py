@@ -106,7 +106,10 @@ async def test_speaking_peer(where: str, version: ssl.TLSVersion) -> None:
     assert report.end is End.CLOSE_NOTIFY
     assert report.alert is None
     assert report.error is None
-    assert trio_duplex.classify(report.sent).kind is trio_duplex.OpeningKind.CLIENT_HELLO
+    assert (
+        trio_duplex.openings.classify(report.sent).kind
+        is trio_duplex.openings.OpeningKind.CLIENT_HELLO
+    )
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -239,7 +242,9 @@ async def test_partial_peer_then_says_nothing_more(
 async def test_plaintext_peer(where: str, name: str) -> None:
     report = await play(PlaintextPeer(say=PLAINTEXT[name]), where)
     assert report.sent == PLAINTEXT[name]
-    assert trio_duplex.classify(report.sent).kind is trio_duplex.OpeningKind.NOT_TLS
+    assert (
+        trio_duplex.openings.classify(report.sent).kind is trio_duplex.openings.OpeningKind.NOT_TLS
+    )
     assert report.received == b""
     assert report.end is not None
 
@@ -339,7 +344,10 @@ async def test_crossing_peer_makes_glare(where: str, caplog: pytest.LogCaptureFi
     peer.report.assert_role(None)
     assert peer.report.alert == "unexpected_message"
     for hello in (peer.report.sent, peer.report.received):
-        assert trio_duplex.classify(hello).kind is trio_duplex.OpeningKind.CLIENT_HELLO
+        assert (
+            trio_duplex.openings.classify(hello).kind
+            is trio_duplex.openings.OpeningKind.CLIENT_HELLO
+        )
 
 
 async def test_crossing_peer_gives_up_when_nobody_greets() -> None:

@@ -36,15 +36,14 @@ from tests.support.trust import (
 from trio_duplex import (
     AllOf,
     AnyTrustedPeer,
-    Check,
     Credentials,
     CredentialsError,
-    Grade,
     NamedByAddress,
     NamedPeer,
     PeerPolicy,
     Role,
 )
+from trio_duplex.certificates import Check, Grade
 
 PEER = FLEET.issue("peer.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

@@ -31,8 +31,9 @@ from tests.support.trust import (
     meet,
     mutual,
 )
-from trio_duplex import Check, CredentialsError, Grade, Role, check_certificate
+from trio_duplex import CredentialsError, Role
 from trio_duplex._trust import own as _own
+from trio_duplex.certificates import Check, Grade, check_certificate
 
 LEAF = FLEET.issue("node.example")
 

@@ -30,7 +30,6 @@ from trio_duplex import (
     Credentials,
     HandshakeError,
     NamedPeer,
-    NegotiationFailed,
     PeerPolicy,
     PeerRejectedError,
     Role,
@@ -43,6 +42,7 @@ from trio_duplex import (
 )
 from trio_duplex._decision.reflection import SentHellos
 from trio_duplex._stream import take_role as _take_role
+from trio_duplex.events import NegotiationFailed
 
 A, B = FLEET.issue("a.example"), FLEET.issue("b.example")
 DIALLER = FLEET.issue("dialler.example")

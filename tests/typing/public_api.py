@@ -107,8 +107,10 @@ def rotate(server: trio_duplex.Server, mine: trio_duplex.Credentials) -> None:
         assert_type(exc.defects, tuple[str, ...])
         return
     server.replace_credentials(mine)
-    for check in trio_duplex.check_certificate(certificate_chain="node.pem", trust=b"PEM"):
-        if check.grade is trio_duplex.Grade.DEFECT:
+    for check in trio_duplex.certificates.check_certificate(
+        certificate_chain="node.pem", trust=b"PEM"
+    ):
+        if check.grade is trio_duplex.certificates.Grade.DEFECT:
             assert_type(check.role, Role | None)
 
 
@@ -257,7 +259,7 @@ def facts(error: trio_duplex.DuplexError) -> str:
 
 
 def look(prefix: bytes) -> str:
-    opening = trio_duplex.classify(prefix)
-    assert_type(opening, trio_duplex.Opening)
-    assert_type(opening.kind, trio_duplex.OpeningKind)
+    opening = trio_duplex.openings.classify(prefix)
+    assert_type(opening, trio_duplex.openings.Opening)
+    assert_type(opening.kind, trio_duplex.openings.OpeningKind)
     return opening.kind.name

@@ -71,7 +71,7 @@ class NegotiationFailed(ConnectionEvent):
     """A connection ended before it reached its handler.
 
     Attributes:
-        error: Why. A `DuplexError` is the peer's or the network's doing,
+        error: Why. A `~trio_duplex.DuplexError` is the peer's or the network's doing,
             anything else is ours.
     """
 
@@ -121,12 +121,12 @@ class ConnectionClosed(ConnectionEvent):
 
     @property
     def bytes_received(self) -> int:
-        """Bytes of application data received through the `Connection`."""
+        """Bytes of application data received through the `~trio_duplex.Connection`."""
         return self.connection.bytes_received
 
     @property
     def bytes_sent(self) -> int:
-        """Bytes of application data sent through the `Connection`."""
+        """Bytes of application data sent through the `~trio_duplex.Connection`."""
         return self.connection.bytes_sent
 
 
@@ -135,7 +135,7 @@ class LimitReached(Event):
     """A connection was dropped or held up for want of room; ``peer`` is whose.
 
     Attributes:
-        limit: The name of the limit in `Limits`, or ``"open files"``.
+        limit: The name of the limit in `~trio_duplex.Limits`, or ``"open files"``.
         value: Its value; NaN for open files.
     """
 
@@ -157,3 +157,4 @@ class ListenerPaused(Event):
 
 
 Observer = Callable[[Event], object]
+"""A function that is called with each event; it must not block."""

@@ -47,8 +47,8 @@ async def serve_listeners(
         https_compatible: As for `negotiate`.
         limits: Bounds on connections, handshakes and seconds, for all
             listeners together; None for the defaults of `Limits`.
-        observers: Functions that are called with each event (`Accepted`,
-            `RoleDecided`, …). One that raises is logged and disabled.
+        observers: Functions that are called with each event (`events.Accepted`,
+            `events.RoleDecided`, …). One that raises is logged and disabled.
         raise_handler_errors: Raise the first exception that leaves a handler,
             which ends the server: for tests. What is the peer's fault
             (``trio.BrokenResourceError``, `DuplexError`) is logged all the same.

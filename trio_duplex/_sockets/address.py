@@ -8,8 +8,8 @@ from typing import cast
 
 import trio
 
-# (host, port), IPv6's (host, port, flowinfo, scope), or a Unix socket's path.
 Address = tuple[str, int] | tuple[str, int, int, int] | str
+"""``(host, port)``; for IPv6 ``(host, port, flowinfo, scope)``; or a Unix socket's path."""
 
 # What one dials: (host, port), IPv6 with its scope in the host; or a Unix socket's path.
 ListenerAddress = tuple[str, int] | str

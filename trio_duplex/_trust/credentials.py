@@ -148,7 +148,7 @@ class Credentials:
                 appended, for debugging with Wireshark. Whoever reads it reads
                 the traffic: a warning is logged. None writes none.
             check: Refuse a certificate that peers will refuse (see
-                `check_certificate`), and log what is doubtful.
+                `certificates.check_certificate`), and log what is doubtful.
 
         Returns:
             Credentials with TLS 1.2 as the floor in both roles.

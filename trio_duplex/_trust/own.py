@@ -84,7 +84,7 @@ def check_certificate(
 ) -> tuple[Check, ...]:
     """Check whether a certificate is fit to be presented in both TLS roles.
 
-    `Credentials.mutual` does it too, and refuses a certificate with a defect.
+    `~trio_duplex.Credentials.mutual` does it too, and refuses a certificate with a defect.
 
     Args:
         certificate_chain: Leaf first: path, PEM bytes, or a ``trustme.LeafCert``.

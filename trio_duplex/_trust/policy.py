@@ -24,6 +24,7 @@ from trio_duplex._trust.identity import IPAddress, PeerIdentity
 from trio_duplex._trust.names import PIN_PREFIX, bears_name, check_name, dns_name
 
 Verdict = bool | None
+"""What a policy returns: False refuses the peer; True, or None, admits it."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 

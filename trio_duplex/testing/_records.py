@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import attrs
 
-from trio_duplex import classify
-
 # The one table of alert names; errors of trio_duplex and transcripts of the
 # kit must use the same words, and it is not worth a public name.
 from trio_duplex._wire.alerts import alert_name
+from trio_duplex.openings import classify
 
 # RFC 8446, section 5.1, and RFC 6520
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA, HEARTBEAT = 20, 21, 22, 23, 24

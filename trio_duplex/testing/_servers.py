@@ -13,7 +13,8 @@ from typing import Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, Unpack
 import attrs
 import trio
 
-from trio_duplex import Connection, Credentials, Event, Handler, Limits, Server, serve_listeners
+from trio_duplex import Connection, Credentials, Handler, Limits, Server, serve_listeners
+from trio_duplex.events import Event
 from trio_duplex.testing._certificates import shared_authority
 from trio_duplex.testing._peers import Peer
 from trio_duplex.testing._target import Target

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trio_duplex import Check, CredentialsError, Grade, Role, check_certificate
+from trio_duplex import CredentialsError, Role
+from trio_duplex.certificates import Check, Grade, check_certificate
 from trio_duplex.cli._options import PIPE_WIDTH, PemFile
 
 _WORDS = {Grade.OK: "ok", Grade.WARNING: "warning", Grade.DEFECT: "DEFECT"}

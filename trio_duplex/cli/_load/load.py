@@ -18,7 +18,8 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from trio_duplex import Credentials, CredentialsError, Grade, Role, check_certificate
+from trio_duplex import Credentials, CredentialsError, Role
+from trio_duplex.certificates import Grade, check_certificate
 from trio_duplex.cli._load.engine import Loop
 from trio_duplex.cli._load.peers import Contexts, Peers, Target
 from trio_duplex.cli._load.plan import (

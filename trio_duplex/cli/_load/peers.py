@@ -21,7 +21,7 @@ from itertools import islice
 
 import attrs
 
-from trio_duplex import OpeningKind, Role, classify
+from trio_duplex import Role
 from trio_duplex.cli._load.engine import READ, Address, Loop, Peer, client_hello, dial, send, tls
 from trio_duplex.cli._load.plan import (
     GARBAGE,
@@ -52,6 +52,7 @@ from trio_duplex.cli._load.results import (
     classify_error,
     last_alert,
 )
+from trio_duplex.openings import OpeningKind, classify
 
 RECEIVE_SIZE = 65536
 PARTIAL_SIZE = 20

@@ -1,0 +1,12 @@
+"""Is our own certificate fit for both roles?"""
+
+from types import FunctionType
+
+from trio_duplex._trust.own import Check, Grade, check_certificate
+
+__all__ = ["Check", "Grade", "check_certificate"]
+
+# Users see the public module, not the room.
+for _name in __all__:
+    if isinstance(globals()[_name], type | FunctionType):  # not an alias of a type
+        globals()[_name].__module__ = __name__
