@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
 import pytest
 
+import trio_duplex
 from trio_duplex import (
+    CredentialsError,
     DuplexError,
     GlareError,
     HandshakeError,
@@ -89,3 +97,97 @@ def test_a_traceback_and_a_cause_can_be_attached() -> None:
     assert caught.value.__cause__ is cause
     assert caught.value.__traceback__ is not None
     caught.value.add_note("attrs leaves room for notes")
+
+
+# --------------------------------------------------------------------------------------------- copies
+
+
+def classes(base: type[DuplexError] = DuplexError) -> Iterator[type[DuplexError]]:
+    """Every error of the package, those that are not in the public list too."""
+    yield base
+    for cls in base.__subclasses__():
+        if cls.__module__.startswith("trio_duplex"):
+            yield from classes(cls)
+
+
+def fact(field: attrs.Attribute[Any], number: int) -> object:
+    """A value that no other field has, of a type that it may have."""
+    annotation = str(field.type)
+    if field.name == "role":
+        return Role.CLIENT
+    if annotation == "bytes":
+        return b"\x16\x03\x01"
+    return number if annotation in ("int", "float", "bool") else f"fact {number}"
+
+
+def made(cls: type[Any]) -> DuplexError:
+    facts = {each.name: fact(each, number) for number, each in enumerate(attrs.fields(cls))}
+    error: DuplexError = cls(**facts)
+    error.add_note("a note")
+    return error
+
+
+def pickled(protocol: int) -> Callable[[Any], Any]:
+    return lambda error: pickle.loads(pickle.dumps(error, protocol))
+
+
+COPIES: list[Callable[[Any], Any]] = [
+    copy.copy,
+    copy.deepcopy,
+    *map(pickled, range(pickle.HIGHEST_PROTOCOL + 1)),
+]
+
+ALL = list(dict.fromkeys(classes()))
+
+
+def test_every_public_error_is_among_them() -> None:
+    public = {
+        value
+        for value in map(trio_duplex.__getattribute__, trio_duplex.__all__)
+        if isinstance(value, type) and issubclass(value, Exception)
+    }
+    assert public == {*ALL, CredentialsError} & public
+    assert len(public) > 10
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
+@pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
+def test_an_error_survives_a_copy(
+    cls: type[DuplexError], duplicate: Callable[[DuplexError], DuplexError]
+) -> None:
+    error = made(cls)
+    same = duplicate(error)
+    assert type(same) is cls
+    assert vars(same) == vars(error)
+    assert len(vars(same)) == len(attrs.fields(cls)) + 1
+    assert (same.args, str(same), repr(same)) == (error.args, str(error), repr(error))
+    assert vars(same) is not vars(error)
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
+@pytest.mark.parametrize("defects", [(), ("one",), ("one", "another; with a semicolon")])
+def test_credentials_error_survives_a_copy(
+    defects: tuple[str, ...], duplicate: Callable[[CredentialsError], CredentialsError]
+) -> None:
+    error = CredentialsError(*defects)
+    same = duplicate(error)
+    assert type(same) is CredentialsError
+    assert (same.defects, same.args, str(same)) == (defects, error.args, str(error))
+
+
+class UsersError(DuplexError):
+    """As an application may derive it, with a constructor of its own."""
+
+    def __init__(self, tenant: str) -> None:
+        super().__init__(f"not for {tenant}", peer="192.0.2.7:4711")
+        self.tenant = tenant
+
+
+@pytest.mark.parametrize("duplicate", COPIES)
+def test_a_users_own_error_survives_a_copy(
+    duplicate: Callable[[UsersError], UsersError],
+) -> None:
+    error = UsersError("them")
+    same = duplicate(error)
+    assert type(same) is UsersError
+    assert (same.tenant, same.peer, str(same)) == ("them", error.peer, str(error))

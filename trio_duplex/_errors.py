@@ -4,9 +4,15 @@ Each exception carries its facts as attributes, and builds from them a message
 that says role, peer, what was seen, the TLS reason, and what to do. Trio's own
 ``BrokenResourceError``, ``ClosedResourceError`` and ``BusyResourceError`` keep
 their meaning on an open connection and have no place here.
+
+Errors can be copied and pickled, as a worker process needs it. What the copy
+lacks is what Python leaves out of every copy: cause, context and traceback.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import attrs
 
@@ -47,6 +53,11 @@ class DuplexError(Exception):
             facts.append(f"TLS says {self.tls_reason}")
         text = f"{self.summary} ({'; '.join(facts)})"
         return f"{text}: {self.advice}" if self.advice else text
+
+    def __reduce__(self) -> tuple[Callable[..., DuplexError], tuple[object, ...], dict[str, Any]]:
+        # Python would call the class with `args`, all of them positional, which is not how these
+        # classes are called. So nothing is called: the facts are attributes, and are put back.
+        return _new, (type(self), *self.args), self.__dict__
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)
@@ -130,3 +141,8 @@ class LimitError(DuplexError):
 
     limit: str
     value: float
+
+
+def _new(cls: type[DuplexError], *args: object) -> DuplexError:
+    """Make an error that has only its ``args``; `pickle` and `copy` add the facts."""
+    return cls.__new__(cls, *args)

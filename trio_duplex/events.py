@@ -2,6 +2,8 @@
 
 from types import FunctionType
 
+# Beside the events, what their attributes are: `typing.get_type_hints` looks for it here.
+from trio_duplex._errors import PeerRejectedError  # noqa: F401
 from trio_duplex._events.events import (
     Accepted,
     ConnectionClosed,
@@ -16,6 +18,8 @@ from trio_duplex._events.events import (
     PeerRejected,
     RoleDecided,
 )
+from trio_duplex._role import Decision, Role  # noqa: F401
+from trio_duplex._stream.connection import Connection  # noqa: F401
 
 __all__ = [
     "Accepted",

@@ -36,7 +36,7 @@ from tests.support.peers import (
     tcp_pair,
 )
 from trio_duplex import Connection, Role
-from trio_duplex._serve.service import is_peer_fault
+from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._stream.connection import RECEIVE_SIZE, SEND_PIECE
 from trio_duplex._tls.handshake import RECORD_SIZE
 
@@ -281,7 +281,7 @@ async def test_idle_timeout(
     error = await broken(connection)
     assert trio.current_time() == 27 + 10
     assert (type(error), error.__cause__) == (trio.BrokenResourceError, None)
-    assert is_peer_fault(error)
+    assert is_peer_fault(error, connection)
     assert isinstance(await broken(peer), trio.BrokenResourceError)  # the stream is closed
 
 
@@ -354,7 +354,7 @@ async def test_a_send_that_does_not_move_is_no_life(
         nursery.cancel_scope.cancel()
     later = await broken(connection, sending=True)
     assert str(later) == str(errors[-1])
-    assert is_peer_fault(later)
+    assert is_peer_fault(later, connection)
 
 
 async def test_a_task_that_is_sending_learns_of_the_idle_timeout() -> None:
@@ -420,7 +420,7 @@ async def test_send_timeout(
     error = await broken(connection, sending=True)
     assert trio.current_time() == 7
     assert (type(error), error.__cause__) == (trio.BrokenResourceError, None)
-    assert is_peer_fault(error)
+    assert is_peer_fault(error, connection)
     await broken(connection)
     await connection.aclose()
     assert trio.current_time() == 7

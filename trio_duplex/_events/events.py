@@ -95,7 +95,9 @@ class HandlerFailed(ConnectionEvent):
 
     Attributes:
         error: The exception; a group if there were several.
-        peer_fault: Whether it is the peer's or the network's doing.
+        peer_fault: Whether it is the peer's or the network's doing: a
+            ``trio.BrokenResourceError`` or `~trio_duplex.DuplexError` that the
+            handler's own connection raised, and no other stream of the handler's.
     """
 
     error: Exception

@@ -50,8 +50,9 @@ async def serve_listeners(
         observers: Functions that are called with each event (`events.Accepted`,
             `events.RoleDecided`, …). One that raises is logged and disabled.
         raise_handler_errors: Raise the first exception that leaves a handler,
-            which ends the server: for tests. What is the peer's fault
-            (``trio.BrokenResourceError``, `DuplexError`) is logged all the same.
+            which ends the server: for tests. What the peer caused is logged
+            all the same: a ``trio.BrokenResourceError`` or `DuplexError` that
+            the handler's own connection raised.
         handler_nursery: Run the handlers here, as in ``trio.serve_listeners``;
             None to run each in its listener's nursery.
         task_status: ``nursery.start`` gives the `Server`.

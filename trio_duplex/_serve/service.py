@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 import attrs
 import trio
 
-from trio_duplex._errors import DuplexError
 from trio_duplex._events.events import ConnectionClosed, HandlerFailed
 from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener, sole
+from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._serve.handler import Handler
 from trio_duplex._serve.room import Place
 from trio_duplex._stream.connection import Connection, close_in_time
@@ -123,7 +122,7 @@ class Service:
             self._handling.discard(connection)
             place.end()
             if error is not None:
-                self._failed(error, place)
+                self._failed(error, connection, place)
             self.acceptor.reporter.report(
                 ConnectionClosed(
                     number=place.number,
@@ -134,8 +133,8 @@ class Service:
             )
             self._end()
 
-    def _failed(self, error: Exception, place: Place) -> None:
-        peer_fault = is_peer_fault(error)
+    def _failed(self, error: Exception, connection: Connection, place: Place) -> None:
+        peer_fault = is_peer_fault(error, connection)
         if self.raise_handler_errors and not peer_fault:
             self.fail(error)
         else:
@@ -150,14 +149,6 @@ class Service:
         self.ended += 1
         if not self.open:
             self._idle.unpark_all()
-
-
-def is_peer_fault(error: Exception) -> bool:
-    """Whether an exception that left a handler is the peer's or the network's doing."""
-    if isinstance(error, ExceptionGroup):
-        parts = cast("ExceptionGroup[Exception]", error).exceptions
-        return all(is_peer_fault(part) for part in parts)
-    return isinstance(error, trio.BrokenResourceError | DuplexError)
 
 
 async def _close(connection: Connection, *, gracefully: bool) -> None:

@@ -186,9 +186,11 @@ class Connection(trio.abc.Stream):
         except trio.BrokenResourceError as exc:
             # After the first error, OpenSSL says no more what it was.
             cause = self._handshake.failure or exc.__cause__
-            exc.__cause__ = cause
             await self._send_alert()
-            raise self._late_verdict(cause) or self._explained(exc) from cause
+            error = self._late_verdict(cause) or self._explained(exc, cause)
+            if error is exc:  # not ours, so neither is its cause to be set
+                raise
+            raise error from cause
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         self.bytes_received += len(data)
@@ -226,8 +228,10 @@ class Connection(trio.abc.Stream):
             cause = self._handshake.failure or exc.__cause__
             if self._may_be_refused():  # the verdict stands unread behind the reset
                 cause = await self._handshake.unread_alert() or cause
-            exc.__cause__ = cause
-            raise self._late_verdict(cause) or self._explained(exc) from cause
+            error = self._late_verdict(cause) or self._explained(exc, cause)
+            if error is exc:
+                raise
+            raise error from cause
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         self.bytes_sent += len(data)
@@ -254,9 +258,10 @@ class Connection(trio.abc.Stream):
         """What another task's call is told: not that it was closed here, if it was given up."""
         return trio.BrokenResourceError(self._broken) if self._gave_up else error
 
-    def _explained(self, error: trio.BrokenResourceError) -> trio.BrokenResourceError:
-        """The same error in words: ``SSLStream`` has none, and later calls not even a cause."""
-        cause = error.__cause__
+    def _explained(
+        self, error: trio.BrokenResourceError, cause: BaseException | None
+    ) -> trio.BrokenResourceError:
+        """An error that says why, or ``error`` itself: ``SSLStream`` has no words for it."""
         if isinstance(cause, ssl.SSLEOFError):
             self._broken = "the peer ended the stream without close_notify: data may be missing"
         elif isinstance(cause, ssl.SSLError):
@@ -279,7 +284,10 @@ class Connection(trio.abc.Stream):
                 await self.tls.wait_send_all_might_not_block()
                 return
         except trio.BrokenResourceError as exc:
-            raise self._explained(exc) from exc.__cause__
+            error = self._explained(exc, exc.__cause__)
+            if error is exc:
+                raise
+            raise error from exc.__cause__
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         await self._give_up(f"the peer took no data within {self.send_timeout:g} s (send_timeout)")
