@@ -3,7 +3,7 @@
 from types import FunctionType
 
 # Beside the events, what their attributes are: `typing.get_type_hints` looks for it here.
-from trio_duplex._errors import PeerRejectedError  # noqa: F401
+from trio_duplex._errors import PeerRejectedError as PeerRejectedError
 from trio_duplex._events.events import (
     Accepted,
     ConnectionClosed,
@@ -18,8 +18,9 @@ from trio_duplex._events.events import (
     PeerRejected,
     RoleDecided,
 )
-from trio_duplex._role import Decision, Role  # noqa: F401
-from trio_duplex._stream.connection import Connection  # noqa: F401
+from trio_duplex._role import Decision as Decision
+from trio_duplex._role import Role as Role
+from trio_duplex._stream.connection import Connection as Connection
 
 __all__ = [
     "Accepted",
