@@ -2,8 +2,7 @@
 
 from types import FunctionType
 
-# Beside the events, what their attributes are: `typing.get_type_hints` looks for it here.
-from trio_duplex._errors import PeerRejectedError as PeerRejectedError
+from trio_duplex._errors import PeerRejectedError
 from trio_duplex._events.events import (
     Accepted,
     ConnectionClosed,
@@ -18,9 +17,8 @@ from trio_duplex._events.events import (
     PeerRejected,
     RoleDecided,
 )
-from trio_duplex._role import Decision as Decision
-from trio_duplex._role import Role as Role
-from trio_duplex._stream.connection import Connection as Connection
+from trio_duplex._role import Decision, Role
+from trio_duplex._stream.connection import Connection
 
 __all__ = [
     "Accepted",
@@ -36,6 +34,9 @@ __all__ = [
     "PeerRejected",
     "RoleDecided",
 ]
+
+_OF_ATTRIBUTES = (Connection, Decision, PeerRejectedError, Role)
+"""The types of the events' attributes: `typing.get_type_hints` looks for them here."""
 
 # Users see the public module, not the room.
 for _name in __all__:
