@@ -29,7 +29,16 @@ def limits(**options: Any) -> Limits:
 
 def test_every_limit_is_a_count_or_seconds_or_when_full() -> None:
     names = {field.name for field in attrs.fields(Limits)}
-    assert names == {*COUNTS, *PATIENCE, *TIMEOUTS, "when_full"}
+    assert names == {*COUNTS, *PATIENCE, *TIMEOUTS, "ack_timeout", "when_full"}
+
+
+def test_ack_timeout() -> None:
+    assert Limits().ack_timeout is None
+    for value in (0.5, 900, math.inf):
+        assert limits(ack_timeout=value).ack_timeout == value
+    for wrong in (0, -1, math.nan, "10"):
+        with pytest.raises((ValueError, TypeError), match="ack_timeout"):
+            limits(ack_timeout=wrong)
 
 
 def test_the_defaults_fit_20_000_descriptors() -> None:

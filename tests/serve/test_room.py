@@ -958,10 +958,21 @@ async def test_close_timeout(autojump_clock: trio.testing.MockClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keepalive", "idle"), [(60.0, 60), (0.2, 1), (86_400, 32_767), (math.inf, None)]
+    ("limits", "idle", "milliseconds"),
+    [
+        ({}, 60, 120_000),
+        ({"keepalive": 0.2}, 1, 60_200),
+        ({"keepalive": 86_400}, 32_767, 86_460_000),
+        ({"keepalive": math.inf}, None, 0),
+        ({"ack_timeout": 0.0001}, 60, 1),
+        ({"ack_timeout": 30}, 60, 30_000),
+        ({"ack_timeout": 1e9}, 60, 2**31 - 1),
+        ({"ack_timeout": math.inf}, 60, 0),
+        ({"keepalive": math.inf, "ack_timeout": 7}, None, 7_000),
+    ],
 )
-async def test_keepalive(keepalive: float, idle: int | None) -> None:
-    found: list[tuple[int, int]] = []
+async def test_keepalive(limits: dict[str, float], idle: int | None, milliseconds: int) -> None:
+    found: list[tuple[int, int, int]] = []
 
     async def handler(connection: Connection) -> None:
         stream = connection.tls.transport_stream
@@ -970,21 +981,23 @@ async def test_keepalive(keepalive: float, idle: int | None) -> None:
             (
                 stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
                 stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+                stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
             )
         )
 
     with trio.fail_after(20):
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        async with serving(*listeners, handler=handler, keepalive=keepalive) as watched:
+        async with serving(*listeners, handler=handler, **limits) as watched:
             (address,) = watched.server.addresses
             assert isinstance(address, tuple)
             tls = peer_stream(await trio.open_tcp_stream(address[0], address[1]), Role.CLIENT)
             assert await tls.receive_some() == b""
             await tls.aclose()
-    ((on, seconds),) = found
+    ((on, seconds, unacknowledged),) = found
     assert on == (idle is not None)
     if idle is not None:
         assert seconds == idle
+    assert unacknowledged == milliseconds
 
 
 async def test_a_peer_that_leaves_while_it_waits_is_found_out_at_its_turn(

@@ -22,14 +22,18 @@ from trio_duplex import Connection, Role, negotiate, open_tcp_connection
 from trio_duplex._sockets.keepalive import DEFAULT_KEEPALIVE
 
 
-def keepalive_of(connection: Connection) -> tuple[int, int]:
-    """Whether it is on, and after how many seconds."""
+def keepalive_of(connection: Connection) -> tuple[int, int, int]:
+    """Whether it is on, after how many seconds, and the milliseconds for unacknowledged data."""
     stream = connection.tls.transport_stream
     assert isinstance(stream, trio.SocketStream)
     return (
         stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
         stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
+        stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT),
     )
+
+
+ON = (1, round(DEFAULT_KEEPALIVE), 120_000)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -40,7 +44,7 @@ async def test_a_connection_that_was_negotiated_has_it(host: str) -> None:
         assert host == "::1"
         pytest.skip("no IPv6 on loopback")
     for connection in await connection_pair(streams=streams):
-        assert keepalive_of(connection) == (1, DEFAULT_KEEPALIVE)
+        assert keepalive_of(connection) == ON
         await trio.aclose_forcefully(connection)
 
 
@@ -56,7 +60,7 @@ async def test_a_connection_that_was_dialled_has_it(role: Role) -> None:
     async with listener, trio.open_nursery() as nursery:
         nursery.start_soon(answer)
         connection = await open_tcp_connection(host, port, credentials(), role=role)
-        assert keepalive_of(connection) == (1, DEFAULT_KEEPALIVE)
+        assert keepalive_of(connection) == ON
         await trio.aclose_forcefully(connection)
 
 
@@ -65,7 +69,16 @@ async def test_what_its_owner_has_set_stays() -> None:
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 7)
     one, other = await connection_pair(streams=(ours, theirs))
-    assert keepalive_of(one) == (1, 7)
+    assert keepalive_of(one) == (1, 7, 0)
+    for connection in (one, other):
+        await trio.aclose_forcefully(connection)
+
+
+async def test_a_bound_on_unacknowledged_data_that_its_owner_has_set_stays() -> None:
+    ours, theirs = await tcp_pair()
+    ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 7_000)
+    one, other = await connection_pair(streams=(ours, theirs))
+    assert keepalive_of(one) == (1, 60, 7_000)
     for connection in (one, other):
         await trio.aclose_forcefully(connection)
 

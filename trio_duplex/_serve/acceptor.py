@@ -103,7 +103,7 @@ class Acceptor:
             trio.ClosedResourceError: The listener was closed.
         """
         if isinstance(listener, trio.SocketListener):
-            keep_alive(listener.socket, self.limits.keepalive)
+            keep_alive(listener.socket, self.limits.keepalive, self.limits.ack_timeout)
         while True:
             try:
                 stream = await listener.accept()

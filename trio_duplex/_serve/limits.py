@@ -80,14 +80,24 @@ class Limits:
         close_timeout: Seconds for a graceful close. 5: fits one retransmission.
         handler_timeout: Seconds for a handler, set as the deadline of
             ``connection.cancel_scope``. Off.
-        idle_timeout: Seconds without a byte either way after which a receive
-            raises ``trio.BrokenResourceError``. Off.
+        idle_timeout: Seconds in which the peer neither sends a byte nor
+            acknowledges one, after which a receive raises
+            ``trio.BrokenResourceError``. Off.
         send_timeout: Seconds for one ``send_all``, or one
             ``wait_send_all_might_not_block``, after which it raises
             ``trio.BrokenResourceError``: the peer does not read. Off.
         keepalive: Seconds of silence on a TCP connection after which the kernel
             asks whether the peer still lives; it then gives it a minute. 60:
             below the time after which NAT forgets. ``math.inf`` turns it off.
+        ack_timeout: Seconds for a TCP peer to acknowledge what we sent, after
+            which the kernel resets the connection (TCP_USER_TIMEOUT, Linux;
+            elsewhere it does so after many minutes). While something is
+            unacknowledged, keepalive does not run, so without this a peer that
+            is gone without a trace is found after 15 minutes. None: a minute
+            more than ``keepalive``, so that it is found after the same time,
+            whether or not we were sending. A peer that lives and takes nothing
+            at all for so long is reset, too: raise it, or set ``math.inf``,
+            where readers may pause for longer.
 
     Raises:
         TypeError: A count is no whole number.
@@ -107,6 +117,9 @@ class Limits:
     idle_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     send_timeout: float = attrs.field(default=math.inf, validator=_positive_seconds)
     keepalive: float = attrs.field(default=DEFAULT_KEEPALIVE, validator=_positive_seconds)
+    ack_timeout: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_positive_seconds)
+    )
 
 
 def check_limits(value: object) -> Limits:
