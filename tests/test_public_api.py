@@ -63,10 +63,17 @@ def test_the_names_that_are_promised() -> None:
     }
 
 
-ALIASES = {"Address", "Observer", "Verdict"}  # of types: they have no __module__ of their own
+# Aliases of types and values: they have no __module__ of their own.
+ALIASES = {"Address", "Observer", "Verdict", "Window", "WindowFunction", "SILENT", "SPEAKING"}
 PUBLIC = [
     (module, name)
-    for module in (trio_duplex, trio_duplex.events, trio_duplex.openings, trio_duplex.certificates)
+    for module in (
+        trio_duplex,
+        trio_duplex.events,
+        trio_duplex.openings,
+        trio_duplex.certificates,
+        trio_duplex.windows,
+    )
     for name in module.__all__
     if name not in ALIASES
 ]

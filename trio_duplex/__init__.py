@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trio_duplex import certificates as certificates
     from trio_duplex import events as events
     from trio_duplex import openings as openings
+    from trio_duplex import windows as windows
     from trio_duplex._public import *  # noqa: F403 - type checkers follow it, and nobody else
     from trio_duplex._public import __all__ as __all__
 

@@ -2,7 +2,8 @@
 
 Beside it, each imported by its name or as an attribute of `trio_duplex`:
 `trio_duplex.events` (what observers are called with), `trio_duplex.openings` (what first
-bytes mean) and `trio_duplex.certificates` (is ours fit for both roles).
+bytes mean), `trio_duplex.windows` (how long to wait for them) and
+`trio_duplex.certificates` (is ours fit for both roles).
 """
 
 from types import FunctionType
@@ -10,6 +11,7 @@ from types import FunctionType
 from trio_duplex import certificates as certificates
 from trio_duplex import events as events
 from trio_duplex import openings as openings
+from trio_duplex import windows as windows
 from trio_duplex._errors import (
     DuplexError,
     GlareError,

@@ -57,12 +57,16 @@ class Decision:
         waited: Seconds from the start of the detection window to the decision.
         window: The detection window that applied, in seconds (``math.inf`` if
             unbounded; 0 where none was needed).
+        rule: Which rule of a window policy decided, and why, in words; empty
+            where the window was plain seconds.
     """
 
     role: Role
     reason: Reason
     waited: float
     window: float
+    rule: str = ""
 
     def __str__(self) -> str:
-        return f"{self.role} ({self.reason} after {self.waited:.3f} s)"
+        why = f"; {self.rule}" if self.rule else ""
+        return f"{self.role} ({self.reason} after {self.waited:.3f} s{why})"

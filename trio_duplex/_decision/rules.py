@@ -1,0 +1,333 @@
+"""Window policies that need no memory: seconds, rules by network and port, the user's own function.
+
+A policy is asked once for each accepted connection and gives a `Choice`. It is told
+afterwards what became of the connection. Policies are pure and composable: wherever one
+takes seconds, it takes another policy.
+"""
+
+from __future__ import annotations
+
+import inspect
+import ipaddress
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+from typing import Protocol, cast, runtime_checkable
+
+import attrs
+
+from trio_duplex._decision.facts import Outcome, PeerFacts
+from trio_duplex._decision.window import DEFAULT_WINDOW
+from trio_duplex._role import Reason, Role
+from trio_duplex._seconds import check_seconds
+
+ASK_TIMEOUT = 1.0
+"""Seconds that a user's async function may take to choose a window. It delays the
+decision for peers of both kinds, so it should be a look into a cache."""
+
+
+@attrs.frozen
+class Choice:
+    """The window that a policy chose for one connection.
+
+    Attributes:
+        seconds: How long to wait for the peer's first bytes; 0 for not at all,
+            ``math.inf`` for as long as it takes.
+        rule: Which rule chose, and why, in words; empty for plain seconds.
+        remembered: Whether it rests on what this peer did before: silence is
+            then decided for `~trio_duplex.Reason.REMEMBERED`.
+        role: The role that a rule fixed, or None if the peer's bytes decide.
+    """
+
+    seconds: float
+    rule: str = ""
+    remembered: bool = False
+    role: Role | None = None
+
+    def reason_of_silence(self) -> Reason:
+        """Why we become the TLS client if the peer has sent nothing when the window ends."""
+        if self.role is Role.CLIENT:
+            return Reason.RULE
+        return Reason.REMEMBERED if self.remembered else Reason.SILENT
+
+
+@attrs.frozen
+class Change:
+    """A peer that a memory knew as one kind turned out to be the other.
+
+    Attributes:
+        key: The memory's key for the peer, such as its address.
+        silent: Whether it counts as a silent peer from now on.
+    """
+
+    key: str
+    silent: bool
+
+
+@runtime_checkable
+class WindowPolicy(Protocol):
+    """Chooses the detection window of each connection; see `trio_duplex.windows`."""
+
+    def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
+        """Choose how long to wait for this peer's first bytes."""
+        ...
+
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
+        """Take into account what became of a connection; tell if a peer changed its kind."""
+        ...
+
+
+WindowFunction = Callable[[PeerFacts], "float | WindowPolicy | Awaitable[float | WindowPolicy]"]
+"""A function of the peer's facts, sync or async, that chooses a window."""
+
+Window = float | WindowPolicy | WindowFunction
+"""What ``window=`` takes."""
+
+
+@attrs.frozen
+class Fixed:
+    """The same window for every peer.
+
+    Attributes:
+        seconds: The window, in seconds; 0 and ``math.inf`` are allowed.
+    """
+
+    seconds: float
+
+    def __attrs_post_init__(self) -> None:
+        check_seconds("window", self.seconds)
+
+    def choose(self, peer: PeerFacts, /) -> Choice:  # noqa: ARG002 - the protocol's
+        """Choose the window."""
+        return Choice(float(self.seconds))
+
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
+        """Nothing is learned."""
+
+
+@attrs.frozen
+class _Always:
+    """A rule that fixes the role, for peers that are always silent or always speak."""
+
+    name: str
+    choice: Choice
+
+    def choose(self, peer: PeerFacts, /) -> Choice:  # noqa: ARG002 - the protocol's
+        return self.choice
+
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return f"windows.{self.name}"
+
+
+SILENT: WindowPolicy = _Always("SILENT", Choice(0.0, "always silent", role=Role.CLIENT))
+"""The peer is the TLS server: become the TLS client at once, without any wait.
+
+A peer that speaks all the same crosses our ClientHello (glare)."""
+
+SPEAKING: WindowPolicy = _Always("SPEAKING", Choice(math.inf, "always speaking", role=Role.SERVER))
+"""The peer is the TLS client: wait for its ClientHello without end, and never
+become the TLS client. A server's limits bound how many may wait."""
+
+
+class ByNetwork:
+    """Choose by the network that the peer's address is in; the longest prefix wins.
+
+    ``windows.ByNetwork({"10.1.0.0/16": windows.SILENT, "fd00::/8": 0.5}, otherwise=5.0)``
+
+    Args:
+        networks: From network, in CIDR notation, or a single address, to
+            seconds, a policy, or a function of `PeerFacts`.
+        otherwise: The same for peers in none of them, and for peers without an
+            IP address.
+
+    Raises:
+        ValueError: A network has host bits set, or is none; a window is
+            negative or NaN.
+        TypeError: A window is something else.
+    """
+
+    def __init__(
+        self, networks: Mapping[str, Window], *, otherwise: Window = DEFAULT_WINDOW
+    ) -> None:
+        self._rules: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, WindowPolicy]] = []
+        for text, window in networks.items():
+            try:
+                network = ipaddress.ip_network(text)
+            except ValueError as exc:
+                raise ValueError(f"{text!r} is not a network such as '10.1.0.0/16': {exc}") from exc
+            self._rules.append((network, as_policy(window, f"the window of {text}")))
+        self._rules.sort(key=lambda rule: -rule[0].prefixlen)
+        self._otherwise = as_policy(otherwise, "otherwise")
+        self._find = lru_cache(maxsize=4096)(self._look_up)  # the next connection is often alike
+
+    def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
+        """Choose as the rule of the peer's network does."""
+        name, policy = self._rule(peer)
+        choice = policy.choose(peer)
+        return _named(choice, name) if name else choice
+
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
+        """Tell the policy that chose."""
+        return self._rule(peer)[1].learn(peer, outcome)
+
+    def _rule(self, peer: PeerFacts) -> tuple[str, WindowPolicy]:
+        match peer.remote_address:
+            case (str(host), *_):
+                return self._find(host)
+            case _:
+                return "", self._otherwise
+
+    def _look_up(self, host: str) -> tuple[str, WindowPolicy]:
+        try:
+            address = ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return "", self._otherwise
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        for network, policy in self._rules:
+            if address.version == network.version and address in network:
+                return str(network), policy
+        return "", self._otherwise
+
+
+class ByLocalPort:
+    """Choose by the local port that the peer dialled.
+
+    Args:
+        ports: From TCP port to seconds, a policy, or a function of `PeerFacts`.
+        otherwise: The same for other ports.
+
+    Raises:
+        ValueError: A port is out of range; a window is negative or NaN.
+        TypeError: A port or window is something else.
+    """
+
+    def __init__(self, ports: Mapping[int, Window], *, otherwise: Window = DEFAULT_WINDOW) -> None:
+        for port in ports:
+            if isinstance(port, bool) or not isinstance(port, int):  # pyright: ignore[reportUnnecessaryIsInstance] - users' words
+                raise TypeError(f"a port is a whole number, not {port!r}")
+            if not 0 < port < 2**16:
+                raise ValueError(f"a port is between 1 and 65535, not {port}")
+        self._rules = {
+            port: as_policy(window, f"the window of port {port}") for port, window in ports.items()
+        }
+        self._otherwise = as_policy(otherwise, "otherwise")
+
+    def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
+        """Choose as the rule of the port does."""
+        port = _port(peer)
+        rule = self._rules.get(port) if port is not None else None
+        if rule is None:
+            return self._otherwise.choose(peer)
+        return _named(rule.choose(peer), f"port {port}")
+
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
+        """Tell the policy that chose."""
+        port = _port(peer)
+        rule = self._rules.get(port) if port is not None else None
+        return (rule or self._otherwise).learn(peer, outcome)
+
+
+class Ask:
+    """Choose by a function of yours.
+
+    A function that is given as ``window=`` is wrapped in this with its defaults.
+
+    Args:
+        function: Called with the `PeerFacts`; returns seconds or a policy, or
+            an awaitable of them.
+        timeout: Seconds that an awaitable may take; 1 by default.
+        otherwise: Seconds or a policy, for when it takes longer or raises.
+
+    Raises:
+        TypeError, ValueError: An argument is wrong.
+    """
+
+    def __init__(
+        self,
+        function: WindowFunction,
+        *,
+        timeout: float = ASK_TIMEOUT,
+        otherwise: float | WindowPolicy = DEFAULT_WINDOW,
+    ) -> None:
+        if not callable(function):  # pyright: ignore[reportUnnecessaryComparison] - users' words
+            raise TypeError(f"the function that chooses a window can't be called: {function!r}")
+        self.timeout = check_seconds("timeout", timeout)
+        self.otherwise = as_policy(otherwise, "otherwise")
+        self._function = function
+        self._name = getattr(function, "__name__", type(function).__name__)
+
+    def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
+        """Ask the function.
+
+        Raises:
+            TypeError, ValueError: What it returned is no window.
+            Exception: What the function raised.
+        """
+        answer = self._function(peer)
+        if inspect.isawaitable(answer):
+            return self._later(peer, answer)
+        return self._choice(peer, answer)
+
+    async def _later(self, peer: PeerFacts, answer: Awaitable[float | WindowPolicy]) -> Choice:
+        choice = self._choice(peer, await answer)
+        return await choice if inspect.isawaitable(choice) else choice
+
+    def _choice(self, peer: PeerFacts, answer: object) -> Choice | Awaitable[Choice]:
+        policy = as_policy(answer, f"the window from {self._name}")
+        if isinstance(policy, Ask):
+            raise TypeError(f"{self._name} must return seconds or a policy, not {answer!r}")
+        return _named(policy.choose(peer), self._name)
+
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
+        """Tell the policy that serves where the function fails; others are not known here."""
+        return self.otherwise.learn(peer, outcome)
+
+
+def as_policy(window: object, name: str = "window") -> WindowPolicy:
+    """Return the policy that ``window=`` means: seconds, a policy, or a function.
+
+    Args:
+        window: What the user gave.
+        name: What it is called in an error.
+
+    Raises:
+        TypeError: It is none of them.
+        ValueError: It is a negative number, or NaN.
+    """
+    if isinstance(window, int | float) and not isinstance(window, bool):
+        return Fixed(check_seconds(name, window))
+    if not isinstance(window, type):
+        if isinstance(window, WindowPolicy):
+            return window
+        if callable(window):
+            return Ask(cast("WindowFunction", window))
+    raise TypeError(
+        f"{name} must be a number of seconds, a policy of trio_duplex.windows, or a function "
+        f"of the peer's facts, not {window!r}"
+    )
+
+
+def _named(choice: Choice | Awaitable[Choice], name: str) -> Choice | Awaitable[Choice]:
+    """Put the rule that applied in front of the words of the policy that it led to."""
+    if not isinstance(choice, Choice):
+        return _named_later(choice, name)
+    rule = f"{name}: {choice.rule or f'{choice.seconds:g} s'}"
+    return attrs.evolve(choice, rule=rule)
+
+
+async def _named_later(choice: Awaitable[Choice], name: str) -> Choice:
+    named = _named(await choice, name)
+    assert isinstance(named, Choice)
+    return named
+
+
+def _port(peer: PeerFacts) -> int | None:
+    match peer.local_address:
+        case (_, int(port), *_):
+            return port
+        case _:
+            return None
