@@ -81,8 +81,16 @@ async def admits(
         ("a.example", "*.example", False),  # too wide: it might be a public suffix
         ("abc.fleet.example", "a*.fleet.example", False),  # RFC 9525 section 6.3: whole labels
         ("a.b.example", "a.*.example", False),
-        ("xn--bcher-kva.fleet.example", "*.fleet.example", False),  # service-identity's caution
+        ("xn--bcher-kva.fleet.example", "*.fleet.example", True),  # RFC 9525 section 6.3
+        ("bücher.fleet.example", "*.fleet.example", True),
         ("bücher.example", "xn--bcher-kva.example", True),
+        ("BÜCHER.Example", "xn--bcher-kva.example", True),
+        ("bu\u0308cher.example", "xn--bcher-kva.example", True),  # u and its dots apart
+        ("bücher。example", "xn--bcher-kva.example", True),  # an ideographic full stop
+        ("https://BÜCHER.example", "https://xn--bcher-kva.example", True),
+        ("fe80::7%eth0", "fe80::7", True),  # the scope is ours
+        ("[fe80::7%2]", "fe80::7", True),
+        ("fe80::7%eth0", "fe80::8", False),
         ("a.example", " a.example", False),
         ("a.example", "a.example\0.evil.example", False),
         ("192.0.2.7", "192.0.2.7", True),
@@ -166,8 +174,8 @@ def test_wildcards_against_the_rule_itself(
     expected = len(name) == len(pattern) and all(
         ours == theirs or theirs == "*" for ours, theirs in zip(name, pattern, strict=True)
     )
-    if wildcard and (len(certified) < 2 or name[0].startswith("xn--")):
-        expected = False  # not RFC 9525's, but service-identity's caution
+    if wildcard and len(certified) < 2:
+        expected = False  # it might be a public suffix
     who = identity(".".join(pattern))
     assert bears_name(who, ".".join(name)) is expected
 
@@ -268,6 +276,29 @@ async def test_named_by_address(where: Address | None, expected: str | None) -> 
     assert names[:1] == (() if expected is None else (expected,))
     for name in ("host.example", "alias.example", "net.example", "six.example", "link.example"):
         assert await admits(policy, identity(name), where=where) is (name in names)
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (("fe80::1%eth0", 1, 0, 2), "eth0.example"),
+        (("fe80::1%eth1", 1, 0, 3), "third.example"),
+        (("fe80::1%eth2", 1, 0, 4), "any.example"),
+        (("fe80::1", 1, 0, 0), "any.example"),
+        (("fe80::2%eth0", 1, 0, 2), "net.example"),
+        (("fe80::2%eth2", 1, 0, 4), None),
+    ],
+)
+def test_named_by_a_link_local_address(where: Address, expected: str | None) -> None:
+    policy = NamedByAddress(
+        {
+            "fe80::1": "any.example",
+            "fe80::1%eth0": "eth0.example",
+            "fe80::1%3": "third.example",
+            "fe80::%eth0/10": "net.example",
+        }
+    )
+    assert policy.expected_names(where) == ((expected,) if expected else ())
 
 
 async def test_named_by_a_function() -> None:

@@ -12,21 +12,29 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+import trio_duplex
 from tests.support.peers import MemoryListener, dial, memory_pair
 from tests.support.trust import FLEET, GREETING, LISTENER, context, hear, meet, mutual
 from trio_duplex import (
     AllOf,
+    AnyOf,
     AnyTrustedPeer,
     Connection,
     Credentials,
     HandshakeTimeoutError,
+    NamedByAddress,
     NamedPeer,
     PeerIdentity,
+    PeerPolicy,
     PeerRejectedError,
+    PinnedPeer,
     Role,
+    RolesAllowed,
     negotiate,
     serve_listeners,
 )
+from trio_duplex._sockets.address import Address
+from trio_duplex._trust import policy as policy_module
 
 PEER = FLEET.issue("peer.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -155,6 +163,58 @@ async def test_a_policy_sees_the_identity_and_our_role(
     assert where is None  # streams in memory are nowhere
     assert len(identity.chain) == (0 if sys.version_info < (3, 13) else 2)
     assert connection.peer is connection.peer
+
+
+class Refusing:
+    """Refuses in the way of a subclass: whatever its base would have said."""
+
+    def __call__(self, who: PeerIdentity, role: Role, where: Address | None, /) -> None:
+        raise PeerRejectedError("not this one")
+
+
+FINGERPRINT = "sha256:" + PeerIdentity.from_der(PEER.der).certificate_sha256
+ADMITTING: dict[type, tuple[Any, ...]] = {
+    AnyTrustedPeer: (),
+    NamedPeer: ("peer.example",),
+    PinnedPeer: (FINGERPRINT,),
+    NamedByAddress: (lambda address: "peer.example",),
+    RolesAllowed: ({"peer.example": Role},),
+    AllOf: (AnyTrustedPeer(),),
+    AnyOf: (AnyTrustedPeer(),),
+}
+
+
+@each_role
+@each_version
+@pytest.mark.parametrize("inside", [None, AllOf, AnyOf], ids=["", "in AllOf", "in AnyOf"])
+@pytest.mark.parametrize("base", ADMITTING, ids=lambda base: base.__name__)
+async def test_a_subclass_of_a_policy_is_asked(
+    base: type,
+    inside: type | None,
+    version: ssl.TLSVersion,
+    role: Role,
+    autojump_clock: MockClock,
+) -> None:
+    refusing = type(f"Refusing{base.__name__}", (Refusing, base), {})
+    for kind, admitted in ((base, True), (refusing, False)):
+        policy = kind(*ADMITTING[base])
+        if inside is not None:
+            policy = inside(policy)
+        meeting = await meet(mutual(peer=policy), role, peer(role.other, version))
+        assert (meeting.error is None) is admitted
+        assert bool(meeting.handled) is admitted
+        if not admitted:
+            assert type(meeting.error) is PeerRejectedError
+
+
+def test_every_policy_has_its_subclass_tested() -> None:
+    public = {getattr(trio_duplex, name) for name in trio_duplex.__all__}
+    policies = {
+        value
+        for value in vars(policy_module).values()
+        if isinstance(value, type) and value in public and "__call__" in vars(value)
+    }
+    assert policies - {PeerPolicy} == set(ADMITTING)
 
 
 @each_role

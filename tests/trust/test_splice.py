@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import attrs
 import pytest
@@ -28,6 +29,7 @@ from trio_duplex import (
     AnyTrustedPeer,
     Connection,
     Credentials,
+    DuplexError,
     HandshakeError,
     NamedPeer,
     PeerPolicy,
@@ -255,6 +257,57 @@ async def test_a_hello_hidden_among_empty_records(
         await peer.aclose()
         nursery.cancel_scope.cancel()
     assert [type(error) for error in node.errors] == [kind]
+
+
+@pytest.mark.parametrize("how", ["as client", "as server"])
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        ({}, True),
+        ({"role": True}, False),
+        ({"role": True, "dialled": False}, True),
+        ({"role": True, "dialled": True}, False),
+        ({"dialled": True}, False),
+        ({"dialled": False}, True),
+    ],
+    ids=str,
+)
+async def test_whether_we_dialled_is_a_fact_of_its_own(
+    options: dict[str, bool], refused: bool, how: str, autojump_clock: MockClock
+) -> None:
+    """A stream may be accepted and its role known: our own hello is still no peer's."""
+    credentials = mutual(A, allow_self=True)
+
+    def negotiation(stream: trio.abc.Stream, role: Role) -> Callable[[], Awaitable[Connection]]:
+        given: dict[str, Any] = dict(options)
+        if "role" in given:
+            given["role"] = role
+        return partial(negotiate, stream, credentials, window=1, **given)
+
+    errors: list[Exception] = []
+
+    async def end(function: Callable[[], Awaitable[Connection]]) -> None:
+        try:
+            await function()
+        except DuplexError as exc:
+            errors.append(exc)
+
+    async with trio.open_nursery() as nursery:
+        silent, asked = memory_pair()
+        nursery.start_soon(end, negotiation(silent, Role.CLIENT))
+        hello = bytes(await asked.receive_some())
+        if how == "as client":  # a second one, whose own hello is answered with the first
+            other, answering = memory_pair()
+            nursery.start_soon(end, negotiation(other, Role.CLIENT))
+            await answering.receive_some()
+        else:
+            other, answering = memory_pair()
+            nursery.start_soon(end, negotiation(other, Role.SERVER))
+        await answering.send_all(hello)
+        await answering.receive_some()
+        for stream in (asked, answering):
+            await stream.aclose()
+    assert (SelfConnectionError in kinds(errors)) is refused
 
 
 # ---------------------------------------------------------------------------------- into siblings

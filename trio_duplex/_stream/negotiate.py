@@ -36,6 +36,7 @@ async def negotiate(
     session: ssl.SSLSession | None = None,
     role: Role | None = None,
     server_hostname: str | None = None,
+    dialled: bool | None = None,
 ) -> Connection:
     """Take the TLS role that the peer does not, and complete the handshake.
 
@@ -55,11 +56,14 @@ async def negotiate(
             and send none; as for ``trio.SSLStream``.
         session: A TLS session of ``credentials.client_context`` to resume if
             we become the TLS client (FTPS data connections need it).
-        role: The role that we play, on a stream that we dialled; there is no
-            window then, and ``handshake_timeout`` begins at once. None detects
-            it.
+        role: The role that we play, if it is known: there is no window then,
+            and ``handshake_timeout`` begins at once. None detects it.
         server_hostname: The name to send as SNI if we become the TLS client;
             None takes it from the credentials' ``peer`` policy.
+        dialled: Whether we dialled this stream. On one that was accepted, a
+            ClientHello of our own that an outsider relays back to us is
+            refused; say False where such a stream is given a ``role``. None,
+            the default, takes a stream with a ``role`` for dialled.
 
     Returns:
         The open connection, with its role.
@@ -98,7 +102,7 @@ async def negotiate(
             progress=progress,
             session=session,
             server_hostname=server_hostname,
-            accepted=role is None,
+            accepted=role is None if dialled is None else not dialled,
         )
     except BaseException:
         await abandon(stream)

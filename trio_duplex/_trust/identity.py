@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 from ipaddress import IPv4Address, IPv6Address
+from itertools import chain, islice
 
 import attrs
 from cryptography import x509
@@ -121,8 +122,11 @@ class PeerIdentity:
         A certificate's names are its issuer's words, but still not ours: what
         is not printable ASCII is escaped, and the length is bounded.
         """
-        names = ", ".join(_printable(name) for name in self.names[:4]) or "no name"
-        more = f" and {len(self.names) - 4} more" if len(self.names) > 4 else ""
+        total = len(self.dns_names) + len(self.ip_addresses) + len(self.uris)
+        # Not `names`, which would write out all of them.
+        every = chain(self.dns_names, map(str, self.ip_addresses), self.uris)
+        names = ", ".join(map(_printable, islice(every, 4))) or "no name"
+        more = f" and {total - 4} more" if total > 4 else ""
         return f"{names}{more} (sha256:{self.certificate_sha256[:16]})"
 
 

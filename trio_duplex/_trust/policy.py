@@ -11,7 +11,8 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from itertools import islice
 from typing import Protocol, cast
 
 import attrs
@@ -21,7 +22,7 @@ from trio_duplex._errors import PeerRejectedError
 from trio_duplex._role import Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._trust.identity import IPAddress, PeerIdentity
-from trio_duplex._trust.names import PIN_PREFIX, bears_name, check_name, dns_name
+from trio_duplex._trust.names import PIN_PREFIX, ExpectedNames, ambiguous, shown
 
 Verdict = bool | None
 """What a policy returns: False refuses the peer; True, or None, admits it."""
@@ -85,6 +86,19 @@ def _rejection(
     )
 
 
+REFUSALS_SHOWN = 4
+"""Refusals that a message of `AnyOf` tells, at most."""
+
+ENTRIES_SHOWN = 10
+"""Entries that a policy's ``repr`` shows, at most: it ends up in messages and logs."""
+
+
+def _shortly(entries: Collection[object]) -> str:
+    first = ", ".join(map(repr, islice(entries, ENTRIES_SHOWN)))
+    more = len(entries) - ENTRIES_SHOWN
+    return f"[{first}, and {more} more]" if more > 0 else f"[{first}]"
+
+
 @attrs.frozen
 class AnyTrustedPeer:
     """Admit whoever holds a certificate that leads to our trust roots."""
@@ -102,31 +116,44 @@ class NamedPeer:
     Matching is RFC 9525's: DNS names with the certificate's wildcards in the
     left-most label, IP addresses, URIs by scheme and host; never the subject's
     common name. A URI with a path (a SPIFFE ID) must be equal to the letter.
+    A certificate with several SPIFFE IDs matches nothing (X509-SVID section 2).
     A single DNS name also goes out as SNI when we are the TLS client.
 
+    The time that it takes does not depend on the number of names; of the
+    certificate's, the first 1,000 of each kind are looked at.
+
     Args:
-        names: DNS names, IP addresses or URIs; one of them must match.
+        names: DNS names, IP addresses or URIs; one of them must match. DNS
+            names may be internationalised, and are then mapped as Trio's
+            resolver does it (UTS 46). The scope of a link-local address is
+            left out, because no certificate can hold it.
 
     Raises:
         ValueError: No name was given, or one is none of the three.
     """
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] = attrs.field(repr=_shortly)
+    _expected: ExpectedNames = attrs.field(repr=False, eq=False)
+
+    @property
+    def sni(self) -> str | None:
+        """The DNS name to send as SNI, in A-labels, if exactly one is expected."""
+        return self._expected.sni
 
     def __init__(self, *names: str) -> None:
         if not names:
             raise ValueError("NamedPeer needs at least one name")
-        for name in names:
-            check_name(name)
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "_expected", ExpectedNames.parse(names))
 
     def __call__(
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
         """Admit if a name matches."""
-        if not any(bears_name(identity, name) for name in self.names):
+        if not self._expected.borne_by(identity):
+            names = shown(self.names, len(self.names), between=" or ")
             raise _rejection(
-                identity, role, remote_address, f"expected the name {' or '.join(self.names)}"
+                identity, role, remote_address, f"expected the name {names}{_note_on(identity)}"
             )
 
 
@@ -143,7 +170,7 @@ class PinnedPeer:
         ValueError: No pin was given, or one is malformed.
     """
 
-    pins: frozenset[str]
+    pins: frozenset[str] = attrs.field(repr=_shortly)
 
     def __init__(self, *pins: str) -> None:
         if not pins:
@@ -172,16 +199,26 @@ class NamedByAddress:
     Args:
         names: A mapping from IP addresses or networks to the names expected
             there (the longest prefix counts), or a function from the remote
-            address to them. Where there is none, the peer is rejected.
+            address to them, which are then parsed each time and should be few.
+            A link-local address may have a scope, such as ``fe80::1%eth0``.
+            Where there is none, the peer is rejected.
 
     Raises:
         ValueError: A key is no address or network, or a name is malformed.
     """
 
     names_at: NamesFunction
+    _parsed: Mapping[int, NamedPeer] = attrs.field(repr=False, eq=False)
+    """What a mapping's names were parsed to, by the identity of each tuple of them."""
 
     def __init__(self, names: NamesByNetwork | NamesFunction) -> None:
-        object.__setattr__(self, "names_at", names if callable(names) else _by_network(names))
+        parsed: dict[int, NamedPeer] = {}
+        if not callable(names):
+            by_key = {key: _named(value) for key, value in names.items()}
+            parsed = {id(policy.names): policy for policy in by_key.values()}
+            names = _by_network({key: policy.names for key, policy in by_key.items()})
+        object.__setattr__(self, "names_at", names)
+        object.__setattr__(self, "_parsed", parsed)
 
     def expected_names(self, remote_address: Address | None) -> tuple[str, ...]:
         """The names expected at an address; empty if none are."""
@@ -190,14 +227,19 @@ class NamedByAddress:
             return ()
         return (names,) if isinstance(names, str) else tuple(names)
 
+    def expected_peer(self, remote_address: Address | None) -> NamedPeer | None:
+        """The policy for an address; None if no name is expected there."""
+        names = self.expected_names(remote_address)
+        return self._parsed.get(id(names)) or (NamedPeer(*names) if names else None)
+
     def __call__(
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
         """Admit if a name that is expected at the address matches."""
-        names = self.expected_names(remote_address)
-        if not names:
+        expected = self.expected_peer(remote_address)
+        if expected is None:
             raise _rejection(identity, role, remote_address, "no name is expected at its address")
-        NamedPeer(*names)(identity, role, remote_address)
+        expected(identity, role, remote_address)
 
 
 @attrs.frozen(init=False)
@@ -219,24 +261,29 @@ class RolesAllowed:
         ValueError: A key is malformed, or a value is no role.
     """
 
-    roles: tuple[tuple[str, frozenset[Role]], ...]
+    roles: tuple[tuple[str, frozenset[Role]], ...] = attrs.field(repr=_shortly)
+    _may_play: Mapping[Role, _Identities] = attrs.field(repr=False, eq=False)
 
     def __init__(self, roles: Mapping[str, Role | Iterable[Role]]) -> None:
         entries: list[tuple[str, frozenset[Role]]] = []
         for key, value in roles.items():
             allowed = (value,) if isinstance(value, Role) else value
             entries.append((key, frozenset(map(Role, allowed))))
-            _check_key(key)
+        _Identities.parse(key for key, _ in entries)  # also those that may play no role
         object.__setattr__(self, "roles", tuple(entries))
+        may_play = {
+            role: _Identities.parse(key for key, allowed in entries if role in allowed)
+            for role in Role
+        }
+        object.__setattr__(self, "_may_play", may_play)
 
     def __call__(
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
         """Admit if the identity may play the other role than ours."""
-        for key, allowed in self.roles:
-            if role.other in allowed and _is_identity(identity, key):
-                return
-        raise _rejection(identity, role, remote_address, f"it may not play the TLS {role.other}")
+        if not self._may_play[role.other].include(identity):
+            why = f"it may not play the TLS {role.other}{_note_on(identity)}"
+            raise _rejection(identity, role, remote_address, why)
 
 
 @attrs.frozen(init=False)
@@ -288,26 +335,28 @@ class AnyOf:
             try:
                 await judge(policy, identity, role, remote_address)
             except PeerRejectedError as exc:
-                refusals.append(exc.advice or exc.summary)
+                if len(refusals) < REFUSALS_SHOWN:
+                    refusals.append(exc.advice or exc.summary)
             else:
                 return
+        if more := len(self.policies) - len(refusals):
+            refusals.append(f"and {more} more")
         raise _rejection(identity, role, remote_address, "; ".join(refusals))
 
 
 def server_name(policy: PeerPolicy, remote_address: Address | None) -> str | None:
     """The DNS name to send as SNI: the one that the policy expects, if it is but one."""
     match policy:
-        case NamedPeer(names=names):
-            expected = names
+        case NamedPeer():
+            return policy.sni
         case NamedByAddress():
-            expected = policy.expected_names(remote_address)
+            expected = policy.expected_peer(remote_address)
+            return expected.sni if expected is not None else None
         case AllOf(policies=parts):
             named = (server_name(part, remote_address) for part in parts)
             return next((name for name in named if name is not None), None)
         case _:
             return None
-    dns_names = set(filter(None, map(dns_name, expected)))
-    return dns_names.pop() if len(dns_names) == 1 else None
 
 
 def _is_pin(text: str) -> bool:
@@ -321,33 +370,75 @@ def _pin_digits(pin: str) -> str:
     return digits
 
 
-def _check_key(key: str) -> None:
-    if _is_pin(key):
-        _pin_digits(key)
-    else:
-        check_name(key)
+@attrs.frozen
+class _Identities:
+    """Identities by name or by pin, parsed and indexed."""
+
+    names: ExpectedNames
+    pins: frozenset[str]
+
+    @classmethod
+    def parse(cls, keys: Iterable[str]) -> _Identities:
+        keys = tuple(keys)
+        return cls(
+            ExpectedNames.parse(key for key in keys if not _is_pin(key)),
+            frozenset(_pin_digits(key) for key in keys if _is_pin(key)),
+        )
+
+    def include(self, identity: PeerIdentity) -> bool:
+        return bool(
+            self.pins & {identity.certificate_sha256, identity.public_key_sha256}
+        ) or self.names.borne_by(identity)
 
 
-def _is_identity(identity: PeerIdentity, key: str) -> bool:
-    if _is_pin(key):
-        return _pin_digits(key) in (identity.certificate_sha256, identity.public_key_sha256)
-    return bears_name(identity, key)
+def _named(names: Names) -> NamedPeer:
+    return NamedPeer(names) if isinstance(names, str) else NamedPeer(*names)
 
 
-def _by_network(names: NamesByNetwork) -> NamesFunction:
-    table: list[tuple[Network, tuple[str, ...]]] = []
-    for key, value in names.items():
-        expected = (value,) if isinstance(value, str) else tuple(value)
-        NamedPeer(*expected)  # checks them
-        table.append((ipaddress.ip_network(key), expected))
-    table.sort(key=lambda entry: entry[0].prefixlen, reverse=True)
+def _note_on(identity: PeerIdentity) -> str:
+    """What is to be said of a certificate that matches no name at all."""
+    if not ambiguous(identity):
+        return ""
+    return "; its certificate has several SPIFFE IDs, and so names nobody (X509-SVID section 2)"
+
+
+_SCOPE = re.compile(r"%([^/]*)")
+
+Bits = tuple[int, int]
+"""The IP version of a network, and the length of its prefix."""
+NamesAt = dict[int, list[tuple[str, tuple[str, ...]]]]
+"""From a prefix to the names there, each with the scope that it is for."""
+
+
+def _by_network(names: Mapping[str, tuple[str, ...]]) -> NamesFunction:
+    """Index networks by the length of their prefixes: one lookup for each length."""
+    table: dict[Bits, NamesAt] = {}
+    for key, expected in names.items():
+        scope = _SCOPE.search(key)
+        network = ipaddress.ip_network(_SCOPE.sub("", key))
+        prefix = int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
+        of_length = table.setdefault((network.version, network.prefixlen), {})
+        of_length.setdefault(prefix, []).append((scope[1] if scope else "", expected))
+    for of_length in table.values():
+        for at_prefix in of_length.values():  # one with a scope is more particular than one without
+            at_prefix.sort(key=lambda entry: entry[0] == "")
+    lengths = sorted(table, key=lambda bits: bits[1], reverse=True)
 
     def names_at(remote_address: Address | None) -> tuple[str, ...] | None:
         if not isinstance(remote_address, tuple):
             return None
-        address = ipaddress.ip_address(remote_address[0].partition("%")[0])
+        host, _, zone = remote_address[0].partition("%")
+        scopes = {zone, str(remote_address[3]) if len(remote_address) == 4 else "", ""}
+        address = ipaddress.ip_address(host)
         mapped = getattr(address, "ipv4_mapped", None)
         address = cast("IPAddress", mapped or address)
-        return next((names for network, names in table if address in network), None)
+        for bits in lengths:
+            if bits[0] != address.version:
+                continue
+            prefix = int(address) >> (address.max_prefixlen - bits[1])
+            for scope, expected in table[bits].get(prefix, ()):
+                if scope in scopes:
+                    return expected
+        return None
 
     return names_at
