@@ -245,26 +245,28 @@ def consumers(session: nox.Session) -> None:
         with session.chdir(tmp / "projects" / "empty"):
             Path("pytest.ini").write_text("[pytest]\n", encoding="utf-8")  # not ours, further up
             Path("test_empty.py").write_text(EMPTY_PROJECT, encoding="utf-8")
-            python = fresh(str(built), "pytest")
-            for command in (
-                ["-m", "pytest", "-W", "error"],
-                ["-c", "import pytest, trio_duplex.pytest_plugin"],
-            ):
-                ran = subprocess.run(
-                    [python, "-W", "error", "-X", "importtime", *command],
-                    capture_output=True, text=True, check=False,
-                )  # fmt: skip
-                if ran.returncode or "warning" in ran.stdout.lower():
-                    session.error(f"in an empty project, {command} says:\n{ran.stdout}")
-                # Python does not time what is loaded by name, as plugins are, but all that they
-                # import: so the first has none of ours, and the second says what we cost.
-                ours = [line for line in ran.stderr.splitlines() if "trio" in line]
-                session.log("%s imports of ours:\n%s", command, "\n".join(ours) or "nothing")
-                if not {line.split()[-1] for line in ours} <= {
-                    "trio_duplex",
-                    "trio_duplex.pytest_plugin",
-                }:
-                    session.error("in an empty project, trio is imported")
+            # The oldest that is still met in distributions, too: pluggy 1.2 brought another kind of hook.
+            for runner in (["pytest"], ["pytest<8", "pluggy<1.1"]):
+                python = fresh(str(built), *runner)
+                for command in (
+                    ["-m", "pytest", "-W", "error"],
+                    ["-c", "import pytest, trio_duplex.pytest_plugin"],
+                ):
+                    ran = subprocess.run(
+                        [python, "-W", "error", "-X", "importtime", *command],
+                        capture_output=True, text=True, check=False,
+                    )  # fmt: skip
+                    if ran.returncode or "warning" in ran.stdout.lower():
+                        session.error(f"in an empty project, {command} says:\n{ran.stdout}")
+                    # Python does not time what is loaded by name, as plugins are, but all that they
+                    # import: so the first has none of ours, and the second says what we cost.
+                    ours = [line for line in ran.stderr.splitlines() if "trio" in line]
+                    session.log("%s imports of ours:\n%s", command, "\n".join(ours) or "nothing")
+                    if not {line.split()[-1] for line in ours} <= {
+                        "trio_duplex",
+                        "trio_duplex.pytest_plugin",
+                    }:
+                        session.error("in an empty project, trio is imported")
 
 
 def _python(session: nox.Session) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import inspect
 import subprocess
@@ -413,6 +414,58 @@ def test_first_test_of_the_docs_is_red_and_then_green(pytester: pytest.Pytester)
     greeter.write_text("\n".join(line.replace("        ", "    ") for line in kept))
     green = run(pytester, "", "-k", "greets", ini="trio_mode = true", fresh=True)
     green.assert_outcomes(passed=1)
+
+
+def example(name: str) -> str:
+    """The example in a fixture's docstring."""
+    source = inspect.getsource(importlib.import_module(PLUGIN))
+    docstring = source.partition(f"def {name}(")[2].split('"""')[1]
+    return textwrap.dedent(docstring.partition("Example::")[2])
+
+
+def test_first_example_of_the_fixtures_runs_as_it_is(pytester: pytest.Pytester) -> None:
+    code = example("duplex_authority")
+    assert "def test_" in code
+    result = run(pytester, code, ini="trio_mode = true")
+    result.assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("name", sorted(fixtures() - {"duplex_authority"}))
+def test_examples_of_the_fixtures(name: str, pytester: pytest.Pytester) -> None:
+    """Each runs, with what an application has at hand, in virtual time."""
+    code = example(name)
+    if "..." in code:
+        pytest.skip("a sketch, with places to fill in")
+    if name == "announcing_peer":
+        pytest.skip("needs a listener that understands announcements")
+    if "def test_" not in code:
+        body = textwrap.indent(code.strip(), " " * 8)
+        code = f"""
+async def test_example({name}, duplex_server, duplex_listener, autojump_clock):
+    async with duplex_server(my_handler, listener=duplex_listener, window=5) as server:
+{body}
+"""
+    prelude = """
+import asyncio
+
+import trio
+
+from trio_duplex import Role, serve_tcp
+from trio_duplex.testing import PLAINTEXT, echo as my_handler
+
+
+class my_service:
+    @staticmethod
+    async def serve(credentials, task_status):
+        await serve_tcp(my_handler, 0, credentials, host="127.0.0.1", task_status=task_status)
+
+
+async def my_client(host, port):
+    (await asyncio.open_connection(host, port))[1].close()
+
+"""
+    result = run(pytester, prelude + code, ini="trio_mode = true")
+    result.assert_outcomes(passed=1)
 
 
 def test_page_names_every_fixture_and_all_of_the_kit() -> None:

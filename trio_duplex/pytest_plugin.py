@@ -31,17 +31,15 @@ if TYPE_CHECKING:
 _PEERS = pytest.StashKey["list[testing.Peer]"]()
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+# No wrapper, whose two kinds need two versions of pluggy: this only adds to what others make.
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Show, with a failure, what each scripted peer of the test saw."""
     if call.excinfo is not None:
         peers = item.stash.setdefault(_PEERS, [])
         while peers:  # each once, also if the clean-up fails as well
             peer = peers.pop(0)
             item.add_report_section(call.when, peer.kind, str(peer.report))
-    return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -63,6 +61,9 @@ def duplex_authority(_duplex_kit: Any) -> testing.Authority:
     """A certificate authority to throw away: issues certificates, good and flawed.
 
     Example::
+
+        import pytest
+        from trio_duplex.testing import Flaw
 
         @pytest.mark.parametrize("flaw", [Flaw.EXPIRED, Flaw.WRONG_AUTHORITY])
         async def test_refuses(flaw, duplex_authority, duplex_server, speaking_peer):
@@ -268,7 +269,7 @@ def dribbling_peer(_duplex_peer: _PeerMaker) -> type[testing.DribblingPeer]:
 
     Example::
 
-        report = await dribbling_peer(size=1, pause=0.01, record_size=1).run(server)
+        report = await dribbling_peer(size=1, pause=0.005, record_size=1).run(server)
         report.assert_role(Role.CLIENT)
     """
     from trio_duplex.testing import DribblingPeer
