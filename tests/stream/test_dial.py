@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -13,16 +17,21 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
+    AUTHORITY,
+    NODE,
+    TLS12,
     credentials,
     each_role,
     echo,
     open_descriptors,
     peer_context,
     peer_stream,
+    pin,
     receive_all,
     receive_exactly,
 )
 from trio_duplex import (
+    Credentials,
     Decision,
     HandshakeError,
     HandshakeTimeoutError,
@@ -123,6 +132,11 @@ async def test_sni_on_the_wire(host: str, sent: str | None) -> None:
         ({"handshake_timeout": True}, TypeError),
         ({"role": "both"}, ValueError),
         ({"role": None}, ValueError),
+        ({"connect_timeout": -1}, ValueError),
+        ({"connect_timeout": math.nan}, ValueError),
+        ({"connect_timeout": "10"}, TypeError),
+        ({"local_host": 127001}, TypeError),
+        ({"local_host": ("127.0.0.1", 0)}, TypeError),
     ],
 )
 async def test_wrong_arguments_are_refused_before_a_socket_opens(
@@ -215,3 +229,102 @@ async def test_https_compatible() -> None:
             async with await dial() as connection:
                 with pytest.raises(trio.BrokenResourceError):
                     await receive_all(connection)
+
+
+# ---------------------------------------------------------------------------------- sessions, and TCP
+
+
+async def a_session(mine: Credentials, port: int) -> ssl.SSLSession:
+    """A session of TLS 1.2, which comes with the handshake."""
+    async with await open_tcp_connection("127.0.0.1", port, mine) as connection:
+        session = connection.tls.session
+        assert isinstance(session, ssl.SSLSession)
+        return session
+
+
+async def test_a_session_is_resumed() -> None:
+    mine = credentials(TLS12)
+    with trio.fail_after(10):
+        async with a_server(Role.SERVER) as port:
+            dial = partial(open_tcp_connection, "127.0.0.1", port, mine)
+            session = await a_session(mine, port)
+            for given in (None, session):
+                async with await dial(session=given) as connection:
+                    assert connection.tls.session_reused is (given is not None)
+
+
+async def test_a_session_of_others_is_refused_before_a_socket_opens() -> None:
+    before = open_descriptors()
+    with trio.fail_after(10):
+        async with a_server(Role.SERVER) as port:
+            mine = credentials(TLS12)
+            session = await a_session(mine, port)
+            inside = open_descriptors()
+            with pytest.raises(ValueError):
+                await open_tcp_connection("127.0.0.1", port, credentials(), session=session)
+            with pytest.raises(ValueError):
+                await open_tcp_connection(
+                    "127.0.0.1", port, mine, role=Role.SERVER, session=session
+                )
+            assert open_descriptors() <= inside
+    assert open_descriptors() == before
+
+
+async def test_a_reload_while_we_dial_does_not_part_session_and_credentials(
+    tmp_path: Path,
+) -> None:
+    files = tmp_path / "node.pem"
+    files.write_bytes(NODE.private_key_and_cert_chain_pem.bytes())
+    mine = Credentials.mutual(certificate_chain=files, trust=AUTHORITY, allow_self=True)
+    pin(mine.client_context, TLS12)
+
+    class Resolver(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, host: Any, port: Any, *args: Any, **options: Any) -> Any:
+            mine.reload()
+            address = ("127.0.0.1", port)
+            return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", address)]
+
+        async def getnameinfo(self, *args: Any) -> Any:
+            raise AssertionError
+
+    with trio.fail_after(10):
+        async with a_server(Role.SERVER) as port:
+            session = await a_session(mine, port)
+            trio.socket.set_custom_hostname_resolver(Resolver())
+            dial = partial(open_tcp_connection, "node.example", port, mine)
+            async with await dial(session=session) as connection:
+                assert connection.tls.session_reused
+
+
+async def test_where_we_dial_from() -> None:
+    with trio.fail_after(10):
+        async with a_server(Role.SERVER) as port:
+            dial = partial(open_tcp_connection, "127.0.0.1", port, credentials())
+            for host in ("127.0.0.1", "127.0.0.2"):
+                async with await dial(local_host=host) as connection:
+                    assert isinstance(connection.local_address, tuple)
+                    assert connection.local_address[0] == host
+            with pytest.raises(OSError):
+                await dial(local_host="192.0.2.7")
+
+
+async def test_a_connection_that_is_never_made(autojump_clock: trio.testing.MockClock) -> None:
+    class Resolver(trio.abc.HostnameResolver):
+        async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
+            await trio.sleep_forever()
+
+        async def getnameinfo(self, *args: Any) -> Any:
+            raise AssertionError
+
+    trio.socket.set_custom_hostname_resolver(Resolver())
+    dial = partial(open_tcp_connection, "node.example", 8443, credentials())
+    with pytest.raises(TimeoutError) as caught:
+        await dial(connect_timeout=7)
+    assert trio.current_time() == 7
+    assert caught.value.errno == errno.ETIMEDOUT
+    assert "node.example" in str(caught.value)
+    with pytest.raises(TimeoutError):
+        await dial(connect_timeout=0)
+    with trio.move_on_after(5) as scope:  # from outside, it is a cancellation
+        await dial(connect_timeout=7)
+    assert scope.cancelled_caught

@@ -27,6 +27,7 @@ from tests.support.peers import (
     RecordingStream,
     ResettingStream,
     ScriptedStream,
+    caught,
     client_hello,
     connection_pair,
     counting_credentials,
@@ -53,6 +54,8 @@ from trio_duplex import (
     HandshakeTimeoutError,
     NotTLSError,
     PeerClosedError,
+    PeerIdentity,
+    PeerRejectedError,
     Reason,
     Role,
     SelfConnectionError,
@@ -800,6 +803,54 @@ async def test_a_session_of_other_credentials_is_refused_at_the_door(
     ours, _ = memory_pair()
     with pytest.raises(ValueError):
         await negotiate(ours, credentials(), session=client.tls.session)
+    assert not ours.closed
+
+
+@each_role
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        (("192.0.2.7", 4711), "192.0.2.7:4711"),
+        (("2001:db8::1", 4711, 0, 0), "[2001:db8::1]:4711"),
+        ("/run/peer", "/run/peer"),
+    ],
+)
+async def test_the_address_that_is_given_is_the_peers(
+    role: Role, address: Any, text: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """For the connection, the policy, and in both kinds of errors."""
+    asked: list[object] = []
+
+    def policy(peer: PeerIdentity, role: Role, remote: object) -> bool:
+        asked.append(remote)
+        return len(asked) == 1
+
+    mine = credentials(peer=policy)
+    for attempt in range(2):
+        ours, theirs = memory_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(caught, peer_stream(theirs, role.other).do_handshake)
+            if attempt == 0:
+                connection = await negotiate(ours, mine, window=1, remote_address=address)
+                assert (connection.role, connection.remote_address) == (role, address)
+            else:
+                with pytest.raises(PeerRejectedError) as refused:
+                    await negotiate(ours, mine, window=1, remote_address=address)
+                assert refused.value.peer == text
+            nursery.cancel_scope.cancel()
+    assert asked == [address, address]
+    ours, theirs = memory_pair()
+    await theirs.aclose()
+    with pytest.raises(PeerClosedError) as left:
+        await negotiate(ours, mine, window=1, remote_address=address)
+    assert left.value.peer == text
+
+
+@pytest.mark.parametrize("wrong", ["", 4711, ("192.0.2.7",), ("192.0.2.7", "4711"), (None, 1)])
+async def test_what_is_no_address_is_refused_at_the_door(wrong: Any) -> None:
+    ours, _ = memory_pair()
+    with pytest.raises(TypeError):
+        await negotiate(ours, credentials(), remote_address=wrong)
     assert not ours.closed
 
 

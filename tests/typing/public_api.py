@@ -206,6 +206,7 @@ async def everything_there_is_to_set(
             window=1.5,
             handshake_timeout=math.inf,
             https_compatible=False,
+            session=lambda address: None if address is None else session,
             raise_handler_errors=False,
             handler_nursery=None,
         )
@@ -214,13 +215,26 @@ async def everything_there_is_to_set(
         )
         await duplex.aclose()
     connection = await trio_duplex.negotiate(
-        stream, mine, window=0, handshake_timeout=10, https_compatible=True, session=session
+        stream,
+        mine,
+        window=0,
+        handshake_timeout=10,
+        https_compatible=True,
+        session=session,
+        remote_address=("192.0.2.7", 4711),
     )
     assert_type(await connection.receive_some(), bytes | bytearray)
     await connection.send_all(memoryview(b"x"))
     await connection.wait_send_all_might_not_block()
     await trio_duplex.open_tcp_connection(
-        "node.example", 8443, mine, handshake_timeout=10, https_compatible=True
+        "node.example",
+        8443,
+        mine,
+        handshake_timeout=10,
+        https_compatible=True,
+        session=session,
+        local_host="192.0.2.7",
+        connect_timeout=10,
     )
 
 

@@ -20,7 +20,7 @@ from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener
 from trio_duplex._serve.limits import Limits
 from trio_duplex._serve.room import Place
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
 from trio_duplex._trust.credentials import Credentials
 
 
@@ -41,6 +41,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         window: The detection window, in seconds.
         handshake_timeout: Seconds for each handshake.
         https_compatible: As for `negotiate`.
+        session: As for `serve_listeners`.
         limits: Bounds on pending peers and handshakes. A connection counts
             until it is handed over by `accept`.
         observers: As for `serve_listeners`.
@@ -63,12 +64,13 @@ class DuplexListener(trio.abc.Listener[Connection]):
         window: float = DEFAULT_WINDOW,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
         https_compatible: bool = False,
+        session: SessionFinder | None = None,
         limits: Limits | None = None,
         observers: Iterable[Observer] = (),
         nursery: trio.Nursery | None = None,
     ) -> None:
         self.transport_listener = listener
-        settings = Settings(window, handshake_timeout, https_compatible)
+        settings = Settings(window, handshake_timeout, https_compatible, session)
         self._acceptor = Acceptor(credentials, settings, limits, observers)
         self._nursery = nursery
         self._own_nursery: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None

@@ -13,7 +13,7 @@ from trio_duplex._serve.handler import Handler
 from trio_duplex._serve.limits import Limits
 from trio_duplex._serve.server import Server
 from trio_duplex._serve.service import Service
-from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
 from trio_duplex._trust.credentials import Credentials
 
 
@@ -25,6 +25,7 @@ async def serve_listeners(
     window: float = DEFAULT_WINDOW,
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
+    session: SessionFinder | None = None,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
     raise_handler_errors: bool = False,
@@ -45,6 +46,10 @@ async def serve_listeners(
         window: The detection window, in seconds; 0 and ``math.inf`` are allowed.
         handshake_timeout: Seconds for each handshake, from the role decision.
         https_compatible: As for `negotiate`.
+        session: A function from a peer's remote address to the TLS session of
+            ``credentials.client_context`` to resume, or None: called where we
+            become the TLS client (FTPS data connections need it). A session
+            from before a reload is left out, and the handshake is a full one.
         limits: Bounds on connections, handshakes and seconds, for all
             listeners together; None for the defaults of `Limits`.
         observers: Functions that are called with each event (`events.Accepted`,
@@ -64,7 +69,7 @@ async def serve_listeners(
         OSError: A listener failed for good, or there is no descriptor left.
         ValueError, TypeError: An argument is wrong; the listeners are untouched.
     """
-    settings = Settings(window, handshake_timeout, https_compatible)
+    settings = Settings(window, handshake_timeout, https_compatible, session)
     try:
         acceptor = _acceptor(handler, credentials, settings, limits, observers)
     except OSError:
@@ -92,6 +97,7 @@ async def serve_tcp(
     window: float = DEFAULT_WINDOW,
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
+    session: SessionFinder | None = None,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
     raise_handler_errors: bool = False,
@@ -111,6 +117,7 @@ async def serve_tcp(
         window: See `serve_listeners`.
         handshake_timeout: See `serve_listeners`.
         https_compatible: See `serve_listeners`.
+        session: See `serve_listeners`.
         limits: See `serve_listeners`.
         observers: See `serve_listeners`.
         raise_handler_errors: See `serve_listeners`.
@@ -121,7 +128,7 @@ async def serve_tcp(
         OSError: The port can't be had, or a listener failed for good.
         ValueError, TypeError: An argument is wrong; nothing was opened.
     """
-    settings = Settings(window, handshake_timeout, https_compatible)
+    settings = Settings(window, handshake_timeout, https_compatible, session)
     acceptor = _acceptor(handler, credentials, settings, limits, observers)
     try:
         listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)

@@ -77,6 +77,18 @@ def _checked(address: object) -> Address | None:
             return None
 
 
+def check_address(address: object) -> Address:
+    """Give back what is an address.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    found = _checked(address)
+    if found is None:
+        raise TypeError(f"an address is (host, port) or the path of a socket, not {address!r}")
+    return found
+
+
 def format_address(address: Address | None) -> str | None:
     """Write an address as people do: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path."""
     if address is None or isinstance(address, str):

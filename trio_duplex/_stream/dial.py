@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
+import math
+import ssl
+from copy import copy
 
 import trio
 
 from trio_duplex._role import Role
+from trio_duplex._seconds import check_seconds
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.negotiate import negotiate
+from trio_duplex._stream.negotiate import check_session, negotiate
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
@@ -21,6 +26,9 @@ async def open_tcp_connection(
     role: Role = Role.CLIENT,
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
+    session: ssl.SSLSession | None = None,
+    local_host: str | None = None,
+    connect_timeout: float = math.inf,
 ) -> Connection:
     """Dial, and take the given TLS role: ``trio.open_tcp_stream``, then `negotiate`.
 
@@ -45,24 +53,53 @@ async def open_tcp_connection(
             handshake; as TLS server it must cover the listener's window too.
             To bound the whole, use ``trio.fail_after``.
         https_compatible: As for `negotiate`.
+        session: A TLS session of ``credentials.client_context`` to resume;
+            only as TLS client.
+        local_host: The IP address of ours to dial from, on a machine that has
+            several; None leaves it to the kernel.
+        connect_timeout: Seconds for the name's lookup and the TCP connection,
+            all addresses of the name together. None of it counts as
+            handshake. By default it is the kernel's patience, about two
+            minutes for each address.
 
     Raises:
-        OSError: No TCP connection could be made.
+        OSError: No TCP connection could be made. A ``TimeoutError`` says that
+            it was not made within ``connect_timeout``.
         HandshakeError, NotTLSError, PeerClosedError, SelfConnectionError: As
             for `negotiate`.
         TypeError, ValueError: An argument is wrong; nothing was opened.
     """
     role = Role(role)
     Settings(handshake_timeout=handshake_timeout)  # before any socket is opened
+    check_seconds("connect_timeout", connect_timeout)
+    if not isinstance(local_host, str | None):
+        raise TypeError(f"local_host must be an IP address of ours, or None, not {local_host!r}")
     check_credentials(credentials)
-    stream = await trio.open_tcp_stream(host, port)
+    if session is not None:
+        if role is Role.SERVER:
+            raise ValueError("a session is resumed by the TLS client, and role=Role.SERVER is none")
+        check_session(session, credentials)
+        credentials = copy(credentials)  # a reload while we dial would part them
+    stream = await _connect(host, port, local_host, connect_timeout)
     return await negotiate(
         stream,
         credentials,
         role=role,
         handshake_timeout=handshake_timeout,
         https_compatible=https_compatible,
+        session=session,
         server_hostname=_sni(host),
+    )
+
+
+async def _connect(
+    host: str, port: int, local_host: str | None, timeout: float
+) -> trio.SocketStream:
+    with trio.move_on_after(timeout):
+        return await trio.open_tcp_stream(host, port, local_address=local_host)
+    raise TimeoutError(
+        errno.ETIMEDOUT,
+        f"no TCP connection to {host}, port {port}, within {timeout:g} s (connect_timeout)",
     )
 
 

@@ -16,11 +16,12 @@ import trio
 
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._role import Decision, Reason, Role
-from trio_duplex._sockets.address import Address, remote_address
+from trio_duplex._sockets.address import Address, check_address
+from trio_duplex._sockets.address import remote_address as stream_address
 from trio_duplex._sockets.keepalive import keep_alive_by_default
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.detect import detect
-from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
 from trio_duplex._stream.supervision import Progress
 from trio_duplex._stream.take_role import TakenRole
 from trio_duplex._trust.credentials import Credentials, check_credentials
@@ -37,6 +38,7 @@ async def negotiate(
     role: Role | None = None,
     server_hostname: str | None = None,
     dialled: bool | None = None,
+    remote_address: Address | None = None,
 ) -> Connection:
     """Take the TLS role that the peer does not, and complete the handshake.
 
@@ -64,6 +66,11 @@ async def negotiate(
             ClientHello of our own that an outsider relays back to us is
             refused; say False where such a stream is given a ``role``. None,
             the default, takes a stream with a ``role`` for dialled.
+        remote_address: Where the peer is, for policies, messages and
+            `Connection.remote_address`, if the stream does not tell (it is no
+            socket) or tells that of a proxy between us. None asks the stream.
+            A policy such as `NamedByAddress` believes it: take it only from
+            somebody whom you trust.
 
     Returns:
         The open connection, with its role.
@@ -79,14 +86,16 @@ async def negotiate(
             peer. A SelfConnectionError says that it is ourselves.
         ValueError: A duration is negative or NaN, or ``session`` belongs to
             another context; the stream has not been touched.
-        TypeError: ``credentials`` are none; likewise.
+        TypeError: ``credentials`` are none, or ``remote_address`` is no
+            address; likewise.
     """
     check_credentials(credentials)
     settings = Settings(window, handshake_timeout, https_compatible)
     check_session(session, credentials)
     if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do
         credentials = copy(credentials)
-    remote, progress = remote_address(stream), Progress()
+    remote = stream_address(stream) if remote_address is None else check_address(remote_address)
+    progress = Progress()
     keep_alive_by_default(stream)
     try:
         if role is None:
@@ -115,6 +124,19 @@ def check_session(session: ssl.SSLSession | None, credentials: Credentials) -> N
         credentials.client_context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), session=session)
 
 
+def _find_session(
+    find: SessionFinder, remote: Address | None, context: ssl.SSLContext
+) -> ssl.SSLSession | None:
+    """Ask for the session to resume, and leave out one of a context that was replaced meanwhile."""
+    session = find(remote)
+    if session is not None:
+        try:
+            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), session=session)
+        except ValueError:  # of a reload, which must not cost connections
+            return None
+    return session
+
+
 async def take_role(
     detected: tuple[Decision, bytes],
     stream: trio.abc.Stream,
@@ -141,9 +163,12 @@ async def take_role(
         accepted: Whether the peer dialled.
     """
     decision, opening = detected
+    material = credentials.material
+    if decision.role is Role.CLIENT and settings.session is not None:
+        session = _find_session(settings.session, remote, material.context(Role.CLIENT))
     taken = TakenRole(
         stream,
-        credentials.material,
+        material,
         settings,
         decision,
         remote,
