@@ -72,8 +72,7 @@ async def open_tcp_connection(
     role = Role(role)
     Settings(handshake_timeout=handshake_timeout)  # before any socket is opened
     check_seconds("connect_timeout", connect_timeout)
-    if not isinstance(local_host, str | None):
-        raise TypeError(f"local_host must be an IP address of ours, or None, not {local_host!r}")
+    _check_local_host(local_host)
     check_credentials(credentials)
     if session is not None:
         if role is Role.SERVER:
@@ -90,6 +89,11 @@ async def open_tcp_connection(
         session=session,
         server_hostname=_sni(host),
     )
+
+
+def _check_local_host(host: object) -> None:
+    if host is not None and not isinstance(host, str):
+        raise TypeError(f"local_host must be an IP address of ours, or None, not {host!r}")
 
 
 async def _connect(
