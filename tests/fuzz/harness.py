@@ -24,7 +24,8 @@ from trio_duplex import (
     Role,
     RolesAllowed,
 )
-from trio_duplex._trust.pem import find_private_key
+from trio_duplex._trust.blocks import find_private_key, load_revocation_lists
+from trio_duplex._trust.pem import Pem
 from trio_duplex._trust.policy import judge
 from trio_duplex._wire.hello import client_hello_random
 from trio_duplex.certificates import check_certificate
@@ -99,7 +100,10 @@ def identity(data: bytes) -> None:
 
 def pem(data: bytes) -> None:
     """Our own certificate and key, as a user may hand them in."""
-    find_private_key(data)
+    with contextlib.suppress(CredentialsError):
+        find_private_key(Pem("it", data))
+    with contextlib.suppress(CredentialsError):
+        load_revocation_lists(Pem("it", data))
     try:
         checks = check_certificate(certificate_chain=data, trust=data, now=NOW)
     except CredentialsError:

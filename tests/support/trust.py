@@ -20,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.support.peers import MemoryListener
 from trio_duplex import Connection, Credentials, Role, serve_listeners
 from trio_duplex._trust.identity import public_key_info
-from trio_duplex._trust.pem import as_file
+from trio_duplex._trust.pem import Pem, as_file
 from trio_duplex.events import HandshakeCompleted, NegotiationFailed
 
 SERVER_AUTH, CLIENT_AUTH = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
@@ -199,7 +199,7 @@ def context(
     made.verify_mode = ssl.CERT_REQUIRED
     made.load_verify_locations(cadata=trust.pem.decode())
     if leaf is not None:
-        with as_file(leaf.private_key_and_cert_chain_pem.bytes()) as path:
+        with as_file(Pem("leaf", leaf.private_key_and_cert_chain_pem.bytes())) as path:
             made.load_cert_chain(path)
     if version is not None:
         made.minimum_version = made.maximum_version = version

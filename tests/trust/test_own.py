@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import trustme
@@ -162,12 +163,31 @@ def test_the_roots_of_this_system_can_be_read() -> None:
 
 
 def test_roots_of_this_system_that_are_not_quite_x509(monkeypatch: pytest.MonkeyPatch) -> None:
-    class System:
-        def get_ca_certs(self, *, binary_form: bool) -> list[bytes]:
+    class System(ssl.SSLContext):
+        def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
+            pass
+
+        def get_ca_certs(self, binary_form: bool = False) -> Any:
             return [b"odd", FLEET.certificate.public_bytes(Encoding.DER)]
 
-    monkeypatch.setattr(ssl, "create_default_context", System)
-    assert _own._system_roots.__wrapped__() == {FLEET.certificate.subject.public_bytes()}
+    monkeypatch.setattr(ssl, "SSLContext", System)
+    assert _own._load_system_roots.__wrapped__() == {FLEET.certificate.subject.public_bytes()}
+
+
+def test_roots_of_this_system_that_could_not_be_read_are_read_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There may have been no descriptor left."""
+
+    class Nothing(ssl.SSLContext):
+        def load_default_certs(self, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> None:
+            pass
+
+    _own._load_system_roots.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(ssl, "SSLContext", Nothing)
+        assert _own._system_roots() == frozenset()
+    assert _own._system_roots() == _own._load_system_roots.__wrapped__()
 
 
 # ------------------------------------------------------------------------------------- validity

@@ -30,7 +30,7 @@ from trio_duplex import (
 )
 from trio_duplex._sockets.address import Address
 from trio_duplex._trust.names import bears_name, dns_name
-from trio_duplex._trust.pem import as_file
+from trio_duplex._trust.pem import Pem, as_file
 from trio_duplex._trust.policy import judge, server_name
 
 
@@ -186,7 +186,7 @@ def test_openssl_agrees_on_wildcards() -> None:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         leaf = FLEET.issue(certified)
 
-        with as_file(leaf.private_key_and_cert_chain_pem.bytes()) as path:
+        with as_file(Pem("leaf", leaf.private_key_and_cert_chain_pem.bytes())) as path:
             server.load_cert_chain(path)
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         client.load_verify_locations(cadata=FLEET.pem.decode())

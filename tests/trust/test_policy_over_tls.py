@@ -161,7 +161,7 @@ async def test_a_policy_sees_the_identity_and_our_role(
     assert identity.dns_names == ("peer.example",)
     assert told is role
     assert where is None  # streams in memory are nowhere
-    assert len(identity.chain) == (0 if sys.version_info < (3, 13) else 2)
+    assert len(identity.chain) == 2
     assert connection.peer is connection.peer
 
 

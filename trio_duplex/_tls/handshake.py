@@ -38,6 +38,7 @@ from trio_duplex._errors import HandshakeError
 from trio_duplex._role import Role
 from trio_duplex._sockets.direct import receive, send
 from trio_duplex._tls.bare import release
+from trio_duplex._tls.chain import verified_chain
 from trio_duplex._tls.last_words import (
     LAST_WORDS_TIMEOUT,
     send_alert,
@@ -186,9 +187,8 @@ class Handshake:
         return self._certificate
 
     def peer_chain(self) -> Sequence[bytes]:
-        """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""
-        chain = getattr(self._ssl_object, "get_verified_chain", tuple[bytes, ...])
-        return tuple(chain())
+        """The chain as TLS verified it, leaf first, DER; empty if the session was resumed."""
+        return verified_chain(self._ssl_object)
 
     async def receive(self, max_bytes: int = RECORD_SIZE) -> bytes:
         """Receive some of the peer's handshake, without giving it to OpenSSL.

@@ -22,6 +22,8 @@ def tls_reason(exc: ssl.SSLError) -> str:
 
 def tls_advice(exc: ssl.SSLError) -> str | None:
     if isinstance(exc, ssl.SSLCertVerificationError):
+        if (trouble := _OUR_REVOCATION_LISTS.get(exc.verify_code)) is not None:
+            return f"the fault is our own, not the peer's: {trouble}; fetch it, and reload()"
         return "check that the peer's certificate is valid and issued by one of our trust roots"
     reason = exc.reason or ""
     if "_ALERT_" in reason:
@@ -31,3 +33,14 @@ def tls_advice(exc: ssl.SSLError) -> str | None:
     if "UNSUPPORTED_PROTOCOL" in reason or "VERSION" in reason:
         return "the peer must speak TLS 1.2 or later"
     return None
+
+
+# OpenSSL's X509_V_ERR_*, which Python names nowhere. A peer hears certificate_expired, or the
+# like, of them, as if its own certificate were meant.
+_OUR_REVOCATION_LISTS = {
+    3: "a revocation list is missing for an authority of the peer's",
+    8: "a revocation list has a bad signature",
+    11: "a revocation list is not yet valid",
+    12: "our revocation list has expired",
+    33: "a revocation list is missing for an authority of the peer's",
+}

@@ -18,6 +18,7 @@ from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._trust.identity import PeerIdentity, public_key_info
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, judge
 from trio_duplex._trust.symmetry import trusted_certificates
+from trio_duplex._trust.vouching import SelfVouching
 
 
 @attrs.frozen
@@ -29,6 +30,8 @@ class Material:
     peer: PeerPolicy
     allow_self: bool
     own_public_keys: frozenset[bytes]
+    self_vouching: SelfVouching | None = None
+    """The certificates that vouch for themselves only, if there are any."""
     trust_roots: int | None = None
     """How many each context had when the two were compared; None where nothing hangs on it."""
 
@@ -41,6 +44,7 @@ class Material:
         own: Sequence[x509.Certificate],
         *,
         allow_self: bool,
+        self_vouching: SelfVouching | None = None,
         trust_roots: int | None = None,
     ) -> Material:
         """Make it of two contexts, and of the leaf certificates that they present."""
@@ -52,6 +56,7 @@ class Material:
             peer=peer,
             allow_self=allow_self,
             own_public_keys=frozenset(map(public_key_info, own)),
+            self_vouching=self_vouching,
             trust_roots=trust_roots,
         )
 
@@ -103,6 +108,15 @@ class Material:
                 seen="our own identity",
                 advice="it is ourselves, through a relay; if a whole fleet shares one "
                 "certificate, set allow_self=True",
+            )
+        if self.self_vouching and not self.self_vouching.vouched_for(certificate, chain()):
+            raise PeerRejectedError(
+                "the peer's certificate comes from one that vouches for itself only",
+                role=role,
+                peer=format_address(remote_address),
+                seen="a chain without an authority, or a resumed session of one",
+                advice="add the peer's own certificate to trusted_certificates, or its authority "
+                "to trust",
             )
         if type(self.peer) is AnyTrustedPeer:  # not of a subclass, which may ask for more
             return  # nothing to ask, and parsing a certificate costs a tenth of a handshake

@@ -10,23 +10,29 @@ import ssl
 from collections.abc import Mapping, Sequence
 from os import PathLike
 
+import attrs
 from cryptography import x509
 
 from trio_duplex._role import Role
 from trio_duplex._trust.admission import Material
-from trio_duplex._trust.mutual import CertificateAndKey, MutualSource, warn_of_keylog
+from trio_duplex._trust.blocks import load_certificates
+from trio_duplex._trust.keylog import warn_of_keylog
+from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
 from trio_duplex._trust.names import dns_name
-from trio_duplex._trust.own import Check, load_certificates
+from trio_duplex._trust.own import Check
+from trio_duplex._trust.parameters import Parameters
+from trio_duplex._trust.password import Password, PasswordSource
 from trio_duplex._trust.pem import (
+    AnySource,
     CredentialsError,
     PemSource,
+    Source,
     TrustmeAuthority,
     TrustmeCertificate,
-    read_pem,
 )
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy
 from trio_duplex._trust.probe import presented_certificates
-from trio_duplex._trust.symmetry import differences, trusted_certificates, unfitness
+from trio_duplex._trust.symmetry import FLOOR, differences, trusted_certificates, unfitness
 
 Alpn = Sequence[str] | Mapping[Role, Sequence[str]]
 
@@ -91,8 +97,7 @@ class Credentials:
                     "(capath); load them from a file"
                 )
         else:
-            pem = read_pem(own_certificate, "own certificate")
-            own = load_certificates(pem, "own certificate")[:1]
+            own = load_certificates(Source(own_certificate, "own certificate").read())[:1]
         for context in (server_context, client_context):
             if context.keylog_filename:  # create_default_context obeys SSLKEYLOGFILE
                 warn_of_keylog(context.keylog_filename)
@@ -113,12 +118,18 @@ class Credentials:
         *,
         certificate_chain: PemSource | TrustmeCertificate,
         private_key: PemSource | None = None,
-        trust: PemSource | TrustmeAuthority,
+        password: Password | None = None,
+        trust: PemSource | TrustmeAuthority | None = None,
+        trusted_certificates: PemSource | None = None,
+        revocation_lists: PemSource | None = None,
         peer: PeerPolicy | None = None,
         allow_self: bool = False,
         alpn: Alpn = (),
         certificates_by_name: Mapping[str, CertificateAndKey] | None = None,
         session_tickets: int = 0,
+        minimum_version: ssl.TLSVersion = FLOOR,
+        ciphers: str | None = None,
+        groups: Sequence[str] = (),
         keylog: str | PathLike[str] | None = None,
         check: bool = True,
     ) -> Credentials:
@@ -129,9 +140,26 @@ class Credentials:
                 first: the path of a PEM file, PEM as bytes, or a
                 ``trustme.LeafCert``.
             private_key: The key of the certificate, path or bytes; None if it
-                stands in ``certificate_chain``. It must not be encrypted.
+                stands in ``certificate_chain``.
+            password: Of the private keys that are encrypted: bytes, or a
+                function that returns them, which is called at each reload.
+                Nobody is ever asked on the terminal.
             trust: The certificates of the authorities that may have issued
-                the peer's: path, bytes, or a ``trustme.CA``.
+                the peer's: path, bytes, or a ``trustme.CA``. An intermediate
+                is an anchor like a root. A certificate that is no authority
+                is left out, and `checks` says so. May be None if there are
+                ``trusted_certificates``.
+            trusted_certificates: Certificates, path or PEM bytes, whose
+                holders may be the peer though no authority of ours has issued
+                them, as in device fleets without one. Each vouches for itself
+                and for nothing that it may have issued. The peer proves that
+                it holds the key; dates and key usage are checked; the policy
+                (`PinnedPeer`, say) is asked as ever.
+            revocation_lists: Revocation lists (CRLs, path or PEM bytes), in
+                both roles: one for each authority in a peer's chain, or the
+                peer is refused. So they must be fetched, and `reload` called,
+                before they expire. ``trust`` must then lead up to roots, and
+                ``trusted_certificates`` can't be used with them.
             peer: Who the peer may be, asked after the handshake in either
                 role; None for `AnyTrustedPeer`.
             allow_self: Accept a peer that shows our own certificate or key,
@@ -144,9 +172,20 @@ class Credentials:
             session_tickets: How many TLS 1.3 session tickets the server role
                 gives out. Each costs about 45 µs of a 330 µs handshake
                 (measured), and few peers of this kind resume: 0 by default.
+            minimum_version: The lowest TLS version in both roles:
+                ``ssl.TLSVersion.TLSv1_2`` or ``TLSv1_3``. What was raised on
+                the contexts themselves is kept at a reload, too.
+            ciphers: The cipher suites of TLS 1.2 in both roles, as an OpenSSL
+                cipher list; None for ours. TLS 1.3's can't be set.
+            groups: The groups of the key exchange in both roles, such as
+                ``["X25519"]``, preferred first; empty for OpenSSL's elliptic
+                ones. Python before 3.15 can set one only. A peer whose first
+                key share is of another group costs a round trip more.
             keylog: A file to which the secrets of every connection are
                 appended, for debugging with Wireshark. Whoever reads it reads
-                the traffic: a warning is logged. None writes none.
+                the traffic: it is made readable for our own user only, it
+                must be no symbolic link, and a warning is logged. None
+                writes none.
             check: Refuse a certificate that peers will refuse (see
                 `certificates.check_certificate`), and log what is doubtful.
 
@@ -154,23 +193,46 @@ class Credentials:
             Credentials with TLS 1.2 as the floor in both roles.
 
         Raises:
-            CredentialsError: A file can't be read, certificate and key do not
-                match, the certificate can't be used in one of the roles, …
-            ValueError: ``alpn`` or ``session_tickets`` is out of range,
+            CredentialsError: A file can't be read, or there is no descriptor
+                left to read it; certificate and key do not match; the
+                certificate can't be used in one of the roles, … No message,
+                cause or variable in a traceback holds a key.
+            ValueError: ``alpn``, ``session_tickets``, ``minimum_version``,
+                ``ciphers`` or ``groups`` is out of range,
                 ``certificates_by_name`` holds what is no DNS name, or ``peer``
                 is no policy.
+            TypeError: A source is neither path nor bytes, or ``password`` neither
+                bytes nor a function.
         """
+        # From here on nothing is held in a variable that a traceback would show.
+        given = _Given(
+            certificate_chain=Source(certificate_chain, "certificate chain"),
+            private_key=_source(private_key, "private key"),
+            password=PasswordSource(password),
+            trust=_source(trust, "trust roots"),
+            trusted_certificates=_source(trusted_certificates, "trusted certificates"),
+            revocation_lists=_source(revocation_lists, "revocation lists"),
+            by_name=[
+                (name, _pair_by_name(name, pair))
+                for name, pair in (certificates_by_name or {}).items()
+            ],
+        )
+        del certificate_chain, private_key, password, trust, trusted_certificates
+        del revocation_lists, certificates_by_name
+        given.check()
         source = MutualSource(
-            certificate_chain=certificate_chain,
-            private_key=private_key,
-            trust=trust,
+            certificate_chain=given.certificate_chain,
+            private_key=given.private_key,
+            password=given.password,
+            trust=given.trust,
+            trusted_certificates=given.trusted_certificates,
+            revocation_lists=given.revocation_lists,
             peer=_checked_policy(peer),
             allow_self=allow_self,
             alpn=_alpn_by_role(alpn),
-            certificates_by_name={
-                _sni_name(name): given for name, given in (certificates_by_name or {}).items()
-            },
+            certificates_by_name={_sni_name(name): pair for name, pair in given.by_name},
             session_tickets=session_tickets,
+            parameters=Parameters.checked(minimum_version, ciphers, groups),
             keylog=keylog,
             check=check,
         )
@@ -221,7 +283,7 @@ class Credentials:
         """
         if self._source is None:
             raise CredentialsError("credentials made of contexts have no files to reload")
-        self._material, self._checks = self._source.load()
+        self._material, self._checks = self._source.load(self._material)
 
     def __repr__(self) -> str:
         parts = [repr(self._source)] if self._source else []
@@ -231,6 +293,51 @@ class Credentials:
         if self._asymmetries:
             parts.append(f"allow_asymmetric=True: {'; '.join(self._asymmetries)}")
         return f"<Credentials {' '.join(parts)}>"
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class _Given:
+    """The arguments of `Credentials.mutual` that may hold a secret."""
+
+    certificate_chain: Source
+    private_key: Source | None
+    password: PasswordSource
+    trust: Source | None
+    trusted_certificates: Source | None
+    revocation_lists: Source | None
+    by_name: Sequence[tuple[str, tuple[Source, Source | None]]]
+
+    def check(self) -> None:
+        """Check what goes together, before anything is read.
+
+        Raises:
+            CredentialsError: Nobody is trusted, or two options exclude each other.
+            TypeError: The password is neither bytes nor a function.
+        """
+        self.password.check()
+        if self.trust is None and self.trusted_certificates is None:
+            raise CredentialsError(
+                "nobody is trusted: give authorities as trust, or the certificates of the peers "
+                "themselves as trusted_certificates"
+            )
+        if self.revocation_lists is not None and self.trusted_certificates is not None:
+            raise CredentialsError(
+                "revocation_lists and trusted_certificates exclude each other: OpenSSL would ask "
+                "for a list of each certificate's own; to revoke one of trusted_certificates, "
+                "take it out"
+            )
+
+
+def _source(given: AnySource | None, what: str) -> Source | None:
+    return None if given is None else Source(given, what)
+
+
+def _pair_by_name(name: str, given: CertificateAndKey) -> tuple[Source, Source | None]:
+    chain, key = given if isinstance(given, tuple) else (given, None)
+    return (
+        Source(chain, f"certificate chain of {name}"),
+        _source(key, f"private key of {name}"),
+    )
 
 
 def _checked_policy(peer: PeerPolicy | None) -> PeerPolicy:

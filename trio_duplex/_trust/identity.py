@@ -48,8 +48,8 @@ class PeerIdentity:
         certificate_sha256: SHA-256 of the certificate, 64 hex digits.
         public_key_sha256: SHA-256 of its SubjectPublicKeyInfo, 64 hex digits.
         certificate: The certificate in DER.
-        chain: The chain as TLS verified it, leaf first, in DER; empty before
-            Python 3.13, which is the first that tells.
+        chain: The chain as TLS verified it, leaf first, in DER; empty where
+            the session was resumed, and on a Python that does not tell.
     """
 
     dns_names: tuple[str, ...] = attrs.field(eq=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -16,94 +15,141 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from trio_duplex._role import Role
 from trio_duplex._trust.admission import Material
+from trio_duplex._trust.blocks import (
+    Block,
+    Located,
+    find_private_key,
+    load_revocation_lists,
+    locate_certificates,
+)
+from trio_duplex._trust.keylog import write_keylog
 from trio_duplex._trust.own import (
     Check,
     Grade,
     check_chain,
     check_key,
+    check_revocation_lists,
     check_trust,
-    load_certificates,
+    check_trusted_certificates,
+    unfit_to_issue,
+    without_its_root,
 )
+from trio_duplex._trust.parameters import Parameters, keep_tightened
+from trio_duplex._trust.password import PasswordSource
 from trio_duplex._trust.pem import (
     CredentialsError,
+    Pem,
     PemSource,
-    TrustmeAuthority,
+    Source,
     TrustmeCertificate,
     as_file,
-    read_pem,
 )
 from trio_duplex._trust.policy import PeerPolicy
-from trio_duplex._trust.symmetry import FLOOR
+from trio_duplex._trust.vouching import SelfVouching
 
 LOGGER = logging.getLogger("trio_duplex")
 
 CertificateAndKey = tuple[PemSource, PemSource | None] | TrustmeCertificate
 
 
-@attrs.frozen(kw_only=True, repr=False)
+@attrs.frozen(kw_only=True, repr=False, eq=False)
 class MutualSource:
     """Where `Credentials.mutual` has its material from, to be read again at will."""
 
-    certificate_chain: PemSource | TrustmeCertificate
-    private_key: PemSource | None
-    trust: PemSource | TrustmeAuthority
+    certificate_chain: Source
+    private_key: Source | None
+    password: PasswordSource
+    trust: Source | None
+    trusted_certificates: Source | None
+    revocation_lists: Source | None
     peer: PeerPolicy
     allow_self: bool
     alpn: Mapping[Role, Sequence[str]]
-    certificates_by_name: Mapping[str, CertificateAndKey]
+    certificates_by_name: Mapping[str, tuple[Source, Source | None]]
     session_tickets: int
+    parameters: Parameters
     keylog: str | PathLike[str] | None
     check: bool
 
     def __repr__(self) -> str:
-        shown = f"certificate_chain={_show(self.certificate_chain)} trust={_show(self.trust)}"
-        return shown if self.keylog is None else f"{shown} keylog={fspath(self.keylog)!r}"
+        sources = {
+            "certificate_chain": self.certificate_chain,
+            "trust": self.trust,
+            "trusted_certificates": self.trusted_certificates,
+            "revocation_lists": self.revocation_lists,
+        }
+        shown = [f"{name}={source!r}" for name, source in sources.items() if source is not None]
+        if self.keylog is not None:
+            shown.append(f"keylog={fspath(self.keylog)!r}")
+        return " ".join(shown)
 
-    def load(self) -> tuple[Material, tuple[Check, ...]]:
-        """Read everything, check it, and build contexts of it; all or nothing."""
-        roots = load_certificates(read_pem(self.trust, "trust roots"), "trust roots")
+    def load(self, in_force: Material | None = None) -> tuple[Material, tuple[Check, ...]]:
+        """Read everything, check it, and build contexts of it; all or nothing.
+
+        Args:
+            in_force: What is to be replaced: what was tightened on its contexts is kept.
+
+        Raises:
+            CredentialsError: Whatever goes wrong with files and descriptors, too.
+        """
+        try:
+            return self._load(in_force)
+        except OSError as exc:
+            raise CredentialsError(f"the credentials can't be loaded: {exc}") from exc
+
+    def _load(self, in_force: Material | None) -> tuple[Material, tuple[Check, ...]]:
+        now, password = datetime.now(UTC), self.password.asked_once()
+        trusted = _Trusted.read(self.trust, self.trusted_certificates, self.revocation_lists)
         pair = _Presented.read(self.certificate_chain, self.private_key)
-        by_name: dict[str, _Presented] = {}
-        for name, given in self.certificates_by_name.items():
-            chain, key = given if isinstance(given, tuple) else (given, None)
-            by_name[name] = _Presented.read(chain, key, f" of {name}")
-        now = datetime.now(UTC)
+        by_name = {
+            name: _Presented.read(chain, key, f" of {name}")
+            for name, (chain, key) in self.certificates_by_name.items()
+        }
         checks = (
-            *pair.checks(roots, now),
+            *pair.checks(trusted.authorities, password, now),
             # Those chosen by name are never presented in the client role.
             *(
                 check
                 for each in by_name.values()
-                for check in each.checks(roots, now)
+                for check in each.checks(trusted.authorities, password, now)
                 if check.role is not Role.CLIENT
             ),
-            *check_trust(roots, now),
+            *trusted.checks(now),
         )
         if self.check:
             _refuse_or_warn(checks)
-        client_context = self._context(pair, roots, Role.CLIENT)
-        server_context = self._context(pair, roots, Role.SERVER)
-        if by_name:
-            contexts = {
-                name: self._context(each, roots, Role.SERVER) for name, each in by_name.items()
-            }
+        trusted.refuse_if_nobody_can_come_in()
+        client_context = self._context(pair, password, trusted, Role.CLIENT)
+        server_context = self._context(pair, password, trusted, Role.SERVER)
+        contexts = {
+            name: self._context(each, password, trusted, Role.SERVER)
+            for name, each in by_name.items()
+        }
+        if in_force is not None:
+            keep_tightened(in_force.client_context, client_context)
+            for context in (server_context, *contexts.values()):
+                keep_tightened(in_force.server_context, context)
+        if contexts:
 
             def choose(tls: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
                 if name is not None and name.lower() in contexts:
                     tls.context = contexts[name.lower()]
 
             server_context.sni_callback = choose
+        if self.keylog is not None:
+            write_keylog((client_context, server_context, *contexts.values()), self.keylog)
         material = Material.of(
             server_context,
             client_context,
             self.peer,
-            [each.chain[0] for each in (pair, *by_name.values())],
+            [each.chain[0].certificate for each in (pair, *by_name.values())],
             allow_self=self.allow_self,
+            self_vouching=trusted.self_vouching,
         )
         return material, checks
 
     def _context(
-        self, presented: _Presented, roots: Sequence[x509.Certificate], role: Role
+        self, presented: _Presented, password: PasswordSource, trusted: _Trusted, role: Role
     ) -> ssl.SSLContext:
         if role is Role.SERVER:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -111,75 +157,143 @@ class MutualSource:
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False  # the peer policy's task, in both roles
-        context.minimum_version = FLOOR
+        self.parameters.apply(context)
         context.verify_mode = ssl.CERT_REQUIRED
-        try:
-            # Just what was parsed: OpenSSL's reading of the same PEM may differ.
-            context.load_verify_locations(
-                cadata=b"".join(root.public_bytes(Encoding.DER) for root in roots)
-            )
-        except ssl.SSLError as exc:
-            raise CredentialsError(f"OpenSSL can't use the trust roots: {exc}") from exc
-        presented.load_into(context)
+        trusted.load_into(context)
+        presented.load_into(context, password)
         if self.alpn[role]:
             context.set_alpn_protocols(list(self.alpn[role]))
-        if self.keylog is not None:
-            try:
-                # OpenSSL would leave a new one to the umask, and others on the machine to read.
-                os.close(os.open(self.keylog, os.O_CREAT | os.O_WRONLY, 0o600))
-                context.keylog_filename = fspath(self.keylog)
-            except OSError as exc:
-                raise CredentialsError(f"can't write the keylog: {exc}") from exc
-            warn_of_keylog(self.keylog)
         return context
+
+
+@attrs.frozen
+class _Trusted:
+    """Whom we trust, and what has been revoked."""
+
+    given: Sequence[Located]
+    """What `trust` holds, whether it can be used or not."""
+    alone: Sequence[x509.Certificate]
+    """Those that vouch for themselves only."""
+    lists: Sequence[x509.CertificateRevocationList]
+
+    @classmethod
+    def read(
+        cls, trust: Source | None, trusted: Source | None, revocation_lists: Source | None
+    ) -> _Trusted:
+        alone = [] if trusted is None else locate_certificates(trusted.read())
+        return cls(
+            [] if trust is None else locate_certificates(trust.read()),
+            [each.certificate for each in alone],
+            [] if revocation_lists is None else load_revocation_lists(revocation_lists.read()),
+        )
+
+    @property
+    def authorities(self) -> list[x509.Certificate]:
+        """What is loaded as a root: with partial chains, OpenSSL would believe the others, too."""
+        every = [each.certificate for each in self.given]
+        return [each for each in every if unfit_to_issue(each) is None]
+
+    @property
+    def self_vouching(self) -> SelfVouching | None:
+        if not self.alone:
+            return None
+        return SelfVouching(
+            frozenset(map(_der, self.alone)), frozenset(map(_der, self.authorities))
+        )
+
+    def checks(self, now: datetime) -> tuple[Check, ...]:
+        checks: list[Check] = []
+        if self.given:
+            checks += check_trust(self.given, now)
+        if self.alone:
+            checks += check_trusted_certificates(self.alone, now)
+        if self.lists:
+            checks += check_revocation_lists(self.lists, self.authorities, now)
+        return tuple(checks)
+
+    def refuse_if_nobody_can_come_in(self) -> None:
+        if not self.authorities and not self.alone:
+            raise CredentialsError(
+                *(
+                    f"trust root {each.certificate.subject.rfc4514_string()!r} "
+                    f"{unfit_to_issue(each.certificate)}"
+                    for each in self.given
+                ),
+                "so nobody could be admitted: trust takes authorities; certificates that vouch "
+                "for their own holder only go into trusted_certificates=",
+            )
+        if self.lists and (partial := without_its_root(self.authorities)) is not None:
+            raise CredentialsError(
+                f"trust holds {partial.subject.rfc4514_string()!r} without its own issuer, so "
+                "OpenSSL can't check revocation_lists below it; add the issuer, up to the root"
+            )
+
+    def load_into(self, context: ssl.SSLContext) -> None:
+        anchors = [*self.authorities, *self.alone]
+        try:
+            # Just what was parsed: OpenSSL's reading of the same PEM may differ.
+            context.load_verify_locations(cadata=b"".join(map(_der, anchors)))
+            if not self.lists:
+                # An intermediate is an anchor, and so is a certificate that vouches for itself.
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+                return
+            pem = b"".join(each.public_bytes(Encoding.PEM) for each in self.lists)
+            with as_file(Pem("revocation lists", pem)) as path:
+                context.load_verify_locations(cafile=path)
+            # Of each authority in the chain: one that was revoked vouches for nobody. Without
+            # partial chains, because OpenSSL finds no list for an anchor that is no root.
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
+        except ssl.SSLError as exc:
+            raise CredentialsError(f"OpenSSL can't use what we trust: {exc}") from exc
 
 
 @attrs.frozen
 class _Presented:
     """A certificate chain and its key, as we present them."""
 
-    chain: Sequence[x509.Certificate]
-    chain_pem: bytes
-    key_pem: bytes
+    chain: Sequence[Located]
+    key_pem: Pem
+    key: Block
     whose: str
 
     @classmethod
     def read(
-        cls,
-        certificate_chain: PemSource | TrustmeCertificate,
-        private_key: PemSource | None,
-        whose: str = "",
+        cls, certificate_chain: Source, private_key: Source | None, whose: str = ""
     ) -> _Presented:
-        chain_pem = read_pem(certificate_chain, f"certificate chain{whose}")
-        key_pem = chain_pem
-        if private_key is not None:
-            key_pem = read_pem(private_key, f"private key{whose}")
-        chain = load_certificates(chain_pem, f"certificate chain{whose}")
-        return cls(chain, chain_pem, key_pem, whose)
+        chain_pem = certificate_chain.read()
+        key_pem = chain_pem if private_key is None else private_key.read()
+        return cls(locate_certificates(chain_pem), key_pem, find_private_key(key_pem), whose)
 
-    def checks(self, roots: Sequence[x509.Certificate], now: datetime) -> list[Check]:
-        key = check_key(self.chain[0], self.key_pem)
+    def checks(
+        self, roots: Sequence[x509.Certificate], password: PasswordSource, now: datetime
+    ) -> list[Check]:
+        chain = [each.certificate for each in self.chain]
+        key = check_key(chain[0], self.key_pem, password.get)
         checks = [
             attrs.evolve(check, what=f"{check.what}{self.whose}")
-            for check in (key, *check_chain(self.chain, roots, now))
+            for check in (key, *check_chain(chain, roots, now))
         ]
         if key.grade is Grade.DEFECT:  # OpenSSL would refuse it too, in its own words
             raise CredentialsError(str(checks[0]))
         return checks
 
-    def load_into(self, context: ssl.SSLContext) -> None:
+    def load_into(self, context: ssl.SSLContext, password: PasswordSource) -> None:
+        # The blocks that were checked and nothing else; the key as it is, encrypted or not.
+        chain = Pem("certificate chain", b"\n".join(each.text for each in self.chain) + b"\n")
+        key = Pem("private key", (self.key.text or b"") + b"\n")
         with ExitStack() as stack:
-            chain_file = stack.enter_context(as_file(self.chain_pem))
-            key_file = stack.enter_context(as_file(self.key_pem))
+            chain_file = stack.enter_context(as_file(chain))
+            key_file = stack.enter_context(as_file(key))
             try:
-                context.load_cert_chain(chain_file, key_file)
+                context.load_cert_chain(chain_file, key_file, password.for_openssl)
             except ssl.SSLError as exc:
                 raise CredentialsError(f"OpenSSL can't use certificate and key: {exc}") from exc
+            except ValueError as exc:  # a password of more than 1,023 bytes
+                raise CredentialsError(f"OpenSSL can't use the password: {exc}") from exc
 
 
-def warn_of_keylog(path: str | PathLike[str]) -> None:
-    """Log that secrets are written to a file."""
-    LOGGER.warning("the secrets of every TLS connection are written to %s: debugging only", path)
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(Encoding.DER)
 
 
 def _refuse_or_warn(checks: Sequence[Check]) -> None:
@@ -188,8 +302,3 @@ def _refuse_or_warn(checks: Sequence[Check]) -> None:
     for check in checks:
         if check.grade is Grade.WARNING:
             LOGGER.warning("own certificate: %s", check)
-
-
-def _show(source: PemSource | TrustmeCertificate | TrustmeAuthority) -> str:
-    """A source as one may log it: a path, but never PEM, which may hold the key."""
-    return repr(fspath(source)) if isinstance(source, str | PathLike) else "<given in memory>"

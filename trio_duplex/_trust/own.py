@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import ssl
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -17,18 +17,26 @@ from typing import TypeVar
 import attrs
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from trio_duplex._role import Role
+from trio_duplex._trust.blocks import (
+    Located,
+    find_private_key,
+    load_certificates,
+    locate_certificates,
+    parse_private_key,
+)
 from trio_duplex._trust.identity import UNREADABLE, PeerIdentity
+from trio_duplex._trust.password import Password, PasswordSource
 from trio_duplex._trust.pem import (
     CredentialsError,
+    Pem,
     PemSource,
+    Source,
     TrustmeAuthority,
     TrustmeCertificate,
-    find_private_key,
-    read_pem,
 )
 
 EXPIRY_WARNING = timedelta(days=7)
@@ -80,6 +88,7 @@ def check_certificate(
     certificate_chain: PemSource | TrustmeCertificate,
     private_key: PemSource | None = None,
     trust: PemSource | TrustmeAuthority | None = None,
+    password: Password | None = None,
     now: datetime | None = None,
 ) -> tuple[Check, ...]:
     """Check whether a certificate is fit to be presented in both TLS roles.
@@ -90,6 +99,7 @@ def check_certificate(
         certificate_chain: Leaf first: path, PEM bytes, or a ``trustme.LeafCert``.
         private_key: Its key; None if it stands in ``certificate_chain``.
         trust: The trust roots, which may be the issuers of our own too.
+        password: Of the key, if it is encrypted: bytes, or a function that returns them.
         now: The time to check at, with its zone; None for the present.
 
     Returns:
@@ -98,52 +108,34 @@ def check_certificate(
     Raises:
         CredentialsError: Something can't be read at all.
     """
-    chain_pem = read_pem(certificate_chain, "certificate chain")
-    key_pem = chain_pem if private_key is None else read_pem(private_key, "private key")
-    roots = (
-        () if trust is None else load_certificates(read_pem(trust, "trust roots"), "trust roots")
-    )
-    chain = load_certificates(chain_pem, "certificate chain")
+    # From here on nothing is held in a variable that a traceback would show.
+    chain_source = Source(certificate_chain, "certificate chain")
+    key_source = None if private_key is None else Source(private_key, "private key")
+    trust_source = None if trust is None else Source(trust, "trust roots")
+    asked = PasswordSource(password)
+    del certificate_chain, private_key, trust, password
+    asked.check()
+    chain_pem = chain_source.read()
+    key_pem = chain_pem if key_source is None else key_source.read()
+    roots = () if trust_source is None else locate_certificates(trust_source.read())
+    chain = load_certificates(chain_pem)
     now = now or datetime.now(UTC)
     return (
-        check_key(chain[0], key_pem),
-        *check_chain(chain, roots, now),
+        check_key(chain[0], key_pem, asked.get),
+        *check_chain(chain, [root.certificate for root in roots], now),
         *check_trust(roots, now),
     )
 
 
-def load_certificates(pem: bytes, what: str) -> list[x509.Certificate]:
-    """Parse one or more certificates.
-
-    Raises:
-        CredentialsError: There is none, or one can't be parsed.
-    """
-    try:
-        certificates = x509.load_pem_x509_certificates(pem)
-        for certificate in certificates:
-            # Parsed when they are asked for: better here than in the middle of a check.
-            _ = certificate.subject, certificate.issuer
-            _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    except UNREADABLE as exc:
-        raise CredentialsError(f"no certificate can be read from the {what}: {exc}") from exc
-    return certificates
-
-
-def check_key(leaf: x509.Certificate, key_pem: bytes) -> Check:
+def check_key(
+    leaf: x509.Certificate, key_pem: Pem, password: Callable[[], bytes | None] = lambda: None
+) -> Check:
     """Check that the private key is the certificate's.
 
     Raises:
-        CredentialsError: There is no key, or it is encrypted or malformed.
+        CredentialsError: There is no key, it is malformed, or it can't be decrypted.
     """
-    key_block = find_private_key(key_pem)
-    if key_block is None:
-        raise CredentialsError("there is no private key; give it as private_key or in the chain")
-    try:
-        private_key = load_pem_private_key(key_block, password=None)
-    except TypeError as exc:
-        raise CredentialsError("the private key is encrypted; decrypt it first") from exc
-    except (ValueError, UnsupportedAlgorithm) as exc:
-        raise CredentialsError(f"the private key can't be read: {exc}") from exc
+    private_key = parse_private_key(find_private_key(key_pem), password)
     try:
         matches = private_key.public_key() == leaf.public_key()
     except UNREADABLE as exc:
@@ -167,7 +159,7 @@ def check_chain(
     )
 
 
-def check_trust(roots: Sequence[x509.Certificate], now: datetime) -> tuple[Check, ...]:
+def check_trust(roots: Sequence[Located], now: datetime) -> tuple[Check, ...]:
     """Check whether the trust roots can be the root of anything: one by one where not."""
     what = "trust roots"
     checks = [_check_root(root, now) for root in roots]
@@ -175,38 +167,121 @@ def check_trust(roots: Sequence[x509.Certificate], now: datetime) -> tuple[Check
     if len(doubtful) == len(checks):
         return tuple(doubtful)
     first_end = min(
-        root.not_valid_after_utc
+        root.certificate.not_valid_after_utc
         for root, check in zip(roots, checks, strict=True)
         if check.grade is Grade.OK
     )
     good = len(checks) - len(doubtful)
-    found = f"{_name(roots[0])}, " if good == len(roots) == 1 else f"{good}, the first "
+    only = good == len(roots) == 1
+    found = f"{_name(roots[0].certificate)}, " if only else f"{good}, the first "
     return (Check(what, Grade.OK, f"{found}until {first_end:%Y-%m-%d %H:%M} UTC"), *doubtful)
 
 
-def _check_root(root: x509.Certificate, now: datetime) -> Check:
-    what = f"trust root {_name(root)}"
-    validity = _check_validity(root, now, leaf=False)
-    if not _is_authority(root):
+def _check_root(root: Located, now: datetime) -> Check:
+    what = f"trust root {_name(root.certificate)}"
+    validity = _check_validity(root.certificate, now, leaf=False)
+    if (unfit := unfit_to_issue(root.certificate)) is not None:
         return Check(
             what,
             Grade.WARNING,
-            "is no authority (basicConstraints), so it vouches for nobody; to admit one "
-            "certificate alone, trust its issuer and say peer=PinnedPeer(...)",
+            f"block {root.number} {unfit}, so it vouches for nobody and is left out; to admit its "
+            "holder, and nobody else, give it as trusted_certificates=",
         )
     # Never a defect: the other roots may do.
     grade = Grade.OK if validity.grade is Grade.OK else Grade.WARNING
     return Check(what, grade, validity.detail)
 
 
+def check_trusted_certificates(
+    certificates: Sequence[x509.Certificate], now: datetime
+) -> tuple[Check, ...]:
+    """Check the certificates that vouch for themselves only: one by one where their time is over."""
+    checks = [_check_validity(certificate, now, leaf=False) for certificate in certificates]
+    doubtful = tuple(
+        Check(f"trusted certificate {_name(certificate)}", Grade.WARNING, check.detail)
+        for certificate, check in zip(certificates, checks, strict=True)
+        if check.grade is not Grade.OK
+    )
+    good = len(checks) - len(doubtful)
+    summary = Check("trusted certificates", Grade.OK, f"{good}, each vouches for itself only")
+    return (summary, *doubtful) if good else doubtful
+
+
+def check_revocation_lists(
+    lists: Sequence[x509.CertificateRevocationList],
+    roots: Sequence[x509.Certificate],
+    now: datetime,
+) -> tuple[Check, ...]:
+    """Check whether our revocation lists can be used: what is wrong with them is our own fault.
+
+    OpenSSL refuses a peer if a list for one of its issuers is missing, or out of date.
+    """
+    checks = [
+        _check_list(number, revoked, roots, now) for number, revoked in enumerate(lists, start=1)
+    ]
+    issuers = {revoked.issuer.public_bytes() for revoked in lists}
+    checks += [
+        Check(
+            f"revocation list of {_name(root)}",
+            Grade.WARNING,
+            "there is none, so every peer below this root is refused; fetch it",
+        )
+        for root in roots
+        if root.subject.public_bytes() not in issuers
+    ]
+    return tuple(checks)
+
+
+def _check_list(
+    number: int,
+    revoked: x509.CertificateRevocationList,
+    roots: Sequence[x509.Certificate],
+    now: datetime,
+) -> Check:
+    what = f"revocation list {number} of {revoked.issuer.rfc4514_string()!r}"
+    end = revoked.next_update_utc
+    if now < revoked.last_update_utc:
+        return Check(
+            what, Grade.DEFECT, f"not valid before {revoked.last_update_utc:%Y-%m-%d %H:%M} UTC"
+        )
+    if end is not None and now > end:
+        return Check(
+            what,
+            Grade.DEFECT,
+            f"our own list has expired on {end:%Y-%m-%d %H:%M} UTC, so every peer below its issuer "
+            "is refused; fetch a new one",
+        )
+    issuers = [root for root in roots if root.subject == revoked.issuer]
+    if issuers and not any(_signed_list(revoked, issuer) for issuer in issuers):
+        return Check(what, Grade.DEFECT, "the trust root of this name did not sign it")
+    until = "for ever" if end is None else f"until {end:%Y-%m-%d %H:%M} UTC"
+    return Check(what, Grade.OK, f"{len(revoked)} revoked; {until}")
+
+
+def _signed_list(revoked: x509.CertificateRevocationList, issuer: x509.Certificate) -> bool:
+    try:
+        key = issuer.public_key()
+        return revoked.is_signature_valid(key)  # type: ignore[arg-type]  # TypeError otherwise
+    except (*UNREADABLE, InvalidSignature):
+        return False
+
+
+def without_its_root(roots: Sequence[x509.Certificate]) -> x509.Certificate | None:
+    """A trust root whose own issuer is not among them; None if each chain of them is complete."""
+    for root in roots:
+        if not _issued(root, root) and not any(_issued(root, other) for other in roots):
+            return root
+    return None
+
+
 def _is_authority(certificate: x509.Certificate) -> bool:
     constraints = _extension(certificate, x509.BasicConstraints)
-    if constraints is None:  # as OpenSSL has it: older than the extension
-        return certificate.version is x509.Version.v1
+    if constraints is None:  # as OpenSSL has it: a root older than the extension
+        return certificate.version is x509.Version.v1 and certificate.subject == certificate.issuer
     return constraints.ca
 
 
-def _unfit_to_issue(authority: x509.Certificate, below: int) -> str | None:
+def unfit_to_issue(authority: x509.Certificate, below: int = 0) -> str | None:
     """Why peers will not take it for an authority with so many others below it (RFC 5280 section 6.1.4)."""
     if not _is_authority(authority):
         return "is no authority (basicConstraints)"
@@ -239,7 +314,7 @@ def _check_issuers(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certi
                 f"{_name(parent)} did not issue {_name(child)}; put leaf first, "
                 "each certificate before its issuer",
             )
-        if (unfit := _unfit_to_issue(parent, below)) is not None:
+        if (unfit := unfit_to_issue(parent, below)) is not None:
             return Check(
                 what,
                 Grade.DEFECT,
@@ -268,10 +343,19 @@ def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
     return True
 
 
-@cache
 def _system_roots() -> frozenset[bytes]:
     """The subjects of the roots that this system's own TLS clients know."""
-    context = ssl.create_default_context()
+    roots = _load_system_roots()
+    if not roots:  # there may have been no descriptor left to read them
+        _load_system_roots.cache_clear()
+    return roots
+
+
+@cache
+def _load_system_roots() -> frozenset[bytes]:
+    # Not create_default_context: it obeys SSLKEYLOGFILE, and fails with it.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_default_certs()
     subjects: set[bytes] = set()
     # A system may hold roots that are not quite X.509: not for us to complain of.
     with warnings.catch_warnings():

@@ -1,0 +1,67 @@
+"""A file for the secrets of every connection: private before the first is written.
+
+Whoever reads the file reads the traffic, so OpenSSL must not be the one who
+makes it: it would leave it to the umask, take an old one as it is, and follow a
+symbolic link that somebody else has put there.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import ssl
+import stat
+from collections.abc import Iterable
+from os import PathLike, fspath
+
+from trio_duplex._trust.pem import CredentialsError
+
+LOGGER = logging.getLogger("trio_duplex")
+
+
+def write_keylog(contexts: Iterable[ssl.SSLContext], path: str | PathLike[str]) -> None:
+    """Let contexts append their secrets to a file, which becomes ours to read and nobody else's.
+
+    Raises:
+        CredentialsError: It can't be written, or is not a plain file of our own.
+    """
+    try:
+        # No waiting, should it be a pipe.
+        flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o600)
+        try:
+            _make_private(descriptor, path)
+            for context in contexts:
+                context.keylog_filename = fspath(path)
+            # OpenSSL opens it by its name, which could have been given to another file meanwhile.
+            if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
+                raise CredentialsError(
+                    f"the keylog {fspath(path)!r} was replaced while it was opened"
+                )
+        finally:
+            os.close(descriptor)
+    except CredentialsError:
+        raise
+    except (OSError, ValueError) as exc:  # ValueError: a null character in the path
+        link = ""
+        if getattr(exc, "errno", None) == errno.ELOOP:
+            link = " (it is a symbolic link; name the file itself)"
+        raise CredentialsError(f"can't write the keylog: {exc}{link}") from exc
+    warn_of_keylog(path)
+
+
+def _make_private(descriptor: int, path: str | PathLike[str]) -> None:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise CredentialsError(f"the keylog {fspath(path)!r} is not a plain file")
+    if found.st_uid != os.geteuid():
+        raise CredentialsError(
+            f"the keylog {fspath(path)!r} belongs to another user, who could read it; remove it"
+        )
+    os.fchmod(descriptor, 0o600)
+
+
+def warn_of_keylog(path: str | PathLike[str]) -> None:
+    """Log that secrets are written to a file."""
+    LOGGER.warning("the secrets of every TLS connection are written to %s: debugging only", path)

@@ -1,0 +1,132 @@
+"""TLS parameters that users may set: version, ciphers, groups; checked once, the same in each context."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from trio_duplex._trust.symmetry import FLOOR
+
+_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+
+# From the names of RFC 8422 and NIST to those that OpenSSL looks up for a single group.
+_CURVES = {
+    "P-256": "prime256v1",
+    "SECP256R1": "prime256v1",
+    "P-384": "secp384r1",
+    "SECP384R1": "secp384r1",
+    "P-521": "secp521r1",
+    "SECP521R1": "secp521r1",
+    "X25519": "X25519",
+    "X448": "X448",
+}
+
+
+@attrs.frozen
+class Parameters:
+    """What a user asks of TLS, the same in both roles.
+
+    Attributes:
+        minimum_version: The lowest TLS version.
+        ciphers: An OpenSSL cipher list for TLS 1.2; None for the default.
+        groups: Names of groups for the key exchange, preferred first; empty for the default.
+    """
+
+    minimum_version: ssl.TLSVersion = FLOOR
+    ciphers: str | None = None
+    groups: tuple[str, ...] = ()
+
+    @classmethod
+    def checked(
+        cls, minimum_version: ssl.TLSVersion, ciphers: str | None, groups: Sequence[str]
+    ) -> Parameters:
+        """Check what a user gave, by trying it on.
+
+        Raises:
+            ValueError: One of them is out of range, or unknown to this OpenSSL.
+        """
+        if minimum_version not in _VERSIONS:
+            raise ValueError(
+                "minimum_version is ssl.TLSVersion.TLSv1_2 or TLSv1_3, "
+                f"not {getattr(minimum_version, 'name', minimum_version)!r}"
+            )
+        if isinstance(groups, str):
+            raise ValueError(f'groups is a list of names, such as ["{groups}"], not a string')
+        self = cls(minimum_version, ciphers, tuple(groups))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._set_ciphers(context)
+        self._set_groups(context)
+        if ciphers is not None:
+            _refuse_weak(context)
+        return self
+
+    def apply(self, context: ssl.SSLContext) -> None:
+        """Set them on a context."""
+        context.minimum_version = self.minimum_version
+        self._set_ciphers(context)
+        self._set_groups(context)
+
+    def _set_ciphers(self, context: ssl.SSLContext) -> None:
+        if self.ciphers is None:
+            return
+        try:
+            context.set_ciphers(self.ciphers)
+        except ssl.SSLError as exc:
+            raise ValueError(
+                f"ciphers is an OpenSSL cipher list of TLS 1.2, not {self.ciphers!r}: {exc}"
+            ) from exc
+
+    def _set_groups(self, context: ssl.SSLContext) -> None:
+        if not self.groups:
+            return
+        if odd := [name for name in self.groups if name.lower().startswith(("ffdhe", "modp"))]:
+            raise ValueError(
+                f"{odd[0]} is a finite-field group, whose computations let a stranger stop the "
+                "event loop; groups takes elliptic ones only"
+            )
+        # Typed by hand: the type checkers read the standard library of 3.11; it came in 3.15.
+        set_groups: Callable[[str], None] | None = getattr(context, "set_groups", None)
+        try:
+            if set_groups is not None:
+                set_groups(":".join(self.groups))
+            elif len(self.groups) == 1:
+                (name,) = self.groups
+                context.set_ecdh_curve(_CURVES.get(name.upper(), name))
+            else:
+                raise ValueError(
+                    "this Python can set one group only (Python 3.15 is the first that can set "
+                    f"several), and groups has {len(self.groups)}: {', '.join(self.groups)}"
+                )
+        except (ssl.SSLError, TypeError) as exc:
+            raise ValueError(
+                f"this OpenSSL or Python can't set groups {self.groups}: {exc}"
+            ) from exc
+
+
+def _refuse_weak(context: ssl.SSLContext) -> None:
+    for suite in context.get_ciphers():
+        # Neither the peer nor we could be known by it, or anybody could read it.
+        if suite["auth"] in ("auth-null", "auth-psk", "auth-srp") or not suite["strength_bits"]:
+            raise ValueError(
+                f"ciphers allows {suite['name']}, which has no certificates or no encryption"
+            )
+        if suite["kea"] == "kx-dhe":
+            raise ValueError(
+                f"ciphers allows {suite['name']}, whose finite-field key exchange lets a stranger "
+                "stop the event loop; add !kDHE"
+            )
+
+
+def keep_tightened(old: ssl.SSLContext, new: ssl.SSLContext) -> None:
+    """Carry over what was tightened on a context while it was in force.
+
+    A reload must not undo it: a version that was raised, an option or a
+    verification flag that was set.
+    """
+    new.minimum_version = max(old.minimum_version, new.minimum_version)
+    if old.maximum_version is not ssl.TLSVersion.MAXIMUM_SUPPORTED:
+        new.maximum_version = old.maximum_version
+    new.options |= old.options
+    new.verify_flags |= old.verify_flags
