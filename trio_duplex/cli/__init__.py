@@ -1,6 +1,6 @@
 """The ``trio-duplex`` command. It uses the public names alone, as any program would.
 
-What it needs beyond the library (click, rich, trustme) comes with the extra
+What it needs beyond the library (click, rich, cattrs, trustme) comes with the extra
 ``cli``; without it, `main` says so in one line.
 """
 
@@ -10,7 +10,7 @@ import sys
 
 __all__ = ["main"]
 
-_EXTRA = {"click", "rich", "trustme"}
+_EXTRA = {"cattrs", "click", "rich", "trustme"}
 
 
 def main() -> None:

@@ -7,7 +7,10 @@ import sys
 import click
 
 from trio_duplex.cli._check.check import check
+from trio_duplex.cli._config.config import config
 from trio_duplex.cli._demo.demo import demo
+from trio_duplex.cli._exec.exec import exec_
+from trio_duplex.cli._proxy.proxy import proxy
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,7 +20,10 @@ def command() -> None:
 
 
 command.add_command(check)
+command.add_command(config)
 command.add_command(demo)
+command.add_command(exec_)
+command.add_command(proxy)
 
 if sys.platform != "win32":  # which can wait for sockets with neither epoll nor poll
     from trio_duplex.cli._load.load import load

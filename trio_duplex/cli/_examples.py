@@ -1,0 +1,27 @@
+"""The help of a subcommand begins with an example that works."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class ExampleCommand(click.Command):
+    """A command whose help begins with an example.
+
+    Args:
+        example: The command line, as one types it.
+    """
+
+    def __init__(self, *args: Any, example: str = "", **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **options)
+        self.example = example
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the example, then what click writes."""
+        if self.example:
+            formatter.write("Example:\n")
+            formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
+            formatter.write("\n")
+        super().format_help(ctx, formatter)

@@ -1,0 +1,173 @@
+"""One program beside one connection: its input, its output, its errors, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from trio_duplex import Connection
+
+PIECE = 64 * 1024
+"""Bytes at once in each direction; also the size of Linux's pipes."""
+
+LONGEST_LINE = 4096
+"""Bytes of a line that a program writes to stderr; a longer one is told in pieces."""
+
+
+async def run_program(
+    connection: Connection,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    eof_grace: float,
+    term_grace: Callable[[], float],
+    tell: Callable[[str], object],
+) -> int:
+    """Start a program with a connection on its standard input and output; give its exit code.
+
+    The peer's end becomes the end of its input. Once that has come, it must
+    write or exit within ``eof_grace``, or gets SIGTERM, and SIGKILL
+    ``term_grace`` later; likewise when we are cancelled. A signal goes to all
+    processes of its process group.
+
+    Args:
+        connection: The connection; it is left open.
+        command: The program and its arguments.
+        environment: Its whole environment.
+        eof_grace: Seconds.
+        term_grace: Gives seconds, when it is needed.
+        tell: Called with each line that it writes to stderr.
+
+    Returns:
+        The exit code; negative for the signal that ended it.
+
+    Raises:
+        OSError: It can't be started.
+    """
+    process = await trio.lowlevel.open_process(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        process_group=0,
+    )
+    beside = _Beside(connection, process, tell)
+    try:
+        await beside.run(eof_grace=eof_grace)
+    finally:
+        with trio.CancelScope(shield=True):
+            await _end(process, term_grace)
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    await trio.aclose_forcefully(pipe)
+    assert process.returncode is not None
+    return process.returncode
+
+
+class _Beside:
+    """The tasks that run beside a program."""
+
+    def __init__(
+        self, connection: Connection, process: trio.Process, tell: Callable[[str], object]
+    ) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self._connection = connection
+        self._process = process
+        self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
+        self._tell = tell
+        self._leave = trio.CancelScope()  # its deadline is set when the peer has ended
+
+    async def run(self, *, eof_grace: float) -> None:
+        """Carry bytes until the program has exited, or the grace is over."""
+        self._grace = eof_grace
+        with self._leave:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._feed)
+                nursery.start_soon(self._log_errors)
+                output_done = trio.Event()
+                nursery.start_soon(self._carry_output, output_done)
+                await self._process.wait()
+                # What it wrote is still in the pipe; a child of its own may hold that open for ever.
+                with trio.move_on_after(1):
+                    await output_done.wait()
+                nursery.cancel_scope.cancel()
+
+    def _peer_ended(self) -> None:
+        self._leave.deadline = min(self._leave.deadline, trio.current_time() + self._grace)
+
+    async def _feed(self) -> None:
+        """From the peer to the program's input."""
+        try:
+            while data := await self._connection.receive_some(PIECE):
+                try:
+                    await self._stdin.send_all(data)
+                except trio.BrokenResourceError:
+                    # It reads no more. It may still write; whether the peer is there is seen then.
+                    await self._wait_for_the_peer()
+                    return
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.aclose_forcefully(self._stdout)  # nobody takes its output any more
+        await self._stdin.aclose()
+        self._peer_ended()
+
+    async def _wait_for_the_peer(self) -> None:
+        """Read and drop what comes, until the peer has ended: nothing else shows that it left."""
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            while await self._connection.receive_some(PIECE):
+                pass
+        self._peer_ended()
+
+    async def _carry_output(self, done: trio.Event) -> None:
+        """From the program's output to the peer."""
+        try:
+            while data := await self._stdout.receive_some(PIECE):
+                await self._connection.send_all(data)
+                if self._leave.deadline != math.inf:  # it still has something to say
+                    self._leave.deadline = trio.current_time() + self._grace
+        except trio.ClosedResourceError:
+            pass  # the peer has gone
+        except trio.BrokenResourceError:
+            with contextlib.suppress(trio.ClosedResourceError):
+                await trio.aclose_forcefully(self._stdout)
+                await self._stdin.aclose()
+            self._peer_ended()
+        finally:
+            done.set()
+
+    async def _log_errors(self) -> None:
+        """Tell what it writes to stderr, line by line."""
+        unread = b""
+        async for data in self._stderr:
+            *lines, unread = (unread + data).split(b"\n")
+            while len(unread) > LONGEST_LINE:
+                lines.append(unread[:LONGEST_LINE])
+                unread = unread[LONGEST_LINE:]
+            for line in lines:
+                self._tell(line.decode("utf-8", "backslashreplace"))
+        if unread:
+            self._tell(unread.decode("utf-8", "backslashreplace"))
+
+
+async def _end(process: trio.Process, term_grace: Callable[[], float]) -> None:
+    """Have a program end: SIGTERM, and SIGKILL when the grace is over."""
+    if process.poll() is None:
+        _signal(process, signal.SIGTERM)
+        with trio.move_on_after(term_grace()):
+            await process.wait()
+    if process.poll() is None:
+        _signal(process, signal.SIGKILL)
+        await process.wait()
+
+
+def _signal(process: trio.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

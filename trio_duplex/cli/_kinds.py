@@ -1,0 +1,14 @@
+"""The kinds of service that a configuration file may name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trio_duplex.cli._exec.service import EXEC
+from trio_duplex.cli._proxy.service import PROXY
+from trio_duplex.cli._service.configuration import Kind
+
+
+def all_kinds() -> Mapping[str, Kind]:
+    """Every kind, by its table's name."""
+    return {kind.name: kind for kind in (PROXY, EXEC)}

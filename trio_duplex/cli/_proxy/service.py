@@ -1,0 +1,92 @@
+"""``trio-duplex proxy``: negotiate with the peer, and forward plaintext to a backend."""
+
+from __future__ import annotations
+
+import trio
+
+from trio_duplex import Connection, Role
+from trio_duplex.cli._proxy.backend import BackendDownError, connect
+from trio_duplex.cli._proxy.forward import copy
+from trio_duplex.cli._proxy.header import TLSFacts, encode_v1, encode_v2
+from trio_duplex.cli._proxy.settings import ProxySettings
+from trio_duplex.cli._service.addresses import BackendAddress
+from trio_duplex.cli._service.configuration import Kind
+from trio_duplex.cli._service.exits import Exit, ServiceError
+from trio_duplex.cli._service.facts import Facts
+from trio_duplex.cli._service.logs import log
+from trio_duplex.cli._service.service import Context, Service
+
+
+class Proxy(Service[ProxySettings]):
+    """Take TLS off in whichever role the peer leaves us, and forward plaintext to a backend."""
+
+    def __init__(self, settings: ProxySettings) -> None:
+        super().__init__(settings)
+        for role, option in ((Role.SERVER, "--to-server"), (Role.CLIENT, "--to-client")):
+            if not self.backends(role):
+                raise ServiceError(
+                    f"{settings.name}: no backend for connections on which we are the TLS {role}: "
+                    f"give --to ADDR or {option} ADDR",
+                    Exit.USAGE,
+                )
+
+    def backends(self, role: Role) -> tuple[BackendAddress, ...]:
+        """Where connections go on which we play this role."""
+        own = self.settings.to_server if role is Role.SERVER else self.settings.to_client
+        return own or self.settings.to
+
+    async def handle(self, context: Context, connection: Connection) -> None:
+        """Forward one connection."""
+        try:
+            backend = await connect(
+                self.backends(connection.role), timeout=self.settings.connect_timeout
+            )
+        except BackendDownError as exc:
+            log.error(
+                "backend-down",
+                number=context.number(connection),
+                why=exc,
+                advice="the peer was sent a clean close; the next connection tries again",
+            )
+            return
+        async with backend:
+            await self._forward(connection, backend)
+
+    async def _forward(self, connection: Connection, backend: trio.SocketStream) -> None:
+        if self.settings.send_proxy is not None:
+            await backend.send_all(proxy_header(self.settings.send_proxy, connection))
+        async with trio.open_nursery() as nursery:
+
+            async def to_backend() -> None:
+                await copy(connection, backend)
+                await backend.send_eof()
+
+            nursery.start_soon(to_backend)
+            await copy(backend, connection)
+            nursery.cancel_scope.cancel()
+
+
+def proxy_header(version: str, connection: Connection) -> bytes:
+    """The header of the PROXY protocol that tells a backend about a connection."""
+    source, destination = connection.remote_address, connection.local_address
+    if version == "v1":
+        return encode_v1(source, destination)
+    facts = Facts.of(connection)
+    return encode_v2(
+        source,
+        destination,
+        TLSFacts(
+            role=facts.role,
+            reason=facts.reason,
+            version=facts.version,
+            cipher=facts.cipher,
+            verified=facts.identity is not None,
+            resumed=facts.resumed,
+            common_name=facts.common_name,
+            alpn=facts.alpn,
+            authority=facts.server_name,
+        ),
+    )
+
+
+PROXY = Kind("proxy", ProxySettings, Proxy)

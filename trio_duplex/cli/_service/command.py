@@ -1,0 +1,167 @@
+"""A subcommand that serves: made from the settings class of its kind of service.
+
+Values stay text here and are read with the file's, in one place, so that a
+wrong one is one line on stderr wherever it came from.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from trio_duplex.cli._examples import ExampleCommand
+from trio_duplex.cli._service.configuration import Configuration, Kind
+from trio_duplex.cli._service.exits import EXIT_CODES, Exit, ServiceError
+from trio_duplex.cli._service.option import Option, options_of, show_value
+from trio_duplex.cli._service.run import run_services
+from trio_duplex.cli._service.settings import ProcessSettings
+
+
+class Text(click.ParamType[str]):
+    """Text that is read later; completed as a file's name if it is one."""
+
+    name = "text"
+
+    def __init__(self, *, file: bool = False) -> None:
+        self._file = file
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Complete file names."""
+        return [CompletionItem(incomplete, type="file")] if self._file else []
+
+
+class GroupedOption(click.Option):
+    """An option that stands under a heading of its own in the help."""
+
+    def __init__(self, *declarations: str, group: str, **attributes: Any) -> None:  # noqa: ANN401
+        super().__init__(declarations, **attributes)
+        self.group = group
+
+
+class ServiceCommand(ExampleCommand):
+    """A subcommand whose usage errors are one line, and whose help has headings."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's
+    ) -> click.Context:
+        """Parse the command line."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as exc:
+            message = exc.format_message().rstrip(".")
+            raise ServiceError(
+                f"{message}; see trio-duplex {info_name} --help", Exit.USAGE
+            ) from exc
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, each under its heading."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                group = param.group if isinstance(param, GroupedOption) else "Options"
+                groups.setdefault(group, []).append(record)
+        groups["The process"] = groups.pop("The process", []) + groups.pop("Help", [])
+        for heading, records in groups.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+        with formatter.section("Exit codes"):
+            formatter.write_dl([*EXIT_CODES.items()])
+
+
+def service_command(
+    kind: Kind, kinds: Callable[[], Mapping[str, Kind]], *, example: str, name: str | None = None
+) -> click.Command:
+    """Make the subcommand of a kind of service.
+
+    Args:
+        kind: The kind.
+        kinds: Every kind that a file may name; asked when the command runs.
+        example: A command line that works, with which the help begins.
+        name: The subcommand's name, if it is not the kind's.
+    """
+
+    def run(**values: object) -> None:
+        config = values.pop("config", None)
+        given = _given(click.get_current_context(), values)
+        configuration = Configuration(
+            kinds=kinds(),
+            kind=kind,
+            command_line=given,
+            file=Path(config) if isinstance(config, str) else None,
+        )
+        sys.exit(run_services(configuration))
+
+    return ServiceCommand(
+        name or kind.name,
+        callback=run,
+        example=example,
+        help=kind.service.__doc__,
+        params=[
+            *_parameters(kind.settings),
+            GroupedOption(
+                "--config",
+                group="The process",
+                type=Text(file=True),
+                metavar="FILE",
+                help="TOML file with the same options, and with several services if you like.",
+            ),
+            *_parameters(ProcessSettings),
+        ],
+    )
+
+
+def _parameters(settings: type[Any]) -> list[click.Parameter]:
+    return [
+        _parameter(field, name, made, default)
+        for field, name, made, default in options_of(settings)
+    ]
+
+
+def _parameter(field: str, name: str, made: Option, default: object) -> click.Parameter:
+    if made.argument:
+        return click.Argument([field], nargs=-1, type=Text(), metavar=made.metavar)
+    shown = ""
+    if not made.flag and not made.multiple and default is not None:
+        shown = f"  [default: {show_value(getattr(default, 'value', default))}]"
+    declarations = [f"--{name}", field]
+    if made.short:
+        declarations.insert(0, made.short)
+    if made.flag:
+        return GroupedOption(
+            *declarations, group=made.group, is_flag=True, default=None, help=made.help
+        )
+    return GroupedOption(
+        *declarations,
+        group=made.group,
+        type=Text(file=made.file),
+        multiple=made.multiple,
+        metavar=made.metavar,
+        help=made.help + shown,
+    )
+
+
+def _given(ctx: click.Context, values: Mapping[str, object]) -> dict[str, object]:
+    """What the command line really said, by option name."""
+    names = {param.name: param for param in ctx.command.params}
+    given: dict[str, object] = {}
+    for field, value in values.items():
+        if ctx.get_parameter_source(field) is click.core.ParameterSource.COMMANDLINE:
+            assert field in names
+            given[field.rstrip("_").replace("_", "-")] = value
+    return given

@@ -1,0 +1,79 @@
+"""From settings to credentials: what is read from files, and what is said when it can't be."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from trio_duplex import (
+    AllOf,
+    Credentials,
+    CredentialsError,
+    NamedPeer,
+    PeerPolicy,
+    PinnedPeer,
+)
+from trio_duplex.cli._service.exits import Exit, ServiceError
+from trio_duplex.cli._service.logs import log
+from trio_duplex.cli._service.settings import ServiceSettings
+
+
+def make_credentials(settings: ServiceSettings) -> Credentials:
+    """Read certificate, key, trust and revocation lists.
+
+    Raises:
+        ServiceError: One of them can't be used; with exit code 3, or 2 where
+            an option is missing.
+    """
+    if settings.cert is None or settings.trust is None:
+        missing = "cert" if settings.cert is None else "trust"
+        raise ServiceError(
+            f"{settings.name}: --{missing} FILE is missing; both roles present a certificate and "
+            "check the peer's",
+            Exit.USAGE,
+        )
+    _warn_of_readable_key(settings.key or settings.cert)
+    try:
+        return Credentials.mutual(
+            certificate_chain=settings.cert,
+            private_key=settings.key,
+            trust=settings.trust,
+            peer=_policy(settings),
+            alpn=settings.alpn,
+        )
+    except CredentialsError as exc:
+        raise ServiceError(f"{settings.name}: {exc}", Exit.CREDENTIALS) from exc
+
+
+def material_files(settings: ServiceSettings) -> Iterator[Path]:
+    """The files that credentials are read from: a change to one is a reason to reload."""
+    for path in (settings.cert, settings.key, settings.trust, settings.key_passphrase_file):
+        if path is not None:
+            yield path
+    yield from settings.crl
+
+
+def _policy(settings: ServiceSettings) -> PeerPolicy | None:
+    policies: list[PeerPolicy] = []
+    if settings.peer_name:
+        policies.append(NamedPeer(*settings.peer_name))
+    if settings.peer_pin:
+        policies.append(PinnedPeer(*settings.peer_pin))
+    if len(policies) > 1:
+        return AllOf(*policies)
+    return policies[0] if policies else None
+
+
+def _warn_of_readable_key(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # whoever reads it says so
+    if stat.S_ISREG(mode) and mode & stat.S_IROTH:
+        log.warning(
+            "key-readable",
+            file=path,
+            mode=f"{stat.S_IMODE(mode):04o}",
+            advice=f"chmod go-rwx {path}",
+        )

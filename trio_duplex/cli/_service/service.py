@@ -1,0 +1,262 @@
+"""A service: listeners, and what is done with each connection that they bring.
+
+``proxy``, ``exec`` and both ends of ``rendezvous`` derive from `Service`. Most
+say no more than what to do with a connection; one that has other listeners, or
+dials, also says how it runs.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+import trio
+
+from trio_duplex import Connection, Credentials, Handler, Server, serve_listeners
+from trio_duplex.cli._service.addresses import ListenAddress
+from trio_duplex.cli._service.exits import Exit, ServiceError
+from trio_duplex.cli._service.gate import GatedListener
+from trio_duplex.cli._service.listeners import ListenerPool
+from trio_duplex.cli._service.logs import SERVICE
+from trio_duplex.cli._service.material import material_files
+from trio_duplex.cli._service.settings import ServiceSettings
+from trio_duplex.events import ConnectionClosed, Event, HandshakeCompleted
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+PlainHandler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+class Service(abc.ABC, Generic[SettingsT]):
+    """One service, as one reading of its settings describes it.
+
+    A reload that changes its settings makes another one, which takes over its
+    addresses; connections that are open stay with the former.
+
+    Args:
+        settings: What it is told.
+
+    Raises:
+        ServiceError: An option is missing, or two contradict each other.
+    """
+
+    needs_listen: ClassVar[bool] = True
+
+    def __init__(self, settings: SettingsT) -> None:
+        self.settings = settings
+        if self.needs_listen and not settings.listen:
+            raise ServiceError(f"{settings.name}: --listen ADDR is missing", Exit.USAGE)
+
+    @property
+    def name(self) -> str:
+        """The name in the log."""
+        return self.settings.name
+
+    def addresses(self) -> Sequence[ListenAddress]:
+        """Every address that it listens on; they are opened before it runs."""
+        return self.settings.listen
+
+    def files(self) -> Iterator[Path]:
+        """The files whose change is a reason to reload."""
+        yield from material_files(self.settings)
+
+    async def run(
+        self, context: Context, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Run until the context is drained; ``task_status`` says when it serves.
+
+        The default serves `addresses` with `handle`. One that dials instead
+        waits for ``context.stopping``, and then begins nothing new.
+        """
+        await context.serve(
+            partial(self.handle, context), self.addresses(), task_status=task_status
+        )
+
+    @abc.abstractmethod
+    async def handle(self, context: Context, connection: Connection) -> None:
+        """Serve one connection, which is closed when this returns or raises."""
+
+
+class Context:
+    """What a running service has: its listeners and credentials, and how it is told to stop.
+
+    Attributes:
+        service: The service.
+        credentials: What is in force; a reload replaces it.
+        stopping: Set when nothing new is to begin: the process drains, or a
+            reload has started a successor.
+        at_once: Whether the process was told to end without any grace.
+    """
+
+    def __init__(
+        self, service: Service[ServiceSettings], pool: ListenerPool, credentials: Credentials
+    ) -> None:
+        self.service = service
+        self.credentials = credentials
+        self.stopping = trio.Event()
+        self.at_once = False
+        self._pool = pool
+        self._scope = trio.CancelScope()
+        self._servers: list[Server] = []
+        self._listeners: list[trio.SocketListener] = []
+        self._numbers: dict[Connection, int] = {}
+        self._done = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the service until it is drained or cancelled."""
+        SERVICE.set(self.service.name)
+        try:
+            with self._scope:
+                await self.service.run(self, task_status=task_status)
+        finally:
+            self._done.set()
+
+    async def serve(
+        self,
+        handler: Handler,
+        addresses: Sequence[ListenAddress],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Negotiate what comes to these addresses, under the service's settings, until drained."""
+        settings = self.service.settings
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(
+                    serve_listeners,
+                    handler,
+                    self._gated(addresses),
+                    self.credentials,
+                    window=settings.window,
+                    handshake_timeout=settings.handshake_timeout,
+                    limits=settings.limits(),
+                    observers=[self._observe],
+                )
+            )
+            self._servers.append(server)
+            if self.stopping.is_set():
+                await self._close_listeners()
+            task_status.started()
+
+    async def serve_plain(
+        self,
+        handler: PlainHandler,
+        addresses: Sequence[ListenAddress],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept plain streams at these addresses, without TLS, until drained.
+
+        An error of the handler's ends its own stream; so handle what must be told.
+        """
+        listeners = self._gated(addresses)
+
+        async def handle(stream: trio.abc.Stream) -> None:
+            assert isinstance(stream, trio.SocketStream)
+            try:
+                await handler(stream)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(stream)
+
+        async def accept(
+            nursery: trio.Nursery, listener: trio.abc.Listener[trio.SocketStream]
+        ) -> None:
+            with contextlib.suppress(trio.ClosedResourceError):
+                await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
+
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(accept, nursery, listener)
+            task_status.started()
+
+    def number(self, connection: Connection) -> int:
+        """The number of an open connection, as the log has it; 0 if it is none of ours."""
+        return self._numbers.get(connection, 0)
+
+    def replace_credentials(self, credentials: Credentials) -> None:
+        """Use other credentials for what is negotiated from now on."""
+        self.credentials = credentials
+        for server in self._servers:
+            server.replace_credentials(credentials)
+
+    async def retire(self) -> None:
+        """Accept and begin nothing new; what is open goes on to its own end."""
+        self.stopping.set()
+        await self._close_listeners()
+
+    async def drain(self, timeout: float) -> tuple[int, int]:
+        """Accept nothing new, let connections finish, and cancel what is left at the timeout.
+
+        Returns:
+            How many negotiated connections finished, and how many were cancelled.
+        """
+        finished = cancelled = 0
+        deadline = trio.current_time() + timeout
+        await self.retire()
+
+        async def drain_one(server: Server) -> None:
+            nonlocal finished, cancelled
+            result = await server.drain(timeout)
+            finished += result.finished
+            cancelled += result.cancelled
+
+        async with trio.open_nursery() as nursery:
+            for server in self._servers:
+                nursery.start_soon(drain_one, server)
+        with trio.move_on_at(deadline):
+            await self._done.wait()
+        self._scope.cancel()
+        await self._done.wait()
+        return finished, cancelled
+
+    def cancel(self) -> None:
+        """End everything now, without any grace."""
+        self.at_once = True
+        self._scope.cancel()
+
+    async def wait_done(self) -> None:
+        """Wait until the service has ended."""
+        await self._done.wait()
+
+    @property
+    def done(self) -> bool:
+        """Whether the service has ended."""
+        return self._done.is_set()
+
+    @property
+    def open_connections(self) -> int:
+        """Negotiated connections that are open now."""
+        return len(self._numbers)
+
+    def _gated(
+        self, addresses: Sequence[ListenAddress]
+    ) -> list[trio.SocketListener | GatedListener]:
+        settings = self.service.settings
+        made = [each for address in addresses for each in self._pool.listeners(address)]
+        self._listeners += made
+        if not settings.allow and not settings.deny:
+            return [*made]
+        return [
+            GatedListener(
+                each, allow=settings.allow, deny=settings.deny, keepalive=settings.keepalive
+            )
+            for each in made
+        ]
+
+    async def _close_listeners(self) -> None:
+        for listener in self._listeners:
+            await listener.aclose()
+
+    def _observe(self, event: Event) -> None:
+        match event:
+            case HandshakeCompleted(connection=connection, number=number):
+                self._numbers[connection] = number
+            case ConnectionClosed(connection=connection):
+                self._numbers.pop(connection, None)
+            case _:
+                pass
