@@ -148,7 +148,15 @@ async def test_names_and_labels(
         assert family.documentation.endswith(".")
         for sample in family.samples:
             assert sample.name.endswith("_total") is (family.type == "counter")
-            assert set(sample.labels) <= {"server", "role", "reason", "error", "limit", "le"}
+            assert set(sample.labels) <= {
+                "server",
+                "role",
+                "reason",
+                "error",
+                "kind",
+                "limit",
+                "le",
+            }
             assert sample.labels["server"] == "one"
     # Few, whatever peers do.
     assert sum(len(family.samples) for family in families) < 60

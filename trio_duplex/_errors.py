@@ -92,7 +92,13 @@ class NotTLSError(DuplexError):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class HandshakeError(DuplexError):
-    """The TLS handshake failed; ``__cause__`` is what ``ssl`` or the stream said."""
+    """The TLS handshake failed; ``__cause__`` is what ``ssl`` or the stream said.
+
+    Attributes:
+        hung_up: Whether the peer left in the middle of it, without an alert.
+    """
+
+    hung_up: bool = False
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)

@@ -17,6 +17,7 @@ from trio_duplex._events.events import (
     PeerRejected,
     RoleDecided,
 )
+from trio_duplex._events.probes import Probe
 from trio_duplex._role import Decision, Role
 from trio_duplex._stream.connection import Connection
 
@@ -32,6 +33,7 @@ __all__ = [
     "NegotiationFailed",
     "Observer",
     "PeerRejected",
+    "Probe",
     "RoleDecided",
 ]
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 
 from trio_duplex import Role, Server, Statistics
+from trio_duplex.events import Probe
 
 try:
     from prometheus_client.core import (
@@ -131,6 +132,12 @@ _COUNTERS: tuple[_Row, ...] = (
         "Connections that did not reach their handler, by class of error.",
         ("error",),
         lambda s: _by_name(s.failed),
+    ),
+    (
+        "probes",
+        "Beside failures, connections that look like a health check or a port scan, by how.",
+        ("kind",),
+        lambda s: {(str(probe),): s.probes.get(probe, 0) for probe in Probe},
     ),
     (
         "handler_failures",

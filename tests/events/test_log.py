@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import shlex
-from typing import cast
+from collections.abc import Iterable
+from typing import Any, cast
 
 import pytest
 import trio
@@ -29,10 +31,12 @@ from trio_duplex._events.log import (
     INTERVAL,
     LIMIT_INTERVAL,
     LOGGER,
+    MAX_ADDRESSES,
     MAX_WHY,
     PAUSE_INTERVAL,
     LogObserver,
 )
+from trio_duplex._events.probes import MutedNetworks
 from trio_duplex.events import (
     Accepted,
     ConnectionClosed,
@@ -43,6 +47,7 @@ from trio_duplex.events import (
     ListenerPaused,
     NegotiationFailed,
     PeerRejected,
+    Probe,
     RoleDecided,
 )
 
@@ -55,9 +60,9 @@ DECISION = Decision(Role.SERVER, Reason.SPOKE, 0.25, 5.0)
 class Clock:
     """A clock that a test sets, and the observer that goes by it."""
 
-    def __init__(self) -> None:
+    def __init__(self, muted: MutedNetworks | None = None) -> None:
         self.now = 1_000.0
-        self.observer = LogObserver(clock=lambda: self.now)
+        self.observer = LogObserver(clock=lambda: self.now, muted=muted)
 
     def __call__(self, *events: Event) -> None:
         for event in events:
@@ -194,7 +199,7 @@ def test_no_room_in_the_machine(log: Clock, caplog: pytest.LogCaptureFixture) ->
     (record,) = caplog.records
     assert (record.levelno, record.exc_info) == (ERROR, None)
     word, values = parsed(record)
-    assert (word, values["seconds"], values["error"]) == ("listener-paused", "0.1", "OSError")
+    assert (word, values["seconds"], values["error"]) == ("listener-paused", "0.100", "OSError")
     assert "Too many" in values["why"]
 
 
@@ -247,7 +252,7 @@ def test_faults_that_repeat_are_one_line_a_second_for_each_class(
         own = [(w, v) for w, v in lines if kind in (v.get("error"), v.get("kind"))]
         assert [word for word, _ in own] == ["failed"] * 5 + ["repeated"]
         assert [v.get("repeated") for _, v in own[:5]] == [None] + ["1999"] * 4
-        assert own[-1][1] == {"kind": kind, "count": "1999"}
+        assert own[-1][1] == {"kind": kind, "count": "1999", "addresses": "192.0.2.7=1999"}
         # Each was counted once: as a line, or in one.
         assert 5 + sum(int(v.get("repeated") or v.get("count") or 0) for _, v in own) == 10_000
 
@@ -261,7 +266,10 @@ def test_a_burst_is_summarised_by_whatever_happens_next(
     assert len(caplog.records) == 1  # it may go on yet
     log.now += INTERVAL
     log(Accepted(number=9, peer=PEER))
-    assert parsed(caplog.records[1]) == ("repeated", {"kind": "NotTLSError", "count": "4"})
+    assert parsed(caplog.records[1]) == (
+        "repeated",
+        {"kind": "NotTLSError", "count": "4", "addresses": "192.0.2.7=4"},
+    )
     assert caplog.records[1].levelno == INFO
     log(failed(NotTLSError("no", received=b"")))  # that was this second's line
     log.now += INTERVAL * 3
@@ -305,6 +313,169 @@ def test_each_limit_is_a_class_of_its_own(log: Clock, caplog: pytest.LogCaptureF
     for limit in ("pending", "connections", "pending"):
         log(LimitReached(limit=limit, value=3, peer=PEER))
     assert [parsed(record)[1]["limit"] for record in caplog.records] == ["pending", "connections"]
+
+
+# ------------------------------------------------------------------------------ addresses, and facts
+
+
+def flooded(log: Clock, peers: Iterable[str | None], error: Exception | None = None) -> None:
+    log(*(failed(error or NotTLSError("no", received=b""), peer=peer) for peer in peers))
+    log.observer.flush()
+
+
+@pytest.mark.parametrize("clocked", [False, True], ids=["summary", "next line"])
+def test_each_address_that_was_left_out_is_named(
+    clocked: bool, log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    peers = [f"192.0.2.{host}:{port}" for host in range(10) for port in range(host + 1)]
+    log(*(failed(NotTLSError("no", received=b""), peer=peer) for peer in peers))
+    log.now += INTERVAL * 1.5
+    if clocked:
+        log(failed(NotTLSError("no", received=b""), peer="[2001:db8::1%eth0]:4711"))
+    else:
+        log.observer.flush()
+    first, last = caplog.records
+    named = parsed(last)[1]["addresses"]
+    expected = {f"192.0.2.{host}": host + 1 for host in range(1, 10)}  # one of 0 had the line
+    assert dict(each.split("=") for each in named.split()) == {
+        host: str(count) for host, count in expected.items()
+    }
+    assert facts_of(last)["addresses"] == expected
+    assert facts_of(first)["address"] == "192.0.2.0"
+    assert facts_of(last).get("address") == ("2001:db8::1%eth0" if clocked else None)
+    assert "others" not in parsed(last)[1]
+
+
+def test_the_addresses_that_are_named_are_bounded(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    flooded(log, (f"[2001:db8:{n:x}::{n:x}]:4711" for n in range(10_001)))
+    _, summary = caplog.records
+    word, values = parsed(summary)
+    assert (word, values["count"], values["others"]) == (
+        "repeated",
+        "10000",
+        str(10_000 - MAX_ADDRESSES),
+    )
+    assert len(values["addresses"].split()) == len(facts_of(summary)["addresses"]) == MAX_ADDRESSES
+    assert len(summary.getMessage()) < 50 * MAX_ADDRESSES
+    caplog.clear()
+    log.now += 10  # and are forgotten
+    flooded(log, ["192.0.2.1:1"] * 3)
+    assert facts_of(caplog.records[-1])["addresses"] == {"192.0.2.1": 2}
+
+
+def test_a_peer_without_an_address_is_counted(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    flooded(log, [None, None, "192.0.2.7:1", "192.0.2.7:2"])
+    assert parsed(caplog.records[-1])[1] == {
+        "kind": "NotTLSError",
+        "count": "3",
+        "addresses": "192.0.2.7=2",
+        "others": "1",
+    }
+    caplog.clear()
+    log.now += 10
+    flooded(log, [None, None])
+    assert parsed(caplog.records[-1])[1] == {"kind": "NotTLSError", "count": "1"}
+
+
+def facts_of(record: logging.LogRecord) -> dict[str, Any]:
+    facts = vars(record)["facts"]
+    assert isinstance(facts, dict)
+    return facts
+
+
+def test_a_record_carries_the_facts_of_a_failure(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = HandshakeError(
+        "failed", role=Role.CLIENT, seen="x", tls_reason="unknown ca", advice="trust it"
+    )
+    log(failed(error))
+    assert facts_of(caplog.records[0]) == {
+        "event": "failed",
+        "number": 7,
+        "peer": PEER,
+        "address": "192.0.2.7",
+        "error": "HandshakeError",
+        "why": str(error),
+        "role": "client",
+        "seen": "x",
+        "tls_reason": "unknown ca",
+        "advice": "trust it",
+    }
+
+
+async def test_a_record_carries_the_facts_of_a_connection(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await a_connection()
+    log(closed(connection))
+    log(HandlerFailed(number=7, peer=PEER, error=BUG, peer_fault=False), closed(connection))
+    for record, event in zip(caplog.records, ("closed", "handler-failed"), strict=True):
+        facts = facts_of(record)
+        assert facts["event"] == event
+        assert (facts["address"], facts["role"], facts["reason"]) == (
+            "192.0.2.7",
+            "server",
+            "spoke",
+        )
+        assert (facts["received"], facts["sent"], facts["seconds"]) == (0, 5, 1.5)
+        assert facts["waited"] == connection.decision.waited
+        json.dumps(facts)  # as a formatter may want it
+
+
+def test_records_of_limits_and_pauses_carry_theirs(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    log(
+        LimitReached(limit="pending", value=3, peer=PEER),
+        ListenerPaused(error=OSError("no room"), seconds=0.1, peer=None),
+    )
+    limit, pause = map(facts_of, caplog.records)
+    assert (limit["event"], limit["limit"], limit["value"]) == ("limit-reached", "pending", 3)
+    assert (pause["event"], pause["seconds"], pause["error"]) == ("listener-paused", 0.1, "OSError")
+
+
+# ---------------------------------------------------------------------------------- muted, and probes
+
+
+@pytest.mark.parametrize("probe", Probe)
+def test_a_probe_is_not_info(probe: Probe, log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log(NegotiationFailed(number=7, peer=PEER, error=HandshakeError("x"), probe=probe))
+    (record,) = caplog.records
+    assert record.levelno == DEBUG
+    assert parsed(record)[1]["probe"] == facts_of(record)["probe"] == str(probe)
+
+
+async def test_what_a_muted_network_does_is_debug(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(DEBUG, logger="trio_duplex")
+    log, connection = Clock(muted=MutedNetworks(["192.0.2.0/28"])), await a_connection()
+    broken = HandlerFailed(number=7, peer=PEER, error=trio.BrokenResourceError(), peer_fault=True)
+    for peer, level in ((PEER, DEBUG), ("192.0.2.17:1", INFO), (None, INFO)):
+        caplog.clear()
+        log(closed(connection, peer=peer), broken, closed(connection, peer=peer))
+        assert [record.levelno for record in caplog.records] == [level, level]
+        log.now += 10
+
+
+async def test_what_is_ours_to_mend_is_not_muted(caplog: pytest.LogCaptureFixture) -> None:
+    log = Clock(muted=MutedNetworks(["192.0.2.0/24"]))
+    log(
+        failed(BUG),
+        LimitReached(limit="pending", value=3, peer=PEER),
+        HandlerFailed(number=7, peer=PEER, error=BUG, peer_fault=False),
+        closed(await a_connection()),
+    )
+    assert [record.levelno for record in caplog.records] == [ERROR, WARNING, ERROR]
+
+
+def test_a_muted_peer_does_not_take_the_line_of_another(
+    log: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    error = HandshakeError("x")
+    log(NegotiationFailed(number=7, peer=PEER, error=error, probe=Probe.MUTED), failed(error))
+    assert [record.levelno for record in caplog.records] == [DEBUG, INFO]
 
 
 # ---------------------------------------------------------------------------------------- the lines

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import attrs
 
 from trio_duplex._errors import PeerRejectedError
+from trio_duplex._events.probes import Probe
 from trio_duplex._role import Decision, Role
 from trio_duplex._stream.connection import Connection
 
@@ -73,9 +74,12 @@ class NegotiationFailed(ConnectionEvent):
     Attributes:
         error: Why. A `~trio_duplex.DuplexError` is the peer's or the network's doing,
             anything else is ours.
+        probe: How it looks like a health check or a port scan, or None if it
+            does not.
     """
 
     error: Exception
+    probe: Probe | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -1,13 +1,15 @@
 """One log line for each connection, at levels that suit operators.
 
 A peer that connects and hangs up (a health check, a port scan) is DEBUG, any
-other fault of a peer INFO, a fault of ours ERROR with its traceback. Faults that
-repeat are summarised: at most one line a second for each class of them, so that
-no flood of bad peers is a flood of log lines.
+other fault of a peer INFO, a fault of ours ERROR with its traceback. What peers of
+muted networks do is DEBUG. Faults that repeat are summarised: at most one line a
+second for each class of them, so that no flood of bad peers is a flood of log lines;
+the next line names the addresses that were left out.
 
 A line is a word for what happened, then ``key=value`` pairs, one space apart. A
 value that is not made of plain characters stands in double quotes, with JSON's
-escapes. ``shlex.split`` takes a line apart.
+escapes. ``shlex.split`` takes a line apart. The same facts, and some more, are the
+record's attribute ``facts``, with numbers as numbers.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from math import isnan
+from typing import cast
 
 import attrs
 
@@ -30,6 +33,7 @@ from trio_duplex._events.events import (
     ListenerPaused,
     NegotiationFailed,
 )
+from trio_duplex._events.probes import MutedNetworks, host_of
 from trio_duplex._stream.connection import Connection
 
 LOGGER = logging.getLogger("trio_duplex")
@@ -47,18 +51,44 @@ MAX_WHY = 400
 """Characters of an exception's text. Ours are shorter; what leaves a handler may
 hold anything."""
 
+MAX_ADDRESSES = 50
+"""Addresses that one line names, 1 to 2 KB of them; of more, it says how many lines they had."""
+
+MILLISECONDS = {"waited", "seconds"}
+"""What is written with three decimals."""
+
 _PLAIN = re.compile(r"[\w.:/@%+\[\]-]+", re.ASCII)
 
 
 @attrs.define
 class _Class:
-    """A class of faults: when its last line was written, and how many lines were not."""
+    """A class of faults: when its last line was written, and whose lines were not."""
 
     level: int
     kind: str
     interval: float
     last: float
     unsaid: int = 0
+    addresses: dict[str, int] = attrs.field(factory=dict[str, int])
+
+    def leave_out(self, peer: str | None) -> None:
+        """Count a line that is not written."""
+        self.unsaid += 1
+        address = host_of(peer)
+        if address is not None and (
+            address in self.addresses or len(self.addresses) < MAX_ADDRESSES
+        ):
+            self.addresses[address] = self.addresses.get(address, 0) + 1
+
+    def take_down(self, count: str) -> dict[str, object]:
+        """What was left out since the last line, with its number as ``count``."""
+        facts: dict[str, object] = {count: self.unsaid}
+        if self.addresses:
+            facts["addresses"] = self.addresses
+            if others := self.unsaid - sum(self.addresses.values()):
+                facts["others"] = others
+        self.unsaid, self.addresses = 0, {}
+        return facts
 
 
 class LogObserver:
@@ -67,12 +97,18 @@ class LogObserver:
     Args:
         logger: Where to.
         clock: Gives seconds; not Trio's, which a test may stop.
+        muted: Networks of which nothing is logged above DEBUG but what is ours
+            to mend.
     """
 
     def __init__(
-        self, logger: logging.Logger = LOGGER, clock: Callable[[], float] = time.monotonic
+        self,
+        logger: logging.Logger = LOGGER,
+        clock: Callable[[], float] = time.monotonic,
+        muted: MutedNetworks | None = None,
     ) -> None:
         self._logger = logger
+        self._muted = MutedNetworks() if muted is None else muted
         self._clock = clock
         self._classes: dict[tuple[int, str], _Class] = {}
         self._unsaid: set[tuple[int, str]] = set()  # those that have something to summarise
@@ -85,11 +121,17 @@ class LogObserver:
                 self._closed(event)
             case NegotiationFailed(error=error):
                 self._fault(
-                    _negotiation_level(error),
+                    _negotiation_level(event),
                     type(error).__name__,
                     "failed",
                     error,
-                    facts=lambda: {"number": event.number, "peer": event.peer},
+                    peer=event.peer,
+                    facts=lambda: {
+                        "number": event.number,
+                        "peer": event.peer,
+                        # A probe's level says it already, where it was known by its error.
+                        **({} if event.probe is None else {"probe": str(event.probe)}),
+                    },
                 )
             case HandlerFailed():
                 self._failed_handlers[event.number] = event  # one line, when it is closed
@@ -99,10 +141,11 @@ class LogObserver:
                     event.limit,
                     "limit-reached",
                     interval=LIMIT_INTERVAL,
+                    peer=event.peer,
                     facts=lambda: {
                         "limit": event.limit,
                         # The machine's own limits have no number here.
-                        **({} if isnan(event.value) else {"value": f"{event.value:g}"}),
+                        **({} if isnan(event.value) else {"value": event.value}),
                         "peer": event.peer,
                     },
                 )
@@ -114,7 +157,8 @@ class LogObserver:
                     error,
                     interval=PAUSE_INTERVAL,
                     traceback=False,  # the machine is full: no line of ours is wrong
-                    facts=lambda: {"seconds": f"{event.seconds:g}"},
+                    peer=None,
+                    facts=lambda: {"seconds": event.seconds},
                 )
             case _:
                 pass
@@ -127,13 +171,19 @@ class LogObserver:
 
     def _closed(self, event: ConnectionClosed) -> None:
         failure = self._failed_handlers.pop(event.number, None)
+        quiet = logging.DEBUG if event.peer in self._muted else logging.INFO
         if failure is None:
-            if self._logger.isEnabledFor(logging.INFO):
-                self._logger.info("%s", _line("closed", **_connection(event)))
+            if self._logger.isEnabledFor(quiet):
+                self._write(quiet, "closed", _connection(event), address=host_of(event.peer))
             return
-        level = logging.INFO if failure.peer_fault else logging.ERROR
-        kind = f"{type(failure.error).__name__} in handler"
-        self._fault(level, kind, "handler-failed", failure.error, facts=lambda: _connection(event))
+        self._fault(
+            quiet if failure.peer_fault else logging.ERROR,
+            f"{type(failure.error).__name__} in handler",
+            "handler-failed",
+            failure.error,
+            peer=event.peer,
+            facts=lambda: _connection(event),
+        )
 
     def _fault(
         self,
@@ -144,7 +194,8 @@ class LogObserver:
         *,
         interval: float = INTERVAL,
         traceback: bool = True,
-        facts: Callable[[], Mapping[str, object]],
+        peer: str | None,
+        facts: Callable[[], dict[str, object]],
     ) -> None:
         if not self._logger.isEnabledFor(level):
             return
@@ -153,20 +204,22 @@ class LogObserver:
         if fault is None:
             self._classes[key] = fault = _Class(level, kind, interval, last=now)
         elif now - fault.last < interval:
-            fault.unsaid += 1
+            fault.leave_out(peer)
             self._unsaid.add(key)
             return
-        values = dict(facts())
+        shown, beside = facts(), {"address": host_of(peer), **_of_error(error)}
         if error is not None:
-            values |= {"error": type(error).__name__, "why": _why(error)}
+            shown |= {"error": type(error).__name__, "why": _why(error)}
         if fault.unsaid:
-            values["repeated"] = self._taken_down(key)
+            self._unsaid.remove(key)
+            shown |= fault.take_down("repeated")
         fault.last = now
-        self._logger.log(
+        self._write(
             level,
-            "%s",
-            _line(word, **values),
-            exc_info=error if traceback and level >= logging.ERROR else None,
+            word,
+            shown,
+            error if traceback and level >= logging.ERROR else None,
+            **beside,
         )
 
     def _summarise(self, now: float | None) -> None:
@@ -178,20 +231,43 @@ class LogObserver:
                 if now - fault.last < 2 * fault.interval:
                     continue
                 fault.last = now
-            count = self._taken_down(key)
-            self._logger.log(fault.level, "%s", _line("repeated", kind=fault.kind, count=count))
+            self._unsaid.remove(key)
+            self._write(fault.level, "repeated", {"kind": fault.kind} | fault.take_down("count"))
 
-    def _taken_down(self, key: tuple[int, str]) -> int:
-        self._unsaid.remove(key)
-        fault = self._classes[key]
-        count, fault.unsaid = fault.unsaid, 0
-        return count
+    def _write(
+        self,
+        level: int,
+        word: str,
+        shown: dict[str, object],
+        exc_info: Exception | None = None,
+        **beside: object,
+    ) -> None:
+        """Write a line of what is ``shown``, and give the record what is ``beside`` it, too."""
+        facts = {"event": word, **beside, **shown}
+        self._logger.log(
+            level, "%s", _line(word, **shown), exc_info=exc_info, extra={"facts": facts}
+        )
 
 
-def _negotiation_level(error: Exception) -> int:
-    if isinstance(error, PeerClosedError | LimitError):  # the limit has its own line
+def _negotiation_level(event: NegotiationFailed) -> int:
+    error = event.error
+    # Of a limit, the limit has its own line.
+    if event.probe is not None or isinstance(error, PeerClosedError | LimitError):
         return logging.DEBUG
     return logging.INFO if isinstance(error, DuplexError) else logging.ERROR
+
+
+def _of_error(error: Exception | None) -> dict[str, object]:
+    """The facts of an error of ours; in the line, they stand in ``why``."""
+    if not isinstance(error, DuplexError):
+        return {}
+    role = None if error.role is None else str(error.role)
+    return {
+        "role": role,
+        "seen": error.seen,
+        "tls_reason": error.tls_reason,
+        "advice": error.advice,
+    }
 
 
 def _connection(event: ConnectionClosed) -> dict[str, object]:
@@ -200,12 +276,12 @@ def _connection(event: ConnectionClosed) -> dict[str, object]:
         "number": event.number,
         "peer": event.peer,
         "identity": _identity(event.connection),
-        "role": decision.role,
-        "reason": decision.reason,
-        "waited": f"{decision.waited:.3f}",
+        "role": str(decision.role),
+        "reason": str(decision.reason),
+        "waited": decision.waited,
         "received": event.bytes_received,
         "sent": event.bytes_sent,
-        "seconds": f"{event.seconds:.3f}",
+        "seconds": event.seconds,
     }
 
 
@@ -224,9 +300,16 @@ def _why(error: Exception) -> str:
 
 
 def _line(word: str, **values: object) -> str:
-    return " ".join([word, *(f"{key}={_value(value)}" for key, value in values.items())])
+    return " ".join([word, *(f"{key}={_value(key, value)}" for key, value in values.items())])
 
 
-def _value(value: object) -> str:
-    text = str(value)
+def _value(key: str, value: object) -> str:
+    match value:
+        case float():
+            text = f"{value:.3f}" if key in MILLISECONDS else f"{value:g}"
+        case dict():
+            counts = cast("dict[str, int]", value)
+            text = " ".join(f"{each}={count}" for each, count in counts.items())
+        case _:
+            text = str(value)
     return text if _PLAIN.fullmatch(text) else json.dumps(text)

@@ -8,6 +8,7 @@ from typing import cast
 
 from trio_duplex._events.events import Event, Observer
 from trio_duplex._events.log import LOGGER, LogObserver
+from trio_duplex._events.probes import MutedNetworks
 from trio_duplex._events.statistics import Counts
 
 
@@ -17,14 +18,18 @@ class Reporter:
     Args:
         observers: Functions of one event. One that raises is logged and no
             longer called.
+        muted: Networks whose peers are not worth a line of the log.
 
     Raises:
         TypeError: One of them is no function, or an async one.
     """
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
+    def __init__(
+        self, observers: Iterable[Observer] = (), muted: MutedNetworks | None = None
+    ) -> None:
         self.counts = Counts()
-        self.log = LogObserver()
+        self.muted = MutedNetworks() if muted is None else muted
+        self.log = LogObserver(muted=self.muted)
         self.disabled = 0
         self._observers = _checked(observers)
 

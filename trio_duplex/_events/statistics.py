@@ -19,6 +19,7 @@ from trio_duplex._events.events import (
     NegotiationFailed,
     RoleDecided,
 )
+from trio_duplex._events.probes import Probe
 from trio_duplex._role import Reason, Role
 
 DECISION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -55,6 +56,8 @@ class Statistics:
         decided: Role decisions so far, by role and reason.
         completed: Handshakes completed so far, by role.
         failed: Negotiations that failed so far, by the error's class name.
+        probes: Beside those, negotiations that failed and look like a health
+            check or a port scan, by how.
         handler_failures: Exceptions that left handlers, by class name.
         closed: Connections closed so far that had reached their handler.
         limits: Connections dropped or held up so far, by the limit's name.
@@ -72,6 +75,7 @@ class Statistics:
     decided: Mapping[tuple[Role, Reason], int]
     completed: Mapping[Role, int]
     failed: Mapping[str, int]
+    probes: Mapping[Probe, int]
     handler_failures: Mapping[str, int]
     closed: int
     limits: Mapping[str, int]
@@ -97,6 +101,7 @@ class Counts:
         self.decided: Counter[tuple[Role, Reason]] = Counter()
         self.completed: Counter[Role] = Counter()
         self.failed: Counter[str] = Counter()
+        self.probes: Counter[Probe] = Counter()
         self.handler_failures: Counter[str] = Counter()
         self.limits: Counter[str] = Counter()
         self._decision_counts = [0] * (len(DECISION_BUCKETS) + 1)
@@ -113,6 +118,8 @@ class Counts:
                 self._decision_total += decision.waited
             case HandshakeCompleted(connection=connection):
                 self.completed[connection.role] += 1
+            case NegotiationFailed(probe=Probe() as probe):
+                self.probes[probe] += 1
             case NegotiationFailed(error=error):
                 self.failed[type(error).__name__] += 1
             case HandlerFailed(error=error):
@@ -137,6 +144,7 @@ class Counts:
             decided=dict(self.decided),
             completed=dict(self.completed),
             failed=dict(self.failed),
+            probes=dict(self.probes),
             handler_failures=dict(self.handler_failures),
             closed=self.closed,
             limits=dict(self.limits),

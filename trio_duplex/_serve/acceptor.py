@@ -28,6 +28,7 @@ from trio_duplex._events.events import (
     PeerRejected,
     RoleDecided,
 )
+from trio_duplex._events.probes import MutedNetworks, Network, probe_of
 from trio_duplex._events.report import Reporter
 from trio_duplex._events.statistics import Statistics
 from trio_duplex._role import Decision
@@ -72,9 +73,11 @@ class Acceptor:
         settings: How to negotiate.
         limits: The bounds, for all listeners together; None for the defaults.
         observers: Functions of one event.
+        muted_networks: Networks whose peers are not worth a line of the log.
 
     Raises:
         TypeError: One of them is something else.
+        ValueError: A muted network is none.
     """
 
     def __init__(
@@ -83,12 +86,14 @@ class Acceptor:
         settings: Settings,
         limits: Limits | None,
         observers: Iterable[Observer],
+        *,
+        muted_networks: Iterable[str | Network] = (),
     ) -> None:
         check_credentials(credentials)
         limits = check_limits(limits)
         self.credentials = credentials
         self.limits = limits
-        self.reporter = Reporter(observers)
+        self.reporter = Reporter(observers, MutedNetworks(muted_networks))
         self.room = Room(limits, self._limit_reached, self._decided)
         self._settings = settings
 
@@ -177,12 +182,15 @@ class Acceptor:
 
     def _failed(self, place: Place, error: Exception) -> None:
         number, peer = place.number, place.peer
+        probe = probe_of(error, muted=peer in self.reporter.muted)
         if isinstance(error, PeerRejectedError):
-            self.reporter.report(PeerRejected(number=number, peer=peer, error=error))
+            self.reporter.report(PeerRejected(number=number, peer=peer, error=error, probe=probe))
         else:
             if isinstance(error, LimitError):
                 self._limit_reached(error.limit, error.value, peer)
-            self.reporter.report(NegotiationFailed(number=number, peer=peer, error=error))
+            self.reporter.report(
+                NegotiationFailed(number=number, peer=peer, error=error, probe=probe)
+            )
 
     def _decided(self, place: Place, decision: Decision) -> None:
         self.reporter.report(RoleDecided(number=place.number, peer=place.peer, decision=decision))

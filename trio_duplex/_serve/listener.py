@@ -16,6 +16,7 @@ import trio
 
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._events.events import Observer
+from trio_duplex._events.probes import Network
 from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener
 from trio_duplex._serve.limits import Limits
 from trio_duplex._serve.room import Place
@@ -45,6 +46,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         limits: Bounds on pending peers and handshakes. A connection counts
             until it is handed over by `accept`.
         observers: As for `serve_listeners`.
+        muted_networks: As for `serve_listeners`.
         nursery: The nursery for the negotiations; None to use the listener's
             own.
 
@@ -67,11 +69,14 @@ class DuplexListener(trio.abc.Listener[Connection]):
         session: SessionFinder | None = None,
         limits: Limits | None = None,
         observers: Iterable[Observer] = (),
+        muted_networks: Iterable[str | Network] = (),
         nursery: trio.Nursery | None = None,
     ) -> None:
         self.transport_listener = listener
         settings = Settings(window, handshake_timeout, https_compatible, session)
-        self._acceptor = Acceptor(credentials, settings, limits, observers)
+        self._acceptor = Acceptor(
+            credentials, settings, limits, observers, muted_networks=muted_networks
+        )
         self._nursery = nursery
         self._own_nursery: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
         # Closing cancels this, because a nursery that was passed in is not

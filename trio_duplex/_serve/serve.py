@@ -8,6 +8,7 @@ import trio
 
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._events.events import Observer
+from trio_duplex._events.probes import Network
 from trio_duplex._serve.acceptor import Acceptor, Listener
 from trio_duplex._serve.handler import Handler
 from trio_duplex._serve.limits import Limits
@@ -28,6 +29,7 @@ async def serve_listeners(
     session: SessionFinder | None = None,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
+    muted_networks: Iterable[str | Network] = (),
     raise_handler_errors: bool = False,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -54,6 +56,9 @@ async def serve_listeners(
             listeners together; None for the defaults of `Limits`.
         observers: Functions that are called with each event (`events.Accepted`,
             `events.RoleDecided`, …). One that raises is logged and disabled.
+        muted_networks: Networks in CIDR notation, such as ``["10.9.0.0/24"]``,
+            of health checks: what peers from there do is logged at DEBUG, and
+            their failures are counted in `Statistics.probes`.
         raise_handler_errors: Raise the first exception that leaves a handler,
             which ends the server: for tests. What the peer caused is logged
             all the same: a ``trio.BrokenResourceError`` or `DuplexError` that
@@ -71,7 +76,9 @@ async def serve_listeners(
     """
     settings = Settings(window, handshake_timeout, https_compatible, session)
     try:
-        acceptor = _acceptor(handler, credentials, settings, limits, observers)
+        acceptor = _acceptor(
+            handler, credentials, settings, limits, observers, muted_networks=muted_networks
+        )
     except OSError:
         for listener in listeners:
             with trio.CancelScope(shield=True):
@@ -100,6 +107,7 @@ async def serve_tcp(
     session: SessionFinder | None = None,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
+    muted_networks: Iterable[str | Network] = (),
     raise_handler_errors: bool = False,
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
@@ -120,6 +128,7 @@ async def serve_tcp(
         session: See `serve_listeners`.
         limits: See `serve_listeners`.
         observers: See `serve_listeners`.
+        muted_networks: See `serve_listeners`.
         raise_handler_errors: See `serve_listeners`.
         handler_nursery: See `serve_listeners`.
         task_status: See `serve_listeners`.
@@ -129,7 +138,9 @@ async def serve_tcp(
         ValueError, TypeError: An argument is wrong; nothing was opened.
     """
     settings = Settings(window, handshake_timeout, https_compatible, session)
-    acceptor = _acceptor(handler, credentials, settings, limits, observers)
+    acceptor = _acceptor(
+        handler, credentials, settings, limits, observers, muted_networks=muted_networks
+    )
     try:
         listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     except BaseException:
@@ -151,6 +162,8 @@ def _acceptor(
     settings: Settings,
     limits: Limits | None,
     observers: Iterable[Observer],
+    *,
+    muted_networks: Iterable[str | Network],
 ) -> Acceptor:
     """Check the arguments, before any socket is opened or touched.
 
@@ -160,7 +173,7 @@ def _acceptor(
     """
     if not callable(handler):
         raise TypeError(f"handler must be an async function of a connection, not {handler!r}")
-    return Acceptor(credentials, settings, limits, observers)
+    return Acceptor(credentials, settings, limits, observers, muted_networks=muted_networks)
 
 
 async def _serve(

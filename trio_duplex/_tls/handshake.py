@@ -206,6 +206,7 @@ class Handshake:
                 advice="its own log should say why"
                 if self._role is Role.SERVER
                 else "it may be no TLS server, or have refused us without an alert",
+                hung_up=True,
             )
         return data
 
@@ -337,6 +338,7 @@ class Handshake:
                 peer=self._peer,
                 seen=str(exc) or None,
                 advice="its own log should say why",
+                hung_up=True,
             ) from exc
 
 
