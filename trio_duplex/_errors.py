@@ -95,7 +95,8 @@ class HandshakeError(DuplexError):
     """The TLS handshake failed; ``__cause__`` is what ``ssl`` or the stream said.
 
     Attributes:
-        hung_up: Whether the peer left in the middle of it, without an alert.
+        hung_up: Whether the peer left in the middle of it, without an alert,
+            and before it had said who it is.
     """
 
     hung_up: bool = False

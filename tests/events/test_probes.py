@@ -53,6 +53,7 @@ CHECKS = [
 OTHERS = [
     b"GET / HTTP/1.1\r\nHost: node.example\r\nUser-Agent: curl/8.5\r\n",
     b"POST /health HTTP/1.1\r\n",
+    b"OPTIONS sip:node.example SIP/2.0\r\n",
     b"SSH-2.0-OpenSSH_9.6\r\n",
     b"",
 ]

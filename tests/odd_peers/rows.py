@@ -148,6 +148,7 @@ ROWS: tuple[Row, ...] = (
         },
         error=HandshakeError,
         role=SERVER,
+        level=DEBUG,
     ),
     row(
         OPENING,
@@ -302,6 +303,7 @@ ROWS: tuple[Row, ...] = (
         then(p.greeted, *LEAVING),
         error=HandshakeError,
         role=CLIENT,
+        level=DEBUG,
     ),
     row(
         ANSWER,
@@ -322,6 +324,7 @@ ROWS: tuple[Row, ...] = (
         },
         error=HandshakeError,
         role=CLIENT,
+        level=DEBUG,
     ),
     row(
         ANSWER,

@@ -38,7 +38,7 @@ class Probe(enum.Enum):
 
 _HTTP_CHECK = re.compile(
     # Nothing else has asked in HTTP 1.0, without a host, for years; and browsers say GET or POST.
-    rb"(OPTIONS|HEAD) |GET \S+ HTTP/1\.0\r?\n"
+    rb"(OPTIONS|HEAD) \S+ HTTP/1|GET \S+ HTTP/1\.0\r?\n"
     # Paths and agents of Kubernetes, and of the clouds' load balancers.
     rb"|GET (?s:.*)(health|probe|ready|alive|GoogleHC)",
     re.IGNORECASE,
