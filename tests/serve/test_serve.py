@@ -367,7 +367,7 @@ async def echoes(stream: RecordingStream) -> None:
         (hangs_up, logging.DEBUG, "PeerClosedError"),
         (hangs_up_in_its_hello, logging.DEBUG, "PeerClosedError"),
         (garbage, logging.INFO, "NotTLSError"),
-        (hangs_up_after_ours, logging.INFO, "HandshakeError"),
+        (hangs_up_after_ours, logging.DEBUG, "HandshakeError"),
         (speaks_late, logging.INFO, "GlareError"),
         (echoes, logging.INFO, "SelfConnectionError"),
     ],
