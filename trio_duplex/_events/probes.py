@@ -57,12 +57,7 @@ class MutedNetworks:
     """
 
     def __init__(self, networks: Iterable[str | Network] = ()) -> None:
-        given: object = networks
-        if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-            raise TypeError(f"muted_networks must be several networks, in a list, not {given!r}")
-        self._networks = tuple(
-            ipaddress.ip_network(network) for network in cast("Iterable[str | Network]", given)
-        )
+        self._networks = _parsed(networks)
         self._contains = lru_cache(maxsize=1024)(self._looked_up)
 
     def __bool__(self) -> bool:
@@ -80,6 +75,12 @@ class MutedNetworks:
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         return any(address in network for network in self._networks)
+
+
+def _parsed(networks: object) -> tuple[Network, ...]:
+    if isinstance(networks, str | bytes) or not isinstance(networks, Iterable):
+        raise TypeError(f"muted_networks must be several networks, in a list, not {networks!r}")
+    return tuple(map(ipaddress.ip_network, cast("Iterable[str | Network]", networks)))
 
 
 def probe_of(error: Exception, *, muted: bool) -> Probe | None:
