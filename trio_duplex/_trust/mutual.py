@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from os import PathLike, fspath
@@ -24,6 +24,7 @@ from trio_duplex._trust.blocks import (
 )
 from trio_duplex._trust.keylog import write_keylog
 from trio_duplex._trust.own import (
+    CHAIN,
     Check,
     Grade,
     check_chain,
@@ -32,6 +33,7 @@ from trio_duplex._trust.own import (
     check_trust,
     check_trusted_certificates,
     unfit_to_issue,
+    without_deprecations,
     without_its_root,
 )
 from trio_duplex._trust.parameters import Parameters, keep_tightened
@@ -70,6 +72,7 @@ class MutualSource:
     parameters: Parameters
     keylog: str | PathLike[str] | None
     check: bool
+    _said: set[str] = attrs.field(init=False, factory=set[str])
 
     def __repr__(self) -> str:
         sources = {
@@ -93,7 +96,8 @@ class MutualSource:
             CredentialsError: Whatever goes wrong with files and descriptors, too.
         """
         try:
-            return self._load(in_force)
+            with without_deprecations():
+                return self._load(in_force)
         except OSError as exc:
             raise CredentialsError(f"the credentials can't be loaded: {exc}") from exc
 
@@ -105,6 +109,7 @@ class MutualSource:
             name: _Presented.read(chain, key, f" of {name}")
             for name, (chain, key) in self.certificates_by_name.items()
         }
+        of_trust = trusted.checks(now)
         checks = (
             *pair.checks(trusted.authorities, password, now),
             # Those chosen by name are never presented in the client role.
@@ -114,10 +119,12 @@ class MutualSource:
                 for check in each.checks(trusted.authorities, password, now)
                 if check.role is not Role.CLIENT
             ),
-            *trusted.checks(now),
+            *of_trust,
         )
         if self.check:
-            _refuse_or_warn(checks)
+            _refuse_or_warn(check for check in checks if str(check) not in self._said)
+            # Not again at each reload: authorities end by the year.
+            self._said.update(map(str, of_trust))
         trusted.refuse_if_nobody_can_come_in()
         client_context = self._context(pair, password, trusted, Role.CLIENT)
         server_context = self._context(pair, password, trusted, Role.SERVER)
@@ -296,9 +303,11 @@ def _der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.DER)
 
 
-def _refuse_or_warn(checks: Sequence[Check]) -> None:
-    if defects := [str(check) for check in checks if check.grade is Grade.DEFECT]:
+def _refuse_or_warn(checks: Iterable[Check]) -> None:
+    told = [check for check in checks if check.grade is not Grade.OK]
+    if defects := [str(check) for check in told if check.grade is Grade.DEFECT]:
         raise CredentialsError(*defects)
-    for check in checks:
-        if check.grade is Grade.WARNING:
-            LOGGER.warning("own certificate: %s", check)
+    for check in told:
+        # A healthy node's issuer may be one that its peers know, and we need not.
+        level = logging.INFO if check.what.startswith(CHAIN) else logging.WARNING
+        LOGGER.log(level, "own certificate: %s", check)

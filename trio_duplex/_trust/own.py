@@ -5,10 +5,11 @@ Pure: certificates, key, trust roots and the time come in, graded checks go out.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import ssl
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import pairwise
@@ -18,6 +19,7 @@ import attrs
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from trio_duplex._role import Role
@@ -42,6 +44,9 @@ from trio_duplex._trust.pem import (
 EXPIRY_WARNING = timedelta(days=7)
 """How long before its end a certificate is complained of: a working week, and
 more than any automatic renewal leaves."""
+
+CHAIN = "chain"
+"""The check whose warning may be meant so: who issued us need not be whom we trust."""
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -117,14 +122,26 @@ def check_certificate(
     asked.check()
     chain_pem = chain_source.read()
     key_pem = chain_pem if key_source is None else key_source.read()
-    roots = () if trust_source is None else locate_certificates(trust_source.read())
-    chain = load_certificates(chain_pem)
     now = now or datetime.now(UTC)
-    return (
-        check_key(chain[0], key_pem, asked.get),
-        *check_chain(chain, [root.certificate for root in roots], now),
-        *check_trust(roots, now),
-    )
+    with without_deprecations():
+        roots = () if trust_source is None else locate_certificates(trust_source.read())
+        chain = load_certificates(chain_pem)
+        return (
+            check_key(chain[0], key_pem, asked.get),
+            *check_chain(chain, [root.certificate for root in roots], now),
+            *check_trust(roots, now),
+        )
+
+
+@contextlib.contextmanager
+def without_deprecations() -> Generator[None]:
+    """Read certificates without the warnings that are meant for whoever issued them.
+
+    A system's bundle holds roots that are not quite X.509, such as with a negative serial number.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
 
 
 def check_key(
@@ -164,6 +181,7 @@ def check_trust(roots: Sequence[Located], now: datetime) -> tuple[Check, ...]:
     what = "trust roots"
     checks = [_check_root(root, now) for root in roots]
     doubtful = [check for check in checks if check.grade is not Grade.OK]
+    ended = [root for root in roots if root.certificate.not_valid_after_utc < now]
     if len(doubtful) == len(checks):
         return tuple(doubtful)
     first_end = min(
@@ -174,7 +192,16 @@ def check_trust(roots: Sequence[Located], now: datetime) -> tuple[Check, ...]:
     good = len(checks) - len(doubtful)
     only = good == len(roots) == 1
     found = f"{_name(roots[0].certificate)}, " if only else f"{good}, the first "
-    return (Check(what, Grade.OK, f"{found}until {first_end:%Y-%m-%d %H:%M} UTC"), *doubtful)
+    found += f"until {first_end:%Y-%m-%d %H:%M} UTC"
+    if ended:
+        # Bundles of public roots always hold some, and nobody here could renew them.
+        found += f"; {len(ended)} more have expired, such as {_name(ended[0].certificate)}"
+        doubtful = [
+            check
+            for root, check in zip(roots, checks, strict=True)
+            if check in doubtful and (root not in ended or unfit_to_issue(root.certificate))
+        ]
+    return (Check(what, Grade.OK, found), *doubtful)
 
 
 def _check_root(root: Located, now: datetime) -> Check:
@@ -305,7 +332,7 @@ def _extension(certificate: x509.Certificate, kind: type[E]) -> E | None:
 
 
 def _check_issuers(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate]) -> Check:
-    what = "chain"
+    what = CHAIN
     for below, (child, parent) in enumerate(pairwise(chain)):
         if not _issued(child, parent):
             return Check(
