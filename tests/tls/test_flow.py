@@ -1,0 +1,394 @@
+"""The way of the bytes, direct and through the bare stream: `trio_duplex._tls.flow`."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import (
+    assert_checkpoints,
+    check_two_way_stream,
+    lockstep_stream_pair,
+    memory_stream_pair,
+)
+
+from tests.support.peers import AUTHORITY, NODE, TLS13, VERSIONS, tcp_pair, unix_pair
+from trio_duplex import Role
+from trio_duplex._tls.engine import Engine
+from trio_duplex._tls.flow import MOST_OWED, RECEIVE_SIZE, SEND_PIECE, Flow
+
+Ways = tuple[bool, bool]
+WAYS: list[Ways] = [(one, other) for one in (False, True) for other in (False, True)]
+"""Whether each end's `tls` is asked for."""
+
+
+@functools.cache
+def contexts(version: ssl.TLSVersion) -> dict[Role, ssl.SSLContext]:
+    server, client = (
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    )
+    NODE.configure_cert(server)
+    AUTHORITY.configure_trust(client)
+    client.check_hostname = False
+    for context in (server, client):
+        context.minimum_version = context.maximum_version = version
+        context.options |= ssl.OP_NO_RENEGOTIATION
+        context.options &= ~0x80  # OP_IGNORE_UNEXPECTED_EOF, set by CPython 3.11.2 (Debian 12)
+    return {Role.SERVER: server, Role.CLIENT: client}
+
+
+class _End(Flow, trio.abc.Stream):
+    """A flow as Trio's checks want it: with the base class of streams."""
+
+
+def flows(
+    ours: trio.abc.Stream,
+    theirs: trio.abc.Stream,
+    version: ssl.TLSVersion = TLS13,
+    ways: Ways = (False, False),
+    *,
+    https_compatible: bool = False,
+) -> tuple[_End, _End]:
+    """A server's and a client's end, after a handshake in memory; tickets are held."""
+    server, client = (
+        Engine(contexts(version)[Role.SERVER], Role.SERVER),
+        Engine(contexts(version)[Role.CLIENT], Role.CLIENT),
+    )
+    while not (client.handshake() & server.handshake()):
+        for one, other in ((client, server), (server, client)):
+            if words := one.take():
+                other.feed(words)
+    server.hold()
+    ends = (
+        _End(ours, server, https_compatible=https_compatible),
+        _End(theirs, client, https_compatible=https_compatible),
+    )
+    for end, bare in zip(ends, ways, strict=True):
+        if bare:
+            assert type(end.tls) is trio.SSLStream
+    return ends
+
+
+Pair = Callable[[], Awaitable[tuple[trio.abc.Stream, trio.abc.Stream]]]
+
+
+async def memory() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    return memory_stream_pair()
+
+
+async def lockstep() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    return lockstep_stream_pair()
+
+
+async def unix() -> tuple[trio.abc.Stream, trio.abc.Stream]:
+    return unix_pair()
+
+
+TRANSPORTS: dict[str, Pair] = {"memory": memory, "tcp": tcp_pair, "unix": unix}
+CLOGGED: dict[str, Pair] = {"lockstep": lockstep}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("ways", WAYS)
+async def test_trios_contract_over_memory_clogged_too(
+    version: ssl.TLSVersion, ways: Ways, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def pair() -> tuple[_End, _End]:
+        return flows(*memory_stream_pair(), version, ways)
+
+    async def clogged() -> tuple[_End, _End]:
+        return flows(*lockstep_stream_pair(), version, ways)
+
+    await check_two_way_stream(pair, clogged)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("ways", WAYS)
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+async def test_trios_contract_over_sockets(
+    version: ssl.TLSVersion, ways: Ways, transport: str
+) -> None:
+    async def pair() -> tuple[_End, _End]:
+        return flows(*await TRANSPORTS[transport](), version, ways)
+
+    await check_two_way_stream(pair, None)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    transport: str = "tcp", version: ssl.TLSVersion = TLS13, ways: Ways = (False, False)
+) -> AsyncIterator[tuple[_End, _End]]:
+    ours, theirs = await {**TRANSPORTS, **CLOGGED}[transport]()
+    ends = flows(ours, theirs, version, ways)
+    try:
+        yield ends
+    finally:
+        for end in ends:
+            await trio.aclose_forcefully(end.transport)
+
+
+async def receive_exactly(end: Flow, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        more = await end.receive_some()
+        assert more
+        data += more
+    return data
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("size", [0, 1, 16_384, 16_385, SEND_PIECE, SEND_PIECE + 1, 3_000_000])
+async def test_data_of_any_size_both_ways_at_once(
+    transport: str, version: ssl.TLSVersion, size: int
+) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    data = data[:size]
+    async with connected(transport, version) as ends, trio.open_nursery() as nursery:
+        for end in ends:
+            nursery.start_soon(end.send_all, data)
+        for end in ends:
+            assert await receive_exactly(end, size) == data
+
+
+async def test_a_receive_gives_all_records_that_have_come() -> None:
+    async with connected() as (ours, theirs):
+        for _ in range(10):
+            await theirs.send_all(b"x" * 1000)
+        assert await ours.receive_some() == b"x" * 10_000
+        for _ in range(10):
+            await theirs.send_all(b"y" * 16_384)
+        received = [await ours.receive_some()]
+        assert len(received[0]) == RECEIVE_SIZE
+        while sum(map(len, received)) < 10 * 16_384:
+            received.append(await ours.receive_some())
+        await theirs.wait_send_all_might_not_block()
+
+
+@pytest.mark.parametrize("most", [1, 7, 16_384, 20_000])
+async def test_never_more_than_was_asked_for(most: int) -> None:
+    async with connected() as (ours, theirs):
+        await theirs.send_all(b"x" * 50_000)
+        received = 0
+        while received < 50_000:
+            data = await ours.receive_some(most)
+            assert 1 <= len(data) <= most
+            received += len(data)
+
+
+@pytest.mark.parametrize("ways", WAYS)
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_cancelled_receive_loses_nothing(ways: Ways, version: ssl.TLSVersion) -> None:
+    async with connected("tcp", version, ways) as (ours, theirs):
+        sent = b"".join(number.to_bytes(4, "big") for number in range(5_000))
+
+        async def send() -> None:
+            for start in range(0, len(sent), 40):
+                await theirs.send_all(sent[start : start + 40])
+
+        received = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            for attempt in itertools.count():
+                with trio.CancelScope() as scope:
+                    if attempt % 2:
+                        scope.cancel()
+                    received += await ours.receive_some()
+                if len(received) == len(sent):
+                    break
+        assert received == sent
+
+
+async def test_close_notify_that_was_read_ahead_comes_after_the_data() -> None:
+    async with connected() as (ours, theirs):
+        await theirs.send_all(b"last")
+        await theirs.aclose()
+        assert await ours.receive_some() == b"last"
+        assert ours.engine.ended
+        for _ in range(3):
+            with assert_checkpoints():
+                assert await ours.receive_some() == b""
+
+
+async def test_faulty_record_does_not_cost_the_data_before_it() -> None:
+    async with connected() as (ours, theirs):
+        await theirs.send_all(b"good")
+        await theirs.transport.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        await trio.testing.wait_all_tasks_blocked()
+        assert await ours.receive_some() == b"good"
+        for call in (ours.receive_some, ours.receive_some):
+            with pytest.raises(trio.BrokenResourceError):
+                await call()
+        assert ours.engine.failure is not None
+        assert ours.engine.failure.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
+        assert ours.engine.failure.__traceback__ is None
+
+
+async def test_ragged_end_is_broken_and_with_https_compatible_an_end() -> None:
+    for https_compatible in (False, True):
+        ours, theirs = flows(*await tcp_pair(), https_compatible=https_compatible)
+        await trio.aclose_forcefully(theirs.transport)
+        if https_compatible:
+            assert await ours.receive_some() == b""
+        else:
+            with pytest.raises(trio.BrokenResourceError) as info:
+                await ours.receive_some()
+            assert isinstance(info.value.__cause__, ssl.SSLEOFError)
+        await ours.aclose()
+
+
+async def test_send_that_was_cancelled_under_way_breaks_the_stream() -> None:
+    async with connected() as (ours, theirs):
+        with trio.move_on_after(0.01) as scope:
+            await ours.send_all(bytes(20_000_000))
+        assert scope.cancelled_caught
+        with pytest.raises(trio.BrokenResourceError):
+            await ours.send_all(b"more")
+        received = 0
+        with trio.move_on_after(0.5), contextlib.suppress(trio.BrokenResourceError):
+            while data := await theirs.receive_some():
+                received += len(data)
+        assert received < 20_000_000
+
+
+async def test_conflicts_are_refused_and_harmless() -> None:
+    async with connected() as (ours, theirs), trio.open_nursery() as nursery:
+        received: list[bytes | bytearray] = []
+
+        async def receive() -> None:
+            received.append(await ours.receive_some())
+
+        nursery.start_soon(receive)
+        nursery.start_soon(ours.send_all, bytes(20_000_000))
+        await trio.testing.wait_all_tasks_blocked()
+        for call in (
+            ours.receive_some,
+            functools.partial(ours.send_all, b"x"),
+            ours.wait_send_all_might_not_block,
+        ):
+            with pytest.raises(trio.BusyResourceError):
+                await call()
+        await receive_exactly(theirs, 20_000_000)
+        await theirs.send_all(b"still good")
+    assert received == [b"still good"]
+
+
+async def test_bare_stream_refuses_a_rival_of_a_call_on_the_direct_way() -> None:
+    async with connected() as (ours, theirs):
+        received: list[bytes | bytearray] = []
+
+        async def receive() -> None:
+            received.append(await ours.receive_some())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await ours.tls.receive_some()
+            await ours.tls.send_all(b"meanwhile")
+            assert await theirs.receive_some() == b"meanwhile"
+            await theirs.send_all(b"first")
+        assert received == [b"first"]
+        await theirs.send_all(b"second")
+        assert await ours.receive_some() == b"second"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_bare_stream_gets_what_was_read_ahead(version: ssl.TLSVersion) -> None:
+    async with connected("tcp", version) as (ours, theirs):
+        await theirs.send_all(b"one, two")
+        assert await ours.receive_some(3) == b"one"
+        assert ours.tls.version() == ours.engine.ssl_object.version()
+        assert ours.tls.transport_stream is ours.transport
+        assert await ours.tls.receive_some() == b", two"
+        await ours.tls.send_all(b"three")
+        assert await theirs.receive_some() == b"three"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_bare_stream_can_be_unwrapped_with_what_follows(version: ssl.TLSVersion) -> None:
+    async with connected("tcp", version) as (ours, theirs), trio.open_nursery() as nursery:
+
+        async def leave_tls() -> None:
+            stream, rest = await theirs.tls.unwrap()
+            assert rest == b""
+            await stream.send_all(b"plain")
+
+        nursery.start_soon(leave_tls)
+        stream, rest = await ours.tls.unwrap()
+        plain = bytes(rest)
+        while len(plain) < 5:
+            plain += await stream.receive_some()
+        assert plain == b"plain"
+
+
+async def test_failure_on_the_bare_stream_is_known_to_the_engine() -> None:
+    async with connected() as (ours, theirs):
+        await theirs.transport.send_all(b"\x17\x03\x03\x00\x20" + bytes(32))
+        with pytest.raises(trio.BrokenResourceError):
+            await ours.tls.receive_some()
+        assert ours.engine.failure is not None
+
+
+@pytest.mark.parametrize("ways", WAYS)
+@pytest.mark.parametrize("transport", ["memory", "tcp"])
+async def test_held_tickets_leave_in_front_of_the_first_data(transport: str, ways: Ways) -> None:
+    async with connected(transport, TLS13, ways) as (ours, theirs):
+        assert (
+            theirs.engine.ssl_object.session is None
+            or not theirs.engine.ssl_object.session.has_ticket
+        )
+        await ours.send_all(b"data")
+        assert await theirs.receive_some() == b"data"
+        assert theirs.engine.ssl_object.session is not None
+        assert theirs.engine.ssl_object.session.has_ticket
+
+
+@pytest.mark.parametrize("transport", ["tcp", "lockstep"])
+async def test_what_receiving_owes_is_bounded(transport: str) -> None:
+    """A peer that asks for key updates and reads nothing makes us owe an answer to each."""
+    async with connected(transport) as (ours, theirs), trio.open_nursery() as nursery:
+        asked = 0
+
+        async def ask() -> None:
+            nonlocal asked
+            while True:
+                theirs.engine.write(b"x")  # each an owed answer: the records are forged below
+                await theirs.transport.send_all(theirs.engine.take())
+                asked += 1
+
+        async def receive() -> None:
+            while True:
+                await ours.receive_some()
+                ours.engine.write(b"an answer of the engine's own, " * 100)
+
+        nursery.start_soon(ask)
+        nursery.start_soon(receive)
+        for _ in range(2_000):
+            await trio.lowlevel.checkpoint()
+        assert ours.engine.owed + len(ours._unsent) <= MOST_OWED + RECEIVE_SIZE
+        nursery.cancel_scope.cancel()
+
+
+def test_freed_at_once() -> None:
+    import gc
+    import weakref
+
+    async def main() -> weakref.ref[ssl.SSLObject]:
+        ours, _ = flows(*memory_stream_pair())
+        reference = weakref.ref(ours.engine.ssl_object)
+        await trio.aclose_forcefully(ours.transport)
+        return reference
+
+    gc.disable()
+    try:
+        assert trio.run(main)() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,269 @@
+"""TLS over bytes, without I/O: an ``SSLObject`` between its two memory BIOs.
+
+Theory of operation
+-------------------
+
+OpenSSL reads records from one memory BIO and writes records to another. The engine owns
+both. Its user carries bytes: what came from the transport goes in by `feed`, what is to
+leave comes out of `take`, and nothing else touches the BIOs. So a user who sends all
+that `take` gives, in that order, sends a correct stream of records whatever happened in between.
+
+Three things are remembered here because OpenSSL or the transport forgets them:
+
+* **Held tickets.** A TLS 1.3 server's session tickets are written when its handshake ends.
+  They must not be sent before its first application data, because a peer that does not
+  read yet could deadlock (python-trio/trio#819). But records are numbered, so nothing may
+  overtake them. `hold` puts them aside, and the next `take` that gives anything puts
+  them in front.
+* **The failure.** After a fatal error OpenSSL answers every call with another, less telling
+  one. The engine keeps the first and raises it again, even if the failing call was made
+  through the bare ``SSLStream``.
+* **The end.** A close_notify that was read together with data is delivered after the data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from trio_duplex._role import Role
+
+RECORD_SIZE = 16 * 1024
+"""Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
+
+T = TypeVar("T")
+
+
+class Engine:
+    """One TLS connection in one role, as a function of bytes.
+
+    Args:
+        context: The TLS context for ``role``.
+        role: The TLS role that we play.
+        server_hostname: Name to send as SNI, in the client role.
+        session: TLS session to resume, in the client role.
+
+    Attributes:
+        ssl_object: OpenSSL's connection. Its methods that read, write or shake
+            hands are called here only.
+        ended: Whether the peer's close_notify has been read.
+        failure: The first fatal error, without its traceback, or None.
+    """
+
+    __slots__ = (
+        "_certificate",
+        "_held",
+        "_incoming",
+        "_outgoing",
+        "ended",
+        "failure",
+        "ssl_object",
+    )
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        role: Role,
+        *,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.ssl_object = context.wrap_bio(
+            self._incoming,
+            self._outgoing,
+            server_side=role is Role.SERVER,
+            server_hostname=server_hostname,
+            session=session,
+        )
+        self.ended = False
+        self.failure: ssl.SSLError | None = None
+        self._held = b""
+        self._certificate: bytes | None = None
+
+    # ------------------------------------------------------------- bytes in and out
+
+    def feed(self, data: bytes | bytearray | memoryview) -> None:
+        """Take in bytes that came from the transport; ``b""`` is its end."""
+        if data:
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+    @property
+    def fed(self) -> int:
+        """Bytes that were fed and OpenSSL has not taken yet."""
+        return self._incoming.pending
+
+    def unread(self) -> bytes:
+        """Give back what was fed and OpenSSL has not taken: what follows the peer's close_notify."""
+        return self._incoming.read()
+
+    @property
+    def owed(self) -> int:
+        """Bytes that `take` would give, held tickets aside."""
+        return self._outgoing.pending
+
+    def take(self) -> bytes:
+        """Give what must be sent next, held tickets in front; ``b""`` if nothing must."""
+        words = self._outgoing.read()
+        if words and self._held:
+            words, self._held = self._held + words, b""
+        return words
+
+    def hold(self) -> None:
+        """Put aside what is owed now, until something else is."""
+        self._held += self._outgoing.read()
+
+    # ----------------------------------------------------------------- the handshake
+
+    def handshake(self) -> bool:
+        """Go on with the handshake as far as what was fed allows.
+
+        Returns:
+            Whether our end of it is done.
+
+        Raises:
+            ssl.SSLError: It failed; the alert is owed.
+        """
+        try:
+            self.call(self.ssl_object.do_handshake)
+        except ssl.SSLWantReadError:
+            return False
+        return True
+
+    def peer_certificate(self) -> bytes | None:
+        """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
+        if self._certificate is None:  # kept, because after a fatal error OpenSSL has forgotten it
+            with contextlib.suppress(ValueError):
+                self._certificate = self.ssl_object.getpeercert(binary_form=True)
+        return self._certificate
+
+    def peer_chain(self) -> Sequence[bytes]:
+        """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""
+        chain = getattr(self.ssl_object, "get_verified_chain", tuple[bytes, ...])
+        return tuple(chain())
+
+    # ----------------------------------------------------------------- data
+
+    def read(self, most: int) -> bytes | bytearray | None:
+        """Decrypt what has come, from all whole records, up to ``most`` bytes.
+
+        A faulty record does not cost the data before it: its error is raised by
+        the next call.
+
+        Args:
+            most: The most bytes to return, at least 1.
+
+        Returns:
+            Data; ``b""`` after the peer's close_notify; None if no whole record
+            has come.
+
+        Raises:
+            ssl.SSLEOFError: The transport ended without a close_notify.
+            ssl.SSLError: Another fatal error, with its alert owed.
+        """
+        if self.failure is not None:
+            raise _twin(self.failure)
+        if self.ended:
+            return b""
+        pending = self._incoming.pending
+        try:
+            if pending <= RECORD_SIZE or most <= RECORD_SIZE:
+                # Mostly one record. The object's own buffer is sized by the argument.
+                size = min(most, RECORD_SIZE, max(pending, self.ssl_object.pending(), 1))
+                data: bytes | bytearray = self.ssl_object.read(size)
+                if not data:
+                    self.ended = True
+                elif len(data) < most and (self._incoming.pending or self.ssl_object.pending()):
+                    return self._read_on(bytearray(data), most)
+                return data
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:  # in place of b"", where we have sent a close_notify too
+            self.ended = True
+            return b""
+        except ssl.SSLError as exc:
+            raise self._failed(exc) from None
+        return self._read_on(bytearray(), most)
+
+    def _read_on(self, data: bytearray, most: int) -> bytes | bytearray | None:
+        """Add all that has come to ``data``; what fails after the first byte is for the next call."""
+        length = len(data)
+        data += bytes(
+            min(most, length + self._incoming.pending + self.ssl_object.pending()) - length
+        )
+        try:
+            with memoryview(data) as view:
+                while length < len(view) and (self._incoming.pending or self.ssl_object.pending()):
+                    # SSLObject.read(length, buffer) is typed as returning bytes; it returns a count.
+                    count: Any = self.ssl_object.read(len(view) - length, view[length:])
+                    if not count:
+                        self.ended = True
+                        break
+                    length += count
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self.ended = True
+        except ssl.SSLError as exc:
+            failure = self._failed(exc)
+            if not length:
+                raise failure from None
+        del data[length:]
+        return data if length or self.ended else None
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Encrypt data; it is owed then.
+
+        Raises:
+            ssl.SSLError: TLS has failed, or the connection was closed by us.
+        """
+        self.call(self.ssl_object.write, data)
+
+    def close_notify(self) -> None:
+        """Say that we send no more; the close_notify is owed then.
+
+        TLS refuses to say so while records of the peer's are unread, unless what
+        it says of them is ignored; so it is.
+        """
+        with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
+            self.ssl_object.unwrap()
+
+    def call(self, function: Callable[..., T], *args: object) -> T:
+        """Call a method of the ``ssl_object``, and remember a fatal error.
+
+        Raises:
+            ssl.SSLWantReadError: More must be fed first.
+            ssl.SSLError: TLS has failed, now or before.
+        """
+        if self.failure is not None:
+            raise _twin(self.failure)
+        try:
+            return function(*args)
+        except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
+            raise
+        except ssl.SSLError as exc:
+            raise self._failed(exc) from None
+
+    def _failed(self, error: ssl.SSLError) -> ssl.SSLError:
+        """Remember a fatal error, and give it to be raised."""
+        self.failure = _twin(error)
+        return _twin(error)
+
+
+def _twin(error: ssl.SSLError) -> ssl.SSLError:
+    """Return the same error without its traceback, whose frames would hold all that they saw.
+
+    A transport that ends without a close_notify is an ``SSLEOFError``, also on CPython
+    3.11.2 (Debian 12), which raises a plain ``SSLError`` for it.
+    """
+    ragged = error.reason == "UNEXPECTED_EOF_WHILE_READING"
+    twin = (ssl.SSLEOFError if ragged else type(error))(*error.args)
+    for name in ("library", "reason", "verify_code", "verify_message"):
+        if hasattr(error, name):
+            setattr(twin, name, getattr(error, name))
+    return twin
