@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import random
+import ssl
 from collections.abc import Callable
 from functools import cache
 
@@ -27,7 +28,8 @@ from trio_duplex import (
 from trio_duplex._trust.blocks import find_private_key, load_revocation_lists
 from trio_duplex._trust.pem import Pem
 from trio_duplex._trust.policy import judge
-from trio_duplex._wire.hello import client_hello_random
+from trio_duplex._wire.cost import object_to_client_hello, object_to_server_hello
+from trio_duplex._wire.hello import HelloKind, HelloReader, client_hello_random, whole_hello
 from trio_duplex.certificates import check_certificate
 from trio_duplex.openings import Opening, OpeningKind, classify
 
@@ -56,6 +58,37 @@ def opening(data: bytes) -> None:
         # It needs no more than it has seen, and it may come in other records.
         assert client_hello_random(data + b"\xff" * 10) == found
         assert client_hello_random(recut(data, 1 + len(data) % 40)) == found
+    for message_type in (1, 2):
+        hello(data, message_type)
+
+
+GROUPS = frozenset([23, 24, 25, 29, 30, *range(256, 261)])
+
+
+def hello(data: bytes, message_type: int) -> None:
+    """The hello in the bytes, if there is one, and what it would cost."""
+    reader = HelloReader(message_type)
+    kind = reader.feed(data)
+    piecemeal = HelloReader(message_type)
+    for byte in data:
+        if piecemeal.feed(bytes([byte])) is not HelloKind.INCOMPLETE:
+            break
+    assert piecemeal.kind is kind
+    quick = whole_hello(data, message_type)
+    if kind is HelloKind.COMPLETE:
+        message = reader.message
+        assert len(message) == reader.size
+        assert piecemeal.message == message
+        assert quick in (None, message)
+        if (found := client_hello_random(data)) is not None and message_type == 1:
+            assert message[6:38] == found
+        object_to_client_hello(message, GROUPS)
+        object_to_server_hello(message)
+    else:
+        assert quick is None
+    # What is no hello at all must not raise either.
+    object_to_client_hello(data, GROUPS)
+    object_to_server_hello(data)
 
 
 def recut(data: bytes, size: int) -> bytes:
@@ -120,15 +153,29 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 # --------------------------------------------------------------------------------------------- seeds
 
 
+def our_client_hello() -> bytes:
+    outgoing = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(
+            ssl.MemoryBIO(), outgoing, server_hostname="a.example"
+        ).do_handshake()
+    return outgoing.read()
+
+
 @cache
 def seeds(target: str) -> tuple[bytes, ...]:
     """Where to begin: bytes that get far."""
     if target == "opening":
-        hello = b"\x01\x00\x00\x50\x03\x03" + bytes(range(80))
+        start = b"\x01\x00\x00\x50\x03\x03" + bytes(range(80))
         return (
-            b"\x16\x03\x01\x00\x56" + hello,
-            b"".join(b"\x16\x03\x01\x00\x01" + hello[i : i + 1] for i in range(60)),
-            b"\x16\x03\x03\x00\x00\x14\x03\x03\x00\x00" * 3 + b"\x16\x03\x01\x00\x56" + hello,
+            b"\x16\x03\x01\x00\x56" + start,
+            b"".join(b"\x16\x03\x01\x00\x01" + start[i : i + 1] for i in range(60)),
+            b"\x16\x03\x03\x00\x00\x14\x03\x03\x00\x00" * 3 + b"\x16\x03\x01\x00\x56" + start,
+            our_client_hello(),
+            # A HelloRetryRequest for ffdhe8192
+            b"\x16\x03\x03\x00\x38\x02\x00\x00\x34\x03\x03"
+            + bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
+            + bytes.fromhex("00 1301 00 000c 002b0002 0304 00330002 0104"),
             b"\x15\x03\x03\x00\x02\x02\x28",
             b"\x80\x2e\x01\x00\x02",
             b"GET / HTTP/1.1\r\n",

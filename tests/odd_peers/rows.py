@@ -268,15 +268,26 @@ ROWS: tuple[Row, ...] = (
     row(
         OPENING,
         "another record",
-        "sends another TLS record first, or one of impossible length",
+        "sends another TLS record first, or an empty one",
         {
             "data": foreign(record(APPLICATION_DATA, bytes(32))),
             "Certificate": foreign(record(HANDSHAKE, b"\x0b\0\0\x26" + bytes(38))),
-            "too long": foreign(b"\x16\x03\x01\xff\xff\x01" + bytes(64)),
             "empty": foreign(b"\x16\x03\x01\0\0" + bytes(64)),
         },
         error=NotTLSError,
         role=SERVER,
+    ),
+    row(
+        OPENING,
+        "too long a record",
+        "sends a record that is too long first",
+        {
+            "handshake": foreign(b"\x16\x03\x01\xff\xff\x01" + bytes(64)),
+            "data": foreign(b"\x17\x03\x03\x40\x01" + bytes(64)),
+        },
+        error=NotTLSError,
+        role=SERVER,
+        alert="record_overflow",
     ),
     row(
         OPENING,
@@ -369,6 +380,7 @@ ROWS: tuple[Row, ...] = (
         after(p.greeted, foreign(b"\x16\x03\x03\x48\x01\x02" + bytes(64))),
         error=NotTLSError,
         role=CLIENT,
+        alert="record_overflow",
     ),
     row(
         ANSWER,

@@ -22,6 +22,7 @@ from trio_duplex._serve.limits import Limits
 from trio_duplex._serve.room import Place
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
+from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex._trust.credentials import Credentials
 
 
@@ -43,6 +44,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         handshake_timeout: Seconds for each handshake.
         https_compatible: As for `negotiate`.
         session: As for `serve_listeners`.
+        max_certificate_bytes: As for `negotiate`.
         limits: Bounds on pending peers and handshakes. A connection counts
             until it is handed over by `accept`.
         observers: As for `serve_listeners`.
@@ -67,13 +69,16 @@ class DuplexListener(trio.abc.Listener[Connection]):
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
         https_compatible: bool = False,
         session: SessionFinder | None = None,
+        max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
         limits: Limits | None = None,
         observers: Iterable[Observer] = (),
         muted_networks: Iterable[str | Network] = (),
         nursery: trio.Nursery | None = None,
     ) -> None:
         self.transport_listener = listener
-        settings = Settings(window, handshake_timeout, https_compatible, session)
+        settings = Settings(
+            window, handshake_timeout, https_compatible, session, max_certificate_bytes
+        )
         self._acceptor = Acceptor(
             credentials, settings, limits, observers, muted_networks=muted_networks
         )

@@ -15,6 +15,7 @@ from trio_duplex._serve.limits import Limits
 from trio_duplex._serve.server import Server
 from trio_duplex._serve.service import Service
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
+from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex._trust.credentials import Credentials
 
 
@@ -27,6 +28,7 @@ async def serve_listeners(
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
     session: SessionFinder | None = None,
+    max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
     muted_networks: Iterable[str | Network] = (),
@@ -52,6 +54,7 @@ async def serve_listeners(
             ``credentials.client_context`` to resume, or None: called where we
             become the TLS client (FTPS data connections need it). A session
             from before a reload is left out, and the handshake is a full one.
+        max_certificate_bytes: As for `negotiate`.
         limits: Bounds on connections, handshakes and seconds, for all
             listeners together; None for the defaults of `Limits`.
         observers: Functions that are called with each event (`events.Accepted`,
@@ -74,7 +77,7 @@ async def serve_listeners(
         OSError: A listener failed for good, or there is no descriptor left.
         ValueError, TypeError: An argument is wrong; the listeners are untouched.
     """
-    settings = Settings(window, handshake_timeout, https_compatible, session)
+    settings = Settings(window, handshake_timeout, https_compatible, session, max_certificate_bytes)
     try:
         acceptor = _acceptor(
             handler, credentials, settings, limits, observers, muted_networks=muted_networks
@@ -105,6 +108,7 @@ async def serve_tcp(
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
     session: SessionFinder | None = None,
+    max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
     muted_networks: Iterable[str | Network] = (),
@@ -126,6 +130,7 @@ async def serve_tcp(
         handshake_timeout: See `serve_listeners`.
         https_compatible: See `serve_listeners`.
         session: See `serve_listeners`.
+        max_certificate_bytes: See `serve_listeners`.
         limits: See `serve_listeners`.
         observers: See `serve_listeners`.
         muted_networks: See `serve_listeners`.
@@ -137,7 +142,7 @@ async def serve_tcp(
         OSError: The port can't be had, or a listener failed for good.
         ValueError, TypeError: An argument is wrong; nothing was opened.
     """
-    settings = Settings(window, handshake_timeout, https_compatible, session)
+    settings = Settings(window, handshake_timeout, https_compatible, session, max_certificate_bytes)
     acceptor = _acceptor(
         handler, credentials, settings, limits, observers, muted_networks=muted_networks
     )

@@ -15,6 +15,7 @@ from trio_duplex._seconds import check_seconds
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.negotiate import check_session, negotiate
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
+from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
 
@@ -29,6 +30,7 @@ async def open_tcp_connection(
     session: ssl.SSLSession | None = None,
     local_host: str | None = None,
     connect_timeout: float = math.inf,
+    max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
 ) -> Connection:
     """Dial, and take the given TLS role: ``trio.open_tcp_stream``, then `negotiate`.
 
@@ -61,6 +63,7 @@ async def open_tcp_connection(
             all addresses of the name together. None of it counts as
             handshake. By default it is the kernel's patience, about two
             minutes for each address.
+        max_certificate_bytes: As for `negotiate`.
 
     Raises:
         OSError: No TCP connection could be made. A ``TimeoutError`` says that
@@ -87,6 +90,7 @@ async def open_tcp_connection(
         handshake_timeout=handshake_timeout,
         https_compatible=https_compatible,
         session=session,
+        max_certificate_bytes=max_certificate_bytes,
         server_hostname=_sni(host),
     )
 

@@ -10,6 +10,7 @@ import attrs
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._seconds import check_seconds
 from trio_duplex._sockets.address import Address
+from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 
 DEFAULT_HANDSHAKE_TIMEOUT = 30.0
 """Seconds. A handshake takes two round trips and some milliseconds of CPU; this
@@ -28,6 +29,7 @@ class Settings:
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
     https_compatible: bool = False
     session: SessionFinder | None = None
+    max_certificate_bytes: int = MAX_CERTIFICATE_BYTES
 
     def __attrs_post_init__(self) -> None:
         check_seconds("window", self.window)
@@ -35,4 +37,8 @@ class Settings:
         if self.session is not None and not callable(self.session):
             raise TypeError(
                 f"session must be a function from an address to a TLS session, not {self.session!r}"
+            )
+        if isinstance(self.max_certificate_bytes, bool) or self.max_certificate_bytes < 1:
+            raise ValueError(
+                f"max_certificate_bytes must be 1 or more bytes, not {self.max_certificate_bytes!r}"
             )

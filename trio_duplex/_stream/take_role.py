@@ -38,9 +38,9 @@ from trio_duplex._tls.handshake import (
 from trio_duplex._tls.last_words import send_alert
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.policy import server_name
-from trio_duplex._wire.alerts import ALERT_HANDSHAKE_FAILURE
+from trio_duplex._wire.alerts import ALERT_HANDSHAKE_FAILURE, ALERT_RECORD_OVERFLOW
 from trio_duplex._wire.hello import client_hello_random, random_may_follow
-from trio_duplex._wire.opening import OpeningKind, classify
+from trio_duplex._wire.opening import OpeningKind, classify, is_overlong
 
 SENT_HELLOS = SentHellos()
 """Of the whole process: the two ends of a splice may be two listeners of it."""
@@ -131,6 +131,7 @@ class TakenRole:
             server_hostname=name if client else None,
             session=self.session if client else None,
             https_compatible=self.settings.https_compatible,
+            max_certificate_bytes=self.settings.max_certificate_bytes,
         )
         self._made.append(handshake)
         return handshake
@@ -149,8 +150,7 @@ class TakenRole:
         await handshake.finish()
 
     async def _as_server(self, received: bytes) -> Handshake:
-        received = await self._read_opening(received)
-        random = client_hello_random(received)
+        received, random = await self._read_opening(received)
         if random is None:  # it might be ours
             await self._handshake().refuse_opening(received)
         if self.accepted and random in SENT_HELLOS:
@@ -161,10 +161,13 @@ class TakenRole:
         await handshake.complete(received)
         return handshake
 
-    async def _read_opening(self, received: bytes) -> bytes:
+    async def _read_opening(self, received: bytes) -> tuple[bytes, bytes | None]:
         """Read on until the opening tells what it is and, if a ClientHello, whose.
 
         Six bytes tell a ClientHello, 43 its random; they may come one at a time.
+
+        Returns:
+            All that was received, and the random; None if it can't be found.
         """
         while True:
             opening = classify(received)
@@ -172,10 +175,11 @@ class TakenRole:
                 case OpeningKind.INCOMPLETE:
                     pass
                 case OpeningKind.CLIENT_HELLO:
-                    known = client_hello_random(received) is not None
-                    if known or not random_may_follow(received):
-                        return received
+                    random = client_hello_random(received)
+                    if random is not None or not random_may_follow(received):
+                        return received, random
                 case OpeningKind.OTHER_TLS | OpeningKind.NOT_TLS:
+                    await self._answer_overlong_record(received)
                     raise NotTLSError(
                         "the peer spoke, but not as a TLS client",
                         role=Role.SERVER,
@@ -193,6 +197,10 @@ class TakenRole:
             if not more:
                 raise self._left(len(received), reset=False)
             received += more
+
+    async def _answer_overlong_record(self, received: bytes) -> None:
+        if is_overlong(received):  # the one fault of a first record that a TLS peer has made
+            await send_alert(self.stream, ALERT_RECORD_OVERFLOW)
 
     def _left(self, received: int, *, reset: bool) -> PeerClosedError:
         return peer_left_error(self.peer, received=received, reset=reset, role=Role.SERVER)
@@ -218,6 +226,7 @@ class TakenRole:
                     missed_by = arrived - self._began
                     raise await self._crossing(handshake, random, answer, missed_by)
                 case OpeningKind.NOT_TLS:
+                    await self._answer_overlong_record(answer)
                     raise NotTLSError(
                         "the peer answered our ClientHello, but not as a TLS server",
                         role=Role.CLIENT,

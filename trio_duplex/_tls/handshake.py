@@ -10,7 +10,8 @@ With these we
 
 * write into ``incoming`` what the peer had sent before TLS existed;
 * run ``SSLObject.do_handshake()`` ourselves, and so see the peer's first
-  flight before OpenSSL does;
+  flight before OpenSSL does: what it would cost to answer is looked at then
+  (`_wire/cost.py`);
 * send what stands in ``outgoing`` when the handshake fails: the alert. Trio's
   stream raises first, and the peer would see a bare EOF, or hang;
 * keep our last flight back until the peer is admitted: one that we turn away
@@ -39,16 +40,44 @@ from trio_duplex._role import Role
 from trio_duplex._sockets.direct import receive, send
 from trio_duplex._tls.bare import release
 from trio_duplex._tls.chain import verified_chain
+from trio_duplex._tls.groups import usable_groups
 from trio_duplex._tls.last_words import (
     LAST_WORDS_TIMEOUT,
     send_alert,
     send_last_words,
 )
 from trio_duplex._tls.reasons import tls_advice, tls_reason
-from trio_duplex._wire.alerts import ALERT_ACCESS_DENIED, ALERT_DECODE_ERROR
+from trio_duplex._wire.alerts import (
+    ALERT_ACCESS_DENIED,
+    ALERT_CERTIFICATE_UNKNOWN,
+    ALERT_DECODE_ERROR,
+    ALERT_ILLEGAL_PARAMETER,
+    ALERT_UNEXPECTED_MESSAGE,
+)
+from trio_duplex._wire.cost import (
+    is_retry,
+    object_to_client_hello,
+    object_to_server_hello,
+    selects_tls_1_3,
+)
+from trio_duplex._wire.hello import MAX_HELLO, HelloKind, HelloReader, whole_hello
+from trio_duplex._wire.records import CLIENT_HELLO_TYPE, HEADER_SIZE, SERVER_HELLO_TYPE
 
 RECORD_SIZE = 16 * 1024
 """Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
+
+MAX_CERTIFICATE_BYTES = 32 * 1024
+"""Bytes of the peer's handshake behind its hello, at most, if nobody says. A chain of three with RSA
+keys of 4,096 bits takes 7 KB, one of two with ML-DSA-87, the largest lattice signatures, 20 KB.
+OpenSSL itself takes 100 KB, in which 240 certificates cost 30 ms."""
+
+_INLINE_FLIGHT = 8 * 1024
+"""Up to here OpenSSL takes the peer's flight in Trio's thread, beyond it in one of its own: each
+certificate costs 0.13 ms before any of them is verified, and 32 KiB hold 140 of the smallest. So
+no chain holds up others for longer than 5 ms. The chains of today have 2 to 5 KB."""
+
+HELLO_PIECE = 4096
+"""Bytes to ask for while the peer's hello is not whole, so that little comes with it unlooked at."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -96,6 +125,8 @@ class Handshake:
         server_hostname: Name to send as SNI, in the client role.
         session: TLS session to resume, in the client role.
         https_compatible: As for ``trio.SSLStream``.
+        max_certificate_bytes: How many bytes of a handshake the peer may send
+            after its hello; nearly all of them are its certificates.
 
     Attributes:
         tls: The bare ``trio.SSLStream`` over ``transport``.
@@ -114,6 +145,7 @@ class Handshake:
         server_hostname: str | None = None,
         session: ssl.SSLSession | None = None,
         https_compatible: bool = False,
+        max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
     ) -> None:
         tap = _ContextTap(context, session)
         self.tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
@@ -132,6 +164,10 @@ class Handshake:
         self._role = role
         self._peer = peer
         self._certificate: bytes | None = None
+        self._max_flight = max_certificate_bytes
+        self._flight = 0  # bytes that the peer has sent behind its hello
+        self._our_hello = b""  # in the server role, and what we have sent with it
+        self._usable_groups = usable_groups(context.security_level)
 
     def read_on(self, data: bytes | bytearray, most: int) -> bytes | bytearray:
         """Add to received data what has come with it, up to ``most`` bytes in all.
@@ -221,17 +257,136 @@ class Handshake:
             received: What the peer has sent so far and OpenSSL has not seen.
 
         Raises:
-            HandshakeError: The handshake failed; our alert has been sent, and
-                the peer was given up to `LAST_WORDS_TIMEOUT` seconds to read it.
+            HandshakeError: The handshake failed, or would have cost too much; our
+                alert has been sent, and the peer was given up to
+                `LAST_WORDS_TIMEOUT` seconds to read it.
         """
-        self._incoming.write(received)
         try:
-            while not self._advance():
-                if self.outgoing.pending:
-                    await self.send(self.outgoing.read())
-                self._incoming.write(await self.receive())
+            if not await self._exchange_hellos(received):
+                await self._exchange_flights()
+            self._our_hello = b""
         except ssl.SSLError as exc:
             raise await self._failure(exc) from exc
+
+    async def _exchange_hellos(self, received: bytes) -> bool:
+        """Look at the peer's hello, and only then give it to OpenSSL; a second one likewise.
+
+        Returns:
+            Whether the handshake is done.
+        """
+        serving = self._role is Role.SERVER
+        expected = CLIENT_HELLO_TYPE if serving else SERVER_HELLO_TYPE
+        while True:
+            message = whole_hello(received, expected)
+            if message is None:
+                message, received = await self._read_hello(received, expected)
+            if serving:
+                objection = object_to_client_hello(message, self._usable_groups)
+            else:
+                objection = object_to_server_hello(message)
+            if objection is not None:
+                await send_alert(self._transport, objection.alert)
+                raise HandshakeError(
+                    "the peer's hello asks for more than a handshake may cost",
+                    role=self._role,
+                    peer=self._peer,
+                    seen=objection.seen,
+                    advice=objection.advice,
+                )
+            # Behind a ServerHello, a chain may have come already.
+            if await self._take(received, 0 if serving else len(received) - len(message)):
+                return True
+            if sent := self.outgoing.read():
+                self._our_hello = sent
+                await self.send(sent)
+            if not (is_retry(sent, HEADER_SIZE) if serving else is_retry(message)):
+                return False
+            received = await self.receive(HELLO_PIECE)
+
+    async def _read_hello(self, received: bytes, expected: int) -> tuple[bytes, bytes]:
+        """Read on until the peer's hello is whole.
+
+        Returns:
+            The message, and all that was received.
+        """
+        reader, everything = HelloReader(expected), bytearray()
+        while reader.feed(received) is HelloKind.INCOMPLETE:
+            everything += received
+            received = await self.receive(HELLO_PIECE)
+        everything += received
+        if reader.kind is HelloKind.COMPLETE:
+            return reader.message, bytes(everything)
+        if reader.kind is HelloKind.OTHER:
+            self._incoming.write(everything)
+            self._advance()  # raises: OpenSSL knows best what is wrong
+        alert = ALERT_UNEXPECTED_MESSAGE
+        seen, advice = "something else before the end of its hello", None
+        if reader.kind is HelloKind.TOO_LONG:
+            alert = ALERT_ILLEGAL_PARAMETER
+            seen = f"a hello of {reader.size} bytes, {len(everything)} with its record headers"
+            advice = f"a hello may have {MAX_HELLO} bytes, in records that are not tiny"
+        await send_alert(self._transport, alert)
+        raise HandshakeError(
+            "the peer's hello can't be read",
+            role=self._role,
+            peer=self._peer,
+            seen=seen,
+            advice=advice or "it is faulty, or no honest TLS peer",
+        )
+
+    async def _exchange_flights(self) -> None:
+        """The rest, once each end has the other's hello: certificates, above all."""
+        while True:
+            data = await self.receive()
+            if await self._take(data, len(data)):
+                return
+            if self.outgoing.pending:
+                await self.send(self.outgoing.read())
+
+    async def _take(self, data: bytes, counted: int) -> bool:
+        """Give OpenSSL what the peer has sent; tell whether the handshake is done.
+
+        Args:
+            data: What it has sent.
+            counted: How many of these bytes count as certificates.
+
+        Raises:
+            HandshakeError: It has sent more than ``max_certificate_bytes``.
+        """
+        self._flight += counted
+        excess, rest = self._flight - self._max_flight, b""
+        if excess > 0:  # what is behind the end of the handshake is not counted
+            data, rest = data[:-excess], data[-excess:]
+        self._incoming.write(data)
+        if self._flight <= _INLINE_FLIGHT:
+            done = self._advance()
+        else:
+            done = await trio.to_thread.run_sync(self._advance, limiter=_one_at_a_time())
+        if not done and excess > 0:
+            raise await self._refuse_flight()
+        if rest:
+            self._incoming.write(rest)
+        return done
+
+    async def _refuse_flight(self) -> HandshakeError:
+        """Send an alert to a peer whose certificates are too long, and say so."""
+        if self._role is Role.SERVER and selects_tls_1_3(self._our_hello[HEADER_SIZE:]):
+            # The peer expects our alerts encrypted by now, and OpenSSL writes none unasked: it
+            # takes a record that can't be one.
+            self._incoming.write(bytes(RECORD_SIZE + HEADER_SIZE))
+            with contextlib.suppress(ssl.SSLError):
+                self._advance()
+            await send_last_words(self._transport, self.outgoing)
+        else:
+            await send_alert(self._transport, ALERT_CERTIFICATE_UNKNOWN)
+        return HandshakeError(
+            "the peer's certificate chain is too long",
+            role=self._role,
+            peer=self._peer,
+            seen=f"more than {self._max_flight} bytes of a handshake, and no end of it",
+            advice="have the peer send its certificate and intermediates only; if it must be so "
+            "long, raise max_certificate_bytes",
+        )
 
     async def refuse_opening(self, received: bytes) -> NoReturn:
         """Refuse a ClientHello that we can't read, whatever OpenSSL thinks of it.
@@ -340,6 +495,18 @@ class Handshake:
                 advice="its own log should say why",
                 hung_up=self._certificate is None,  # else it has said who it is
             ) from exc
+
+
+_THREAD: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("trio_duplex flights")
+
+
+def _one_at_a_time() -> trio.CapacityLimiter:
+    """Lets one long flight be processed at once: strangers get one CPU for theirs, together."""
+    try:
+        return _THREAD.get()
+    except LookupError:
+        _THREAD.set(limiter := trio.CapacityLimiter(1))
+        return limiter
 
 
 def _hold_tickets(ssl_object: ssl.SSLObject, outgoing: ssl.MemoryBIO) -> None:

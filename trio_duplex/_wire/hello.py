@@ -1,6 +1,8 @@
-"""Finding a ClientHello in TLS records, however it was cut into them."""
+"""Finding a hello in TLS records, however it was cut into them, and reading its ``random``."""
 
 from __future__ import annotations
+
+import enum
 
 from trio_duplex._wire.records import (
     CLIENT_HELLO_TYPE,
@@ -8,6 +10,7 @@ from trio_duplex._wire.records import (
     HEADER_SIZE,
     MAJOR,
     MAX_FRAGMENT,
+    SERVER_HELLO_TYPE,
     head,
 )
 
@@ -80,3 +83,129 @@ def random_may_follow(hello: bytes) -> bool:
             return False
         position += 5 + length
     return len(hello) < 38 * 6
+
+
+# ---------------------------------------------------------- the hello as a whole
+
+MAX_HELLO = 64 * 1024
+"""Bytes of a hello, at most. Browsers with post-quantum shares send 1.8 KB; OpenSSL takes 128 KiB."""
+
+_MAX_RAW = 2 * MAX_HELLO
+"""The same with its record headers: room for records of five bytes each. The honest put it in one
+to four."""
+
+_ALERT = 0x15
+_WARNING = 1
+_HELLO_REQUEST = bytes(4)
+
+
+class HelloKind(enum.Enum):
+    """What `HelloReader` knows about the first message."""
+
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
+    TOO_LONG = "too_long"
+    """A hello longer than `MAX_HELLO`, or cut into needlessly many records."""
+    OTHER = "other"
+    """Something else comes first, or in the middle of it: for OpenSSL to refuse."""
+
+
+class HelloReader:
+    """Puts the peer's hello together from its records, however it was cut.
+
+    It sees through whatever OpenSSL sees through on the way to the hello: empty
+    records, warnings, and in the client role HelloRequests. So nothing gets to
+    OpenSSL as a hello that was not looked at before.
+
+    Args:
+        message_type: 1 for a ClientHello, 2 for a ServerHello.
+
+    Attributes:
+        kind: What is known by now.
+        size: Bytes of the message by its own header, once that has come; else 0.
+    """
+
+    def __init__(self, message_type: int) -> None:
+        self.kind = HelloKind.INCOMPLETE
+        self.size = 0
+        self._type = message_type
+        self._seen = 0
+        self._header = bytearray()  # of the record that is being read
+        self._left = 0  # bytes that are missing of it
+        self._alert: bytearray | None = None  # its payload, if it is an alert
+        self._message = bytearray()
+
+    @property
+    def message(self) -> bytes:
+        """The message, its header included, once `kind` is ``COMPLETE``."""
+        return bytes(self._message[: self.size])
+
+    def feed(self, data: bytes | bytearray | memoryview) -> HelloKind:
+        """Read on; what has come after the hello is not looked at.
+
+        Args:
+            data: What has come since the last call, from the very first byte on.
+        """
+        self._seen += len(data)
+        view, position = memoryview(data), 0
+        while position < len(view) and self.kind is HelloKind.INCOMPLETE:
+            if self._left == 0:
+                missing = HEADER_SIZE - len(self._header)
+                self._header += view[position : position + missing]
+                position += missing
+                if len(self._header) == HEADER_SIZE:
+                    self._begin_record()
+                continue
+            piece = view[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            if self._alert is None:
+                self._message += piece
+                self._look_at_message()
+            else:
+                self._alert += piece
+                if self._left == 0 and not _may_be_passed_over(self._alert):
+                    self.kind = HelloKind.OTHER
+        if self.kind is HelloKind.INCOMPLETE and self._seen > _MAX_RAW:
+            self.kind = HelloKind.TOO_LONG
+        return self.kind
+
+    def _begin_record(self) -> None:
+        kind, major, length = (
+            self._header[0],
+            self._header[1],
+            self._header[3] << 8 | self._header[4],
+        )
+        if major != MAJOR or length > MAX_FRAGMENT or (length and kind not in (HANDSHAKE, _ALERT)):
+            self.kind = HelloKind.OTHER
+        self._alert = bytearray() if kind == _ALERT else None
+        self._left = length
+        self._header.clear()
+
+    def _look_at_message(self) -> None:
+        while self._type == SERVER_HELLO_TYPE and self._message.startswith(_HELLO_REQUEST):
+            del self._message[:4]
+        if self._message and self._message[0] != self._type:
+            if self._type != SERVER_HELLO_TYPE or not _HELLO_REQUEST.startswith(self._message):
+                self.kind = HelloKind.OTHER
+        elif len(self._message) >= 4:
+            self.size = 4 + int.from_bytes(self._message[1:4], "big")
+            if self.size > MAX_HELLO:
+                self.kind = HelloKind.TOO_LONG
+            elif len(self._message) >= self.size:
+                self.kind = HelloKind.COMPLETE
+
+
+def _may_be_passed_over(alert: bytearray) -> bool:
+    """Whether OpenSSL goes on after an alert: a warning other than close_notify."""
+    return len(alert) == 2 and alert[0] == _WARNING and alert[1] != 0
+
+
+def whole_hello(data: bytes, message_type: int) -> bytes | None:
+    """The hello, if it has come in one record and at once, as nearly all do; else None."""
+    if len(data) < HEADER_SIZE + 4 or data[0] != HANDSHAKE or data[5] != message_type:
+        return None
+    size, length = 4 + (data[6] << 16 | data[7] << 8 | data[8]), data[3] << 8 | data[4]
+    if data[1] != MAJOR or not size <= length <= MAX_FRAGMENT or len(data) < HEADER_SIZE + size:
+        return None
+    return data[HEADER_SIZE : HEADER_SIZE + size]

@@ -177,6 +177,19 @@ _RECORDS = {
     0x17: "a TLS application data record",
     0x18: "a TLS heartbeat record",
 }
+_RECORD_TYPES = {b"\x16", *(bytes([kind]) for kind in _RECORDS)}
+
+
+def is_overlong(data: bytes) -> bool:
+    """Whether the first record is longer than TLS allows (RFC 8446 section 5.1: record_overflow).
+
+    Its length need not have come whole: it is too long as soon as its first byte is.
+    """
+    return (
+        data[:1] in _RECORD_TYPES
+        and data[1:2] == bytes([MAJOR])
+        and int.from_bytes(data[3:5].ljust(2, b"\0"), "big") > MAX_FRAGMENT
+    )
 
 
 # --------------------------------------------------------------------- not TLS

@@ -1,0 +1,117 @@
+"""A hello is put together from any records: `trio_duplex._wire.hello`."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.support.peers import ALERT, APPLICATION_DATA, HANDSHAKE, client_hello, record, recut
+from trio_duplex._wire.hello import MAX_HELLO, HelloKind, HelloReader, whole_hello
+
+HELLO = client_hello()
+MESSAGE = HELLO[5:]
+SERVER_HELLO = b"\x02" + (70).to_bytes(3, "big") + bytes(70)
+HELLO_REQUEST = bytes(4)
+WARNING = record(ALERT, b"\x01\x70")
+
+
+def read(data: bytes, message_type: int = 1, *, step: int | None = None) -> HelloReader:
+    reader = HelloReader(message_type)
+    for start in range(0, len(data), step or len(data)):
+        if reader.feed(data[start : start + (step or len(data))]) is not HelloKind.INCOMPLETE:
+            break
+    return reader
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 7, 64, None])
+@pytest.mark.parametrize("size", [1, 2, 4, 5, 37, 38, 100, 16_384])
+def test_however_it_is_cut(size: int, step: int | None) -> None:
+    reader = read(recut(HELLO, size), step=step)
+    assert reader.kind is HelloKind.COMPLETE
+    assert reader.message == MESSAGE
+
+
+@pytest.mark.parametrize("step", [1, 3, None])
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param(record(HANDSHAKE, b""), id="an empty record"),
+        pytest.param(record(APPLICATION_DATA, b""), id="an empty record of another kind"),
+        pytest.param(WARNING, id="a warning"),
+    ],
+)
+def test_whatever_openssl_passes_over_is_passed_over(between: bytes, step: int | None) -> None:
+    cut = between + record(HANDSHAKE, MESSAGE[:50]) + between * 2 + record(HANDSHAKE, MESSAGE[50:])
+    assert read(cut, step=step).message == MESSAGE
+
+
+@pytest.mark.parametrize("step", [1, 3, None])
+@pytest.mark.parametrize("requests", [1, 3])
+def test_hello_requests_before_a_server_hello_are_passed_over(
+    requests: int, step: int | None
+) -> None:
+    both = HELLO_REQUEST * requests + SERVER_HELLO
+    assert read(record(HANDSHAKE, both), 2, step=step).message == SERVER_HELLO
+    separate = record(HANDSHAKE, HELLO_REQUEST) * requests + record(HANDSHAKE, SERVER_HELLO)
+    assert read(separate, 2, step=step).message == SERVER_HELLO
+
+
+@pytest.mark.parametrize("step", [1, None])
+@pytest.mark.parametrize(
+    ("data", "message_type"),
+    [
+        pytest.param(record(HANDSHAKE, MESSAGE), 2, id="a ClientHello in answer to ours"),
+        pytest.param(record(HANDSHAKE, SERVER_HELLO), 1, id="a ServerHello"),
+        pytest.param(record(HANDSHAKE, HELLO_REQUEST), 1, id="a HelloRequest of a client"),
+        pytest.param(
+            record(HANDSHAKE, b"\x00\x00\x00\x01\x00"), 2, id="a HelloRequest with a body"
+        ),
+        pytest.param(record(ALERT, b"\x02\x28"), 2, id="a fatal alert"),
+        pytest.param(record(ALERT, b"\x01\x00"), 2, id="close_notify"),
+        pytest.param(record(ALERT, b"\x01"), 2, id="half an alert"),
+        pytest.param(record(APPLICATION_DATA, b"data"), 2, id="data"),
+        pytest.param(b"\x16\x02\x03\x00\x05" + bytes(5), 1, id="another version"),
+        pytest.param(b"\x16\x03\x03\x40\x01" + bytes(5), 1, id="too long a record"),
+        pytest.param(
+            record(HANDSHAKE, MESSAGE[:50]) + record(APPLICATION_DATA, b"data"), 1, id="in between"
+        ),
+    ],
+)
+def test_anything_else_is_for_openssl_to_refuse(
+    data: bytes, message_type: int, step: int | None
+) -> None:
+    assert read(data, message_type, step=step).kind is HelloKind.OTHER
+    assert whole_hello(data, message_type) is None
+
+
+def test_the_bound_on_a_hello() -> None:
+    def announced(size: int) -> bytes:
+        return record(HANDSHAKE, b"\x01" + (size - 4).to_bytes(3, "big") + bytes(16))
+
+    assert read(announced(MAX_HELLO)).kind is HelloKind.INCOMPLETE
+    reader = read(announced(MAX_HELLO + 1))
+    assert reader.kind is HelloKind.TOO_LONG
+    assert reader.size == MAX_HELLO + 1
+
+
+def test_the_bound_on_its_records() -> None:
+    message = b"\x01" + (MAX_HELLO - 4).to_bytes(3, "big") + bytes(MAX_HELLO - 4)
+    in_fives = b"".join(record(HANDSHAKE, message[at : at + 6]) for at in range(0, MAX_HELLO, 6))
+    assert read(in_fives, step=4096).kind is HelloKind.COMPLETE
+    assert read(record(HANDSHAKE, b"") * 30_000, step=4096).kind is HelloKind.TOO_LONG
+
+
+def test_the_quick_way_finds_what_the_long_way_finds() -> None:
+    chance = random.Random(1)
+    for _ in range(2000):
+        data = bytearray(HELLO + b"behind it")
+        for _ in range(chance.randint(0, 3)):
+            data[chance.randrange(12)] = chance.choice([0, 1, 2, 3, 0x16, chance.randrange(256)])
+        del data[chance.randrange(len(data) + 1) :]
+        quick = whole_hello(bytes(data), 1)
+        if quick is not None:
+            assert read(bytes(data)).message == quick
+    assert whole_hello(HELLO, 1) == MESSAGE
+    assert whole_hello(HELLO[:-1], 1) is None
+    assert whole_hello(recut(HELLO, 100), 1) is None
