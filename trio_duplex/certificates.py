@@ -2,7 +2,8 @@
 
 from types import FunctionType
 
-from trio_duplex._trust.own import Check, Grade, check_certificate
+from trio_duplex._trust.check import check_certificate
+from trio_duplex._trust.own import Check, Grade
 
 __all__ = ["Check", "Grade", "check_certificate"]
 

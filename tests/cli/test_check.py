@@ -70,7 +70,15 @@ def test_a_good_certificate() -> None:
     assert verdicts(result.output) == dict.fromkeys(Role, OK)
     assert rows(result.output) == {
         what: [OK, OK]
-        for what in ("private key", "chain", "validity", "key usage", "names", "trust roots")
+        for what in (
+            "private key",
+            "chain",
+            "validity",
+            "key usage",
+            "names",
+            "trust roots",
+            "handshake",
+        )
     }
 
 

@@ -94,7 +94,7 @@ class Authority:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
         builder = (
-            _builder(self.name, (issuer or self).name, self.key, NOW - DAY, NOW + days * DAY)
+            _builder(self.name, issuer or self, self.key, NOW - DAY, NOW + days * DAY)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
             .add_extension(_key_usage(digital_signature=True, sign=sign), critical=True)
         )
@@ -126,7 +126,7 @@ class Authority:
     ) -> Leaf:
         key = key or ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        builder = _builder(subject, self.name, key, not_before, not_after).add_extension(
+        builder = _builder(subject, self, key, not_before, not_after).add_extension(
             _key_usage(digital_signature=digital_signature), critical=True
         )
         if names:
@@ -139,7 +139,7 @@ class Authority:
 
 def _builder(
     subject: x509.Name,
-    issuer: x509.Name,
+    issuer: Authority,
     key: ec.EllipticCurvePrivateKey,
     start: datetime,
     end: datetime,
@@ -147,11 +147,17 @@ def _builder(
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
-        .issuer_name(issuer)
+        .issuer_name(issuer.name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(end)
+        # As RFC 5280 asks it of all, and strict peers do.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
+            critical=False,
+        )
     )
 
 

@@ -103,10 +103,10 @@ class MutualSource:
 
     def _load(self, in_force: Material | None) -> tuple[Material, tuple[Check, ...]]:
         now, password = datetime.now(UTC), self.password.asked_once()
-        trusted = _Trusted.read(self.trust, self.trusted_certificates, self.revocation_lists)
-        pair = _Presented.read(self.certificate_chain, self.private_key)
+        trusted = Trusted.read(self.trust, self.trusted_certificates, self.revocation_lists)
+        pair = Presented.read(self.certificate_chain, self.private_key)
         by_name = {
-            name: _Presented.read(chain, key, f" of {name}")
+            name: Presented.read(chain, key, f" of {name}")
             for name, (chain, key) in self.certificates_by_name.items()
         }
         of_trust = trusted.checks(now)
@@ -156,7 +156,7 @@ class MutualSource:
         return material, checks
 
     def _context(
-        self, presented: _Presented, password: PasswordSource, trusted: _Trusted, role: Role
+        self, presented: Presented, password: PasswordSource, trusted: Trusted, role: Role
     ) -> ssl.SSLContext:
         if role is Role.SERVER:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -174,7 +174,7 @@ class MutualSource:
 
 
 @attrs.frozen
-class _Trusted:
+class Trusted:
     """Whom we trust, and what has been revoked."""
 
     given: Sequence[Located]
@@ -186,7 +186,7 @@ class _Trusted:
     @classmethod
     def read(
         cls, trust: Source | None, trusted: Source | None, revocation_lists: Source | None
-    ) -> _Trusted:
+    ) -> Trusted:
         alone = [] if trusted is None else locate_certificates(trusted.read())
         return cls(
             [] if trust is None else locate_certificates(trust.read()),
@@ -255,7 +255,7 @@ class _Trusted:
 
 
 @attrs.frozen
-class _Presented:
+class Presented:
     """A certificate chain and its key, as we present them."""
 
     chain: Sequence[Located]
@@ -266,7 +266,7 @@ class _Presented:
     @classmethod
     def read(
         cls, certificate_chain: Source, private_key: Source | None, whose: str = ""
-    ) -> _Presented:
+    ) -> Presented:
         chain_pem = certificate_chain.read()
         key_pem = chain_pem if private_key is None else private_key.read()
         return cls(locate_certificates(chain_pem), key_pem, find_private_key(key_pem), whose)

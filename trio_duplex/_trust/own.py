@@ -1,4 +1,4 @@
-"""Is our own certificate fit for both roles? Asked before the first peer can.
+"""Is our own certificate fit for both roles? Asked before the first peer can: what its text says.
 
 Pure: certificates, key, trust roots and the time come in, graded checks go out.
 """
@@ -10,7 +10,7 @@ import enum
 import ssl
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from itertools import pairwise
 from typing import TypeVar
@@ -26,19 +26,12 @@ from trio_duplex._role import Role
 from trio_duplex._trust.blocks import (
     Located,
     find_private_key,
-    load_certificates,
-    locate_certificates,
     parse_private_key,
 )
 from trio_duplex._trust.identity import UNREADABLE, PeerIdentity
-from trio_duplex._trust.password import Password, PasswordSource
 from trio_duplex._trust.pem import (
     CredentialsError,
     Pem,
-    PemSource,
-    Source,
-    TrustmeAuthority,
-    TrustmeCertificate,
 )
 
 EXPIRY_WARNING = timedelta(days=7)
@@ -86,51 +79,6 @@ class Check:
     def __str__(self) -> str:
         concerns = f" (TLS {self.role})" if self.role else ""
         return f"{self.what}{concerns}: {self.detail}"
-
-
-def check_certificate(
-    *,
-    certificate_chain: PemSource | TrustmeCertificate,
-    private_key: PemSource | None = None,
-    trust: PemSource | TrustmeAuthority | None = None,
-    password: Password | None = None,
-    now: datetime | None = None,
-) -> tuple[Check, ...]:
-    """Check whether a certificate is fit to be presented in both TLS roles.
-
-    `~trio_duplex.Credentials.mutual` does it too, and refuses a certificate with a defect.
-
-    Args:
-        certificate_chain: Leaf first: path, PEM bytes, or a ``trustme.LeafCert``.
-        private_key: Its key; None if it stands in ``certificate_chain``.
-        trust: The trust roots, which may be the issuers of our own too.
-        password: Of the key, if it is encrypted: bytes, or a function that returns them.
-        now: The time to check at, with its zone; None for the present.
-
-    Returns:
-        All checks, also those that came out well.
-
-    Raises:
-        CredentialsError: Something can't be read at all.
-    """
-    # From here on nothing is held in a variable that a traceback would show.
-    chain_source = Source(certificate_chain, "certificate chain")
-    key_source = None if private_key is None else Source(private_key, "private key")
-    trust_source = None if trust is None else Source(trust, "trust roots")
-    asked = PasswordSource(password)
-    del certificate_chain, private_key, trust, password
-    asked.check()
-    chain_pem = chain_source.read()
-    key_pem = chain_pem if key_source is None else key_source.read()
-    now = now or datetime.now(UTC)
-    with without_deprecations():
-        roots = () if trust_source is None else locate_certificates(trust_source.read())
-        chain = load_certificates(chain_pem)
-        return (
-            check_key(chain[0], key_pem, asked.get),
-            *check_chain(chain, [root.certificate for root in roots], now),
-            *check_trust(roots, now),
-        )
 
 
 @contextlib.contextmanager

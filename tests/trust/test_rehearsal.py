@@ -1,0 +1,153 @@
+"""`check_certificate` shakes hands with itself, so that it is never greener than TLS: `trio_duplex._trust.rehearsal`."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from cryptography.x509.oid import NameOID
+
+from tests.support.tools import require_tool
+from tests.support.trust import CLIENT_AUTH, DAY, FLEET, NOW, SERVER_AUTH, Authority
+from trio_duplex import Credentials, CredentialsError, Role
+from trio_duplex._trust.rehearsal import WHAT
+from trio_duplex.certificates import Check, Grade, check_certificate
+
+OK, WARNING, DEFECT = Grade.OK, Grade.WARNING, Grade.DEFECT
+
+
+def issued(key: Any, *, names: int = 1, identified: bool = True) -> bytes:
+    """A certificate of the fleet, and its key."""
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")]))
+        .issuer_name(FLEET.name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + timedelta(days=90))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(f"n{n}.example") for n in range(names)]),
+            critical=False,
+        )
+        .add_extension(x509.ExtendedKeyUsage([SERVER_AUTH, CLIENT_AUTH]), critical=False)
+    )
+    if identified:
+        builder = builder.add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(FLEET.key.public_key()),
+            critical=False,
+        )
+    certificate: bytes = builder.sign(FLEET.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    private: bytes = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate + private
+
+
+def handshakes(pem: bytes, trust: Any) -> list[Check]:
+    checks = check_certificate(certificate_chain=pem, trust=trust)
+    return [check for check in checks if check.what == WHAT]
+
+
+P256 = ec.generate_private_key(ec.SECP256R1())
+
+
+@pytest.mark.parametrize("trust", [FLEET, None], ids=["issuer known", "issuer unknown"])
+@pytest.mark.parametrize(
+    ("made", "grade"),
+    [
+        (lambda: issued(P256), OK),
+        (lambda: issued(ec.generate_private_key(ec.SECP521R1())), OK),
+        (lambda: issued(rsa.generate_private_key(65537, 2048)), OK),
+        (lambda: issued(P256, identified=False), WARNING),  # strict peers want it
+        (lambda: issued(rsa.generate_private_key(65537, 1024)), DEFECT),
+        (lambda: issued(ec.generate_private_key(ec.SECP224R1())), DEFECT),
+        (lambda: issued(P256, names=8_000), DEFECT),  # more than 100 KB
+    ],
+    ids=["P-256", "P-521", "RSA-2048", "no AKI", "RSA-1024", "P-224", "100 KB"],
+)
+def test_each_has_a_verdict(made: Any, grade: Grade, trust: Any) -> None:
+    found = handshakes(made(), trust)
+    assert {check.grade for check in found} == {grade}
+    if len(found) == 1:  # could not be loaded
+        assert found[0].role is None
+    else:
+        assert {check.role for check in found} == set(Role)
+
+
+def test_a_sha1_signature_has_a_verdict(tmp_path: Path) -> None:
+    openssl = require_tool("openssl")
+    (tmp_path / "ca.pem").write_bytes(FLEET.pem)
+    (tmp_path / "ca.key").write_bytes(
+        FLEET.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    (tmp_path / "ext").write_text(
+        "subjectAltName=DNS:n.example\nextendedKeyUsage=serverAuth,clientAuth\n"
+    )
+    for command in (
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout key -out csr -subj /CN=x",
+        "x509 -req -sha1 -in csr -CA ca.pem -CAkey ca.key -CAcreateserial -extfile ext -out pem",
+    ):
+        subprocess.run([openssl, *command.split()], cwd=tmp_path, check=True, capture_output=True)
+    pem = (tmp_path / "pem").read_bytes() + (tmp_path / "key").read_bytes()
+    assert {check.grade for check in handshakes(pem, FLEET)} == {DEFECT}
+    with pytest.raises(CredentialsError):
+        Credentials.mutual(certificate_chain=pem, trust=FLEET)
+
+
+@pytest.mark.parametrize("usage", [SERVER_AUTH, CLIENT_AUTH])
+def test_a_certificate_for_one_role_fails_in_the_other(usage: x509.ObjectIdentifier) -> None:
+    leaf = FLEET.issue("node.example", usages=[usage])
+    found = check_certificate(certificate_chain=leaf, trust=FLEET)
+    grades = {check.role: check.grade for check in found if check.what == WHAT}
+    fit = Role.SERVER if usage == SERVER_AUTH else Role.CLIENT
+    assert grades == {fit: OK, fit.other: DEFECT}
+
+
+def test_below_an_intermediate() -> None:
+    leaf = Authority("between", issuer=FLEET).issue("node.example")
+    for trust in (FLEET, None, Authority("elsewhere")):
+        found = check_certificate(certificate_chain=leaf, trust=trust)
+        assert [check.grade for check in found if check.what == WHAT] == [OK, OK]
+
+
+def test_trust_that_mutual_refuses_is_a_defect() -> None:
+    leaf = FLEET.issue("node.example")
+    trust = leaf.certificate.public_bytes(Encoding.PEM)
+    with pytest.raises(CredentialsError):
+        Credentials.mutual(certificate_chain=leaf, trust=trust)
+    found = check_certificate(certificate_chain=leaf, trust=trust)
+    assert DEFECT in {check.grade for check in found}
+
+
+def test_one_that_is_over_is_judged_by_its_dates_only() -> None:
+    leaf = FLEET.issue("node.example", not_before=NOW - 9 * DAY, not_after=NOW - DAY)
+    found = check_certificate(certificate_chain=leaf, trust=FLEET, now=NOW - 2 * DAY)
+    assert DEFECT not in {check.grade for check in found}
+
+
+def test_the_password_is_asked_for_once() -> None:
+    asked: list[None] = []
+
+    def password() -> bytes:
+        asked.append(None)
+        return b"secret"
+
+    pem = issued(P256)
+    certificate = pem[: pem.index(b"-----BEGIN PRIVATE KEY")]
+    key = P256.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    found = check_certificate(
+        certificate_chain=certificate, private_key=key, trust=FLEET, password=password
+    )
+    assert {check.grade for check in found} == {OK}
+    assert len(asked) == 1
