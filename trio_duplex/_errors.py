@@ -143,7 +143,7 @@ class LimitError(DuplexError):
 
     Attributes:
         limit: The name of the limit in `Limits`, or ``"open files"``.
-        value: Its value; NaN for open files.
+        value: Its value; for open files what ``ulimit -n`` says.
     """
 
     limit: str

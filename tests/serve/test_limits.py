@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +13,18 @@ import attrs
 import pytest
 
 from trio_duplex import Limits, WhenFull
+from trio_duplex._serve.limits import Limit, open_files, raise_open_files
 
 COUNTS = (
     "connections",
     "pending",
     "pending_per_address",
+    "connections_per_address",
+    "connections_per_identity",
     "client_handshakes",
     "server_handshakes",
 )
-PATIENCE = ("greeting_patience", "opening_patience", "close_timeout")
+PATIENCE = ("turn_timeout", "greeting_patience", "opening_patience", "close_timeout")
 TIMEOUTS = ("handler_timeout", "idle_timeout", "send_timeout", "keepalive")
 
 
@@ -29,7 +34,8 @@ def limits(**options: Any) -> Limits:
 
 def test_every_limit_is_a_count_or_seconds_or_when_full() -> None:
     names = {field.name for field in attrs.fields(Limits)}
-    assert names == {*COUNTS, *PATIENCE, *TIMEOUTS, "ack_timeout", "when_full"}
+    others = {"ack_timeout", "when_full", "raise_open_files"}
+    assert names == {*COUNTS, *PATIENCE, *TIMEOUTS, *others}
 
 
 def test_ack_timeout() -> None:
@@ -41,12 +47,100 @@ def test_ack_timeout() -> None:
             limits(ack_timeout=wrong)
 
 
-def test_the_defaults_fit_20_000_descriptors() -> None:
+@pytest.fixture
+def ulimit(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], None]:
+    """Have the process seem to have other limits of open files: soft and hard."""
+    resource = pytest.importorskip("resource")
+
+    def seem(soft: float, hard: float) -> None:
+        both = [resource.RLIM_INFINITY if value == math.inf else value for value in (soft, hard)]
+        monkeypatch.setattr(resource, "getrlimit", lambda _: tuple(both))
+
+    return seem
+
+
+@pytest.mark.parametrize(
+    ("soft", "connections", "pending", "per_address"),
+    [
+        (64, 32, 26, 16),
+        (256, 156, 130, 39),
+        (1024, 922, 768, 230),
+        (4096, 3687, 3072, 921),
+        (20_000, 18_000, 15_000, 1_000),
+        (1_000_000, 18_000, 15_000, 1_000),
+        (math.inf, 18_000, 15_000, 1_000),
+    ],
+)
+def test_the_defaults_are_derived_from_the_limit_of_open_files(
+    soft: float,
+    connections: int,
+    pending: int,
+    per_address: int,
+    ulimit: Callable[[float, float], None],
+) -> None:
+    ulimit(soft, math.inf)
     default = Limits()
-    assert default.connections < 20_000
-    assert default.pending <= default.connections
-    assert default.client_handshakes < default.server_handshakes < default.pending
+    assert default.connections == connections
+    assert default.connections <= soft * 0.91  # the rest is the application's
+    assert default.pending == pending
+    assert default.pending_per_address == per_address
     assert default.when_full is WhenFull.WAIT
+
+
+def test_with_raise_open_files_they_are_derived_from_the_hard_limit(
+    ulimit: Callable[[float, float], None],
+) -> None:
+    ulimit(1024, 10_000)
+    assert Limits().connections == 922
+    assert Limits(raise_open_files=True).connections == 9_000
+    assert open_files() == 1024
+
+
+@pytest.mark.parametrize(
+    ("connections", "pending", "per_address"),
+    [
+        (1, 16, 16),
+        (12, 16, 16),
+        (900, 750, 225),
+        (100_000, 15_000, 1_000),
+        (math.inf, 15_000, 1_000),
+    ],
+)
+def test_what_is_pending_is_derived_from_connections(
+    connections: float, pending: int, per_address: int
+) -> None:
+    derived = Limits(connections=connections)
+    assert (derived.pending, derived.pending_per_address) == (pending, per_address)
+    given = Limits(connections=connections, pending=3, pending_per_address=math.inf)
+    assert (given.pending, given.pending_per_address) == (3, math.inf)
+
+
+def test_raising_open_files() -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        raise_open_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_raise_open_files_is_a_bool(value: object) -> None:
+    with pytest.raises(TypeError, match="raise_open_files"):
+        limits(raise_open_files=value)
+
+
+@pytest.mark.parametrize("limit", Limit)
+def test_a_limit_equals_its_name_and_says_what_to_do(limit: Limit) -> None:
+    assert limit == str(limit) == limit.value
+    assert pickle.loads(pickle.dumps(limit)) is limit
+    assert "3" in limit.seen.format(value=3)
+    assert limit.advice
+    if limit is not Limit.OPEN_FILES:
+        assert hasattr(Limits(), limit)
+        assert f"Limits.{limit}" in limit.advice
 
 
 def test_what_may_cut_off_an_honest_peer_is_off_by_default() -> None:
@@ -108,14 +202,14 @@ def test_limits_are_frozen_and_by_keyword() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Limits().pending = 3  # type: ignore[misc]
     with pytest.raises(TypeError):
-        Limits(10)  # type: ignore[call-arg]
+        Limits(10)  # type: ignore[call-arg, arg-type]
 
 
 def test_the_table_in_the_documentation() -> None:
     """Each limit has its row there, with its default."""
     page = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|", page, re.MULTILINE))
-    default = Limits()
+    default = Limits(connections=20_000 * 9 // 10)
     for name in (*COUNTS, *PATIENCE, *TIMEOUTS):
         value = getattr(default, name)
         assert rows[name] == ("none" if value == math.inf else f"{value:g}")

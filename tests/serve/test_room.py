@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import math
 import socket
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -29,6 +28,7 @@ from tests.support.peers import (
     receive_all,
     receive_exactly,
 )
+from tests.support.room import check_empty
 from trio_duplex import (
     Connection,
     Decision,
@@ -44,8 +44,8 @@ from trio_duplex import (
     serve_listeners,
 )
 from trio_duplex._serve.acceptor import Acceptor, Listener
-from trio_duplex._serve.room import FAIR_CHANCE, OPEN_FILES, Place, Room, address_key
-from trio_duplex._serve.turns import Turns
+from trio_duplex._serve.limits import Limit, open_files
+from trio_duplex._serve.room import FAIR_CHANCE, Place, Room
 from trio_duplex.events import (
     Accepted,
     ConnectionClosed,
@@ -62,9 +62,17 @@ E = TypeVar("E", bound=Event)
 class Watched:
     """A server, and all that its observer was told."""
 
-    def __init__(self, server: Server, events: list[Event]) -> None:
+    def __init__(
+        self, server: Server, events: list[Event], times: list[tuple[float, Event]]
+    ) -> None:
         self.server = server
         self.events = events
+        self.times = times
+
+    @property
+    def ended(self) -> list[float]:
+        """When negotiations failed, in virtual time."""
+        return [when for when, event in self.times if isinstance(event, NegotiationFailed)]
 
     def of(self, kind: type[E]) -> list[E]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -92,13 +100,7 @@ class Watched:
     def assert_empty(self) -> None:
         """All is given back, in public view and inside."""
         assert self.live() == (0, 0, 0)
-        room = self.room
-        assert (room.taken, room.pending, room._waiting) == (0, 0, 0)
-        assert room._by_address == Counter()
-        assert room._leaving == set()
-        for turns in room.turns.values():
-            assert (len(turns), turns._since, turns._line) == (0, {}, {})
-            assert turns._leaving == set()
+        check_empty(self.room)
 
 
 @asynccontextmanager
@@ -107,6 +109,7 @@ async def serving(
 ) -> AsyncIterator[Watched]:
     """A server with limits, each of which is given by its name."""
     events: list[Event] = []
+    times: list[tuple[float, Event]] = []
     server_options = {
         name: options.pop(name) for name in ("window", "handshake_timeout") if name in options
     }
@@ -114,11 +117,11 @@ async def serving(
         serve = partial(
             serve_listeners,
             limits=Limits(**options),
-            observers=[events.append],
+            observers=[events.append, lambda event: times.append((trio.current_time(), event))],
             **server_options,
         )
         server = await nursery.start(serve, handler, listeners, credentials())
-        watched = Watched(server, events)
+        watched = Watched(server, events, times)
         yield watched
         server.cancel_scope.cancel()
     watched.assert_empty()
@@ -218,24 +221,6 @@ async def test_a_peer_that_is_dropped_as_its_window_closes(
 
 
 # ---------------------------------------------------------------------------------- per address
-
-
-@pytest.mark.parametrize(
-    ("remote", "key"),
-    [
-        (("192.0.2.7", 4711), "192.0.2.7"),
-        (("2001:db8:1:2:3:4:5:6", 4711, 0, 0), "2001:db8:1:2::/64"),
-        (("2001:db8:1:2::", 4711, 0, 0), "2001:db8:1:2::/64"),
-        (("2001:db8:1:3::", 4711, 0, 0), "2001:db8:1:3::/64"),
-        (("::ffff:192.0.2.7", 4711, 0, 0), "192.0.2.7"),
-        (("fe80::1%eth0", 4711, 0, 2), "fe80::/64"),
-        (("::1", 4711, 0, 0), "::/64"),
-        ("/run/node.sock", None),
-        (None, None),
-    ],
-)
-def test_what_counts_as_one_address(remote: Any, key: str | None) -> None:
-    assert address_key(remote) == key
 
 
 def a_room(**options: Any) -> tuple[Room, list[tuple[str, float, str | None]]]:
@@ -512,7 +497,7 @@ async def test_silent_peers_wait_for_their_turn_without_tls(
         assert greeted == 2
 
 
-async def test_the_oldest_unanswered_greeting_is_shed_while_others_wait(
+async def test_an_unanswered_greeting_is_shed_while_others_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -525,51 +510,54 @@ async def test_the_oldest_unanswered_greeting_is_shed_while_others_wait(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk, memory.connect(), Role.SERVER)
             await trio.sleep(1.01)
-            assert watched.shed() == [1]  # overdue, and one is enough
+            assert watched.shed() == [2]  # overdue, and one is enough
             await trio.sleep(5)
-        assert watched.shed() == [1]
+        assert watched.shed() == [2]
         assert watched.live() == (0, 1, 0)
         (error,) = {event.error for event in watched.of(NegotiationFailed)}
         assert isinstance(error, LimitError)
-        assert (error.limit, error.value, error.role) == ("client_handshakes", 2, Role.CLIENT)
+        assert (error.limit, error.value, error.role) == ("greeting_patience", 0.5, Role.CLIENT)
         (limit,) = watched.of(LimitReached)
-        assert (limit.limit, limit.value) == ("client_handshakes", 2)
+        assert (limit.limit, limit.value) == ("greeting_patience", 0.5)
 
 
 async def test_greeting_patience_is_how_long_a_greeting_may_go_unanswered(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
-    async with serving(memory, client_handshakes=2, window=0, greeting_patience=0.5) as watched:
+    async with serving(memory, client_handshakes=8, window=0, greeting_patience=0.5) as watched:
         times: list[float] = []
-        watched.events.clear()
-        for _ in range(9):  # mute: two at once, so two each half second
+        for _ in range(30):  # mute: eight at once, of which all but a quarter go each half second
             memory.connect()
         await trio.sleep(0.1)
         for _ in range(10):
             await trio.sleep(0.25)
             times += [trio.current_time()] * (len(watched.shed()) - len(times))
-        assert times == [0.6] * 2 + [1.1] * 2 + [1.6] * 2 + [2.1]
-        assert watched.live() == (0, 2, 0)  # nobody waits for their turns
+        assert times == [0.6] * 6 + [1.1] * 6 + [1.6] * 6 + [2.1] * 4
+        assert watched.live() == (0, 8, 0)  # nobody waits for their turns
         await trio.sleep(40)
-        assert watched.failed().count(HandshakeTimeoutError) == 2
+        assert watched.failed().count(HandshakeTimeoutError) == 8
 
 
-async def test_an_answered_greeting_is_not_shed(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("at", [0.0, 0.1, 0.4])
+async def test_an_answer_begins_a_second_patience_and_no_more(
+    at: float, autojump_clock: trio.testing.MockClock
+) -> None:
     memory = MemoryListener()
-    async with serving(memory, client_handshakes=2, window=0, handshake_timeout=20) as watched:
-        answered, mute = memory.connect(), memory.connect()
-        await answered.receive_some()
-        await answered.send_all(b"\x16")
-        await trio.sleep(0.1)
+    async with serving(memory, client_handshakes=1, window=0, greeting_patience=0.5) as watched:
+        answers = memory.connect()
+        await answers.receive_some()
+        await trio.sleep(at)
         async with trio.open_nursery() as nursery:
-            for _ in range(3):
-                nursery.start_soon(talk, memory.connect(), Role.SERVER)
-            await trio.sleep(5)
-        assert watched.shed() == [2]
-        await receive_all(mute)
-        await trio.sleep(15)
-        assert watched.failed() == [LimitError, HandshakeTimeoutError]
+            nursery.start_soon(talk, memory.connect(), Role.SERVER)
+            for byte in (b"\x16", b"\x03", b"\x03"):  # more bytes are no more answers
+                await answers.send_all(byte)
+                await trio.sleep(0.1)
+            await trio.sleep(0.19)
+            assert watched.shed() == []
+            await trio.sleep(0.02)
+            assert watched.shed() == [1]
+        assert watched.server.statistics().completed == {Role.CLIENT: 1}
 
 
 async def test_a_turn_that_stalls_in_the_server_role_is_shed(
@@ -584,7 +572,7 @@ async def test_a_turn_that_stalls_in_the_server_role_is_shed(
         await talk_within(memory.connect(), Role.CLIENT, 2.0)
         await trio.sleep(0.1)
         assert len(watched.shed()) == 1
-        assert watched.of(LimitReached)[0].limit == "server_handshakes"
+        assert watched.of(LimitReached)[0].limit == "opening_patience"
         assert watched.live() == (0, 1, 0)
 
 
@@ -631,44 +619,70 @@ async def test_who_waits_for_a_turn_may_be_dropped_for_a_newer_peer(
         assert watched.live() == (2, 1, 0)
 
 
-async def test_a_silent_peer_too_waits_no_longer_than_a_handshake_may_take(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    memory = MemoryListener()
-    options: dict[str, Any] = {"client_handshakes": 1, "greeting_patience": math.inf}
-    async with serving(memory, **options, window=1, handshake_timeout=10) as watched:
-        memory.connect()
-        await trio.sleep(0.05)
-        for _ in range(3):
-            memory.connect()
-        await trio.sleep(10.5)
-        assert watched.live() == (3, 1, 0)
-        await trio.sleep(1)  # at 11 s the next has got its turn; the others have waited enough
-        assert watched.live() == (0, 1, 0)
-        assert watched.failed() == [HandshakeTimeoutError, LimitError, LimitError]
-        assert [event.limit for event in watched.of(LimitReached)] == ["client_handshakes"] * 2
-
-
+@pytest.mark.parametrize("role", Role)
 async def test_a_turn_that_does_not_come_in_time_is_our_fault(
-    autojump_clock: trio.testing.MockClock,
+    role: Role, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The peer spoke and did nothing wrong; it must not be said to be slow."""
+    """The peer did nothing wrong; it must not be said to be slow."""
     memory = MemoryListener()
-    options: dict[str, Any] = {"server_handshakes": 1, "opening_patience": math.inf}
-    async with serving(memory, **options, handshake_timeout=10) as watched:
-        await memory.connect().send_all(client_hello())
-        await trio.sleep(5)
-        await memory.connect().send_all(client_hello())
-        await trio.sleep(4)
-        assert watched.live() == (1, 1, 0)
-        await trio.sleep(20)
-        # The first is late; the second got its turn then, and was late too.
-        assert watched.failed() == [HandshakeTimeoutError] * 2
-
+    options: dict[str, Any] = {
+        "client_handshakes": 1,
+        "greeting_patience": math.inf,
+        "server_handshakes": 1,
+        "opening_patience": math.inf,
+    }
+    opening = client_hello() if role is Role.SERVER else b""
+    async with serving(
+        memory, **options, window=1, turn_timeout=10, handshake_timeout=100
+    ) as watched:
         for _ in range(3):
-            await memory.connect().send_all(client_hello())
-        await trio.sleep(20)
-        assert Counter(watched.failed()[2:]) == {HandshakeTimeoutError: 1, LimitError: 2}
+            if opening:
+                await memory.connect().send_all(opening)
+            else:
+                memory.connect()
+            await trio.sleep(0.5)
+        await trio.sleep(9.4)  # they have spoken at once, or were silent for a second
+        if role is Role.CLIENT:
+            await trio.sleep(1)
+        assert watched.live() == (1, 1, 0)
+        await trio.sleep(0.6)
+        assert watched.live() == (0, 1, 0)
+        assert watched.failed() == [LimitError] * 2
+        limits = watched.of(LimitReached)
+        assert [(event.limit, event.value) for event in limits] == [("turn_timeout", 10)] * 2
+        (role_of_error,) = {
+            event.error.role
+            for event in watched.of(NegotiationFailed)
+            if isinstance(event.error, LimitError)
+        }
+        assert role_of_error is role
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_time_in_line_does_not_count_against_the_peer(
+    role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It waits for longer than a handshake may take, and then has all the time of one."""
+    memory = MemoryListener()
+    options: dict[str, Any] = {
+        "client_handshakes": 1,
+        "greeting_patience": math.inf,
+        "server_handshakes": 1,
+        "opening_patience": math.inf,
+    }
+    opening = client_hello() if role is Role.SERVER else b""
+    async with serving(
+        memory, **options, window=0.5, turn_timeout=math.inf, handshake_timeout=10
+    ) as watched:
+        for _ in range(3):
+            stream = memory.connect()
+            if opening:
+                await stream.send_all(opening)
+        await trio.sleep(31)
+        failed = watched.of(NegotiationFailed)
+        assert [type(event.error) for event in failed] == [HandshakeTimeoutError] * 3
+        began = 0.0 if role is Role.SERVER else 0.5
+        assert watched.ended == pytest.approx([began + 10, began + 20, began + 30])
 
 
 @pytest.mark.parametrize("steps", range(12))
@@ -688,8 +702,8 @@ async def test_a_shedding_at_any_step_of_a_handshake_leaks_nothing(
                 await trio.lowlevel.checkpoint()
             for _ in range(steps):
                 await trio.lowlevel.checkpoint()
-            for place in tuple(turns._holders):
-                place.drop("client_handshakes", 1)
+            for place in (*turns._fresh, *turns._slow, *turns._late):
+                place.drop(Limit.GREETING_PATIENCE, 0.5)
             nursery.start_soon(talk, memory.connect(), role.other)
         statistics = watched.server.statistics()
         assert statistics.accepted == 2
@@ -713,7 +727,7 @@ async def test_a_drop_at_any_step_of_waiting_for_a_turn_leaks_nothing(
         for _ in range(steps):
             await trio.lowlevel.checkpoint()
         if watched.room.pending:
-            watched.room._drop_oldest("pending", 1)
+            watched.room._drop_pending(next(iter(watched.room._pending)), Limit.PENDING)
         await talk(memory.connect(), Role.SERVER)
         await trio.sleep(10)
         watched.assert_empty()
@@ -735,37 +749,6 @@ async def test_a_turn_handed_over_by_one_that_is_cancelled(
         watched.assert_empty()
 
 
-async def test_turns_that_none_may_be_shed_from_wake_up_when_one_comes(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    turns = Turns(1, 0.5, "client_handshakes")
-    room, _ = a_room()
-    answered, mute, waits = [await room.enter(None) for _ in range(3)]
-    assert answered is not None
-    assert mute is not None
-    assert waits is not None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(turns.shed_overdue)
-        assert turns.take(answered)
-        assert not turns.take(mute)
-        nursery.start_soon(turns.wait, mute)
-        await trio.sleep(0.2)
-        turns.progressed(answered)
-        await trio.sleep(10)
-        assert answered.shed is None
-        nursery.start_soon(turns.wait, waits)
-        await settled()
-        turns.leave(answered)
-        shed = []
-        for _ in range(2):
-            await trio.sleep(0.3)
-            shed.append(type(mute.shed))
-        assert shed == [type(None), LimitError]
-        turns.leave(mute)
-        assert waits in turns._holders
-        nursery.cancel_scope.cancel()
-
-
 # --------------------------------------------------------------------- what the machine has no room for
 
 
@@ -785,8 +768,7 @@ async def test_without_descriptors_the_oldest_pending_peer_makes_room(
         (paused,) = watched.of(ListenerPaused)
         assert paused.error.errno == errno.EMFILE
         (limit,) = watched.of(LimitReached)
-        assert limit.limit == OPEN_FILES
-        assert math.isnan(limit.value)
+        assert (limit.limit, limit.value) == ("open files", open_files())
 
 
 async def test_without_descriptors_and_pending_peers_it_pauses(

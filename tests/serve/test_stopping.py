@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -181,7 +182,8 @@ async def test_a_connection_that_was_given_up_is_closed_like_any_other(
 
     listener = MemoryListener()
     async with trio.open_nursery() as nursery:
-        limits = Limits(**{timeout: 2})
+        options: dict[str, Any] = {timeout: 2}
+        limits = Limits(**options)
         serve = partial(serve_listeners, limits=limits, window=WINDOWS[role])
         server: Server = await nursery.start(serve, handler, [listener], credentials(version))
         near, far = trio.testing.lockstep_stream_pair()

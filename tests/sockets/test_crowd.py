@@ -19,7 +19,7 @@ from tests.support.peers import MemoryListener, credentials, echo, open_descript
 from trio_duplex import DuplexListener, Reason, Server, serve_listeners
 from trio_duplex._sockets.crowd import AT_ONCE, Crowd
 from trio_duplex._stream.detect import detect
-from trio_duplex._stream.supervision import Progress
+from trio_duplex._stream.supervision import Supervision
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
 
@@ -240,7 +240,7 @@ async def test_listeners_that_nobody_asked_leave_no_descriptor() -> None:
 async def test_woken_for_nothing_is_not_silence() -> None:
     """A kernel may say that there is something to read, and think better of it."""
 
-    class Jumpy(Progress):
+    class Jumpy(Supervision):
         woken = 0
 
         def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
@@ -251,6 +251,6 @@ async def test_woken_for_nothing_is_not_silence() -> None:
             return super().readable(stream)
 
     with pair() as (ours, theirs):
-        progress = Jumpy()
-        decision, opening = await detect(trio.SocketStream(ours), float("inf"), None, progress)
-    assert (decision.reason, opening, progress.woken) == (Reason.SPOKE, b"x", 2)
+        supervision = Jumpy()
+        decision, opening = await detect(trio.SocketStream(ours), float("inf"), None, supervision)
+    assert (decision.reason, opening, supervision.woken) == (Reason.SPOKE, b"x", 2)

@@ -34,6 +34,7 @@ from tests.support.peers import (
     peer_stream,
     pin,
 )
+from tests.support.room import check_empty
 from trio_duplex import (
     Connection,
     Credentials,
@@ -404,13 +405,7 @@ class Countdown:
 
 def check_idle(acceptor: Acceptor) -> None:
     """Nobody has a place, a turn, or a place in line."""
-    room = acceptor.room
-    assert (room.taken, room.pending) == (0, 0)
-    assert not room._by_address
-    for turns in room.turns.values():
-        assert not turns._holders
-        assert not turns._since
-        assert not turns._line
+    check_empty(acceptor.room)
 
 
 # ---------------------------------------------------------------------------------------------- server

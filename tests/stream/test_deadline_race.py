@@ -31,7 +31,7 @@ from trio_duplex._sockets.crowd import Crowd
 from trio_duplex._stream.detect import detect
 from trio_duplex._stream.negotiate import abandon, take_role
 from trio_duplex._stream.settings import Settings
-from trio_duplex._stream.supervision import Progress
+from trio_duplex._stream.supervision import Supervision
 
 TRIES = 2_000
 
@@ -114,11 +114,10 @@ def _threads_take_turns_quickly() -> Generator[None]:
     sys.setswitchinterval(before)
 
 
-class InCrowd(Progress):
+class InCrowd(Supervision):
     """Waits as a server's pending peers do."""
 
     def __init__(self, crowd: Crowd) -> None:
-        super().__init__()
         self.crowd = crowd
 
     def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
@@ -193,11 +192,11 @@ async def serve(stream: trio.SocketStream, mine: Credentials, crowd: Crowd | Non
         if crowd is None:
             connection = await negotiate(stream, mine, window=WINDOW)
         else:
-            progress = InCrowd(crowd)
+            supervision = InCrowd(crowd)
             try:
-                detected = await detect(stream, WINDOW, None, progress)
+                detected = await detect(stream, WINDOW, None, supervision)
                 connection = await take_role(
-                    detected, stream, mine, Settings(WINDOW), remote=None, progress=progress
+                    detected, stream, mine, Settings(WINDOW), remote=None, supervision=supervision
                 )
             except BaseException:
                 await abandon(stream)

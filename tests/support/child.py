@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import os
 import resource
 import subprocess
@@ -163,6 +164,8 @@ async def main(folder: Path, options: Options) -> None:
                 0,
                 credentials,
                 host="127.0.0.1",
+                # It is the machine that is to run out of room, and all peers have one address.
+                limits=trio_duplex.Limits(connections=18_000, pending_per_address=math.inf),
                 window=options.get("window", 5),
                 handshake_timeout=options.get("handshake_timeout", 30),
             )

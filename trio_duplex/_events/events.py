@@ -142,7 +142,7 @@ class LimitReached(Event):
 
     Attributes:
         limit: The name of the limit in `~trio_duplex.Limits`, or ``"open files"``.
-        value: Its value; NaN for open files.
+        value: Its value; for open files what ``ulimit -n`` says.
     """
 
     limit: str

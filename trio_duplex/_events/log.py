@@ -19,7 +19,6 @@ import logging
 import re
 import time
 from collections.abc import Callable
-from math import isnan
 from typing import cast
 
 import attrs
@@ -144,8 +143,7 @@ class LogObserver:
                     peer=event.peer,
                     facts=lambda: {
                         "limit": event.limit,
-                        # The machine's own limits have no number here.
-                        **({} if isnan(event.value) else {"value": event.value}),
+                        "value": event.value,
                         "peer": event.peer,
                     },
                 )
@@ -164,6 +162,20 @@ class LogObserver:
                 pass
         if self._unsaid:
             self._summarise(self._clock())
+
+    def limits(self, *, connections: float, open_files: float, **others: float) -> None:
+        """Say at the start which bounds apply, and whether the machine has room for them."""
+        enough = open_files > connections
+        level = logging.INFO if enough else logging.WARNING
+        if self._logger.isEnabledFor(level):
+            values: dict[str, object] = {
+                "connections": connections,
+                **others,
+                "open_files": open_files,
+            }
+            if not enough:
+                values["advice"] = "raise ulimit -n, or lower Limits.connections below it"
+            self._write(level, "limits", values)
 
     def flush(self) -> None:
         """Say how many lines were left out and not summarised yet."""

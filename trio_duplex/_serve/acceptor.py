@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import math
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable
@@ -32,9 +31,15 @@ from trio_duplex._events.probes import MutedNetworks, Network, probe_of
 from trio_duplex._events.report import Reporter
 from trio_duplex._events.statistics import Statistics
 from trio_duplex._role import Decision
-from trio_duplex._serve.limits import Limits, check_limits
-from trio_duplex._serve.room import OPEN_FILES, Place, Room
-from trio_duplex._sockets.address import remote_address
+from trio_duplex._serve.limits import (
+    Limit,
+    Limits,
+    check_limits,
+    open_files,
+    raise_open_files,
+)
+from trio_duplex._serve.room import NothingSaidError, Place, Room
+from trio_duplex._sockets.accept import accept
 from trio_duplex._sockets.keepalive import keep_alive
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.detect import detect
@@ -91,6 +96,8 @@ class Acceptor:
     ) -> None:
         check_credentials(credentials)
         limits = check_limits(limits)
+        if limits.raise_open_files:
+            raise_open_files()
         self.credentials = credentials
         self.limits = limits
         self.reporter = Reporter(observers, MutedNetworks(muted_networks))
@@ -111,13 +118,12 @@ class Acceptor:
             keep_alive(listener.socket, self.limits.keepalive, self.limits.ack_timeout)
         while True:
             try:
-                stream = await listener.accept()
+                stream, remote = await accept(listener)
             except OSError as exc:
                 if exc.errno not in CAPACITY_ERRNOS:
                     raise
                 await self._pause(listener, exc)
                 continue
-            remote = remote_address(stream)
             place = None
             try:
                 place = await self.room.enter(remote)
@@ -145,7 +151,7 @@ class Acceptor:
                     self.credentials,  # as at the decision, if they are replaced meanwhile
                     settings,
                     remote=remote,
-                    progress=place,
+                    supervision=place,
                 )
             finally:
                 if connection is None:
@@ -180,7 +186,19 @@ class Acceptor:
             observers_disabled=self.reporter.disabled,
         )
 
+    async def run_background_tasks(self) -> None:
+        """Say what the limits are, then run what the room needs; for ever, beside the listeners."""
+        self.reporter.log.limits(
+            connections=self.limits.connections,
+            pending=self.limits.pending,
+            pending_per_address=self.limits.pending_per_address,
+            open_files=open_files(),
+        )
+        await self.room.run_background_tasks()
+
     def _failed(self, place: Place, error: Exception) -> None:
+        if isinstance(error, NothingSaidError):
+            return
         number, peer = place.number, place.peer
         probe = probe_of(error, muted=peer in self.reporter.muted)
         if isinstance(error, PeerRejectedError):
@@ -201,12 +219,12 @@ class Acceptor:
     async def _pause(self, listener: Listener, error: OSError) -> None:
         if isinstance(listener, trio.SocketListener) and not listener.socket.is_readable():
             # accept(2) asks for a descriptor before it looks for a connection.
-            # While nobody waits, nobody is to make room.
+            # It fails with EMFILE also if none is there, for which nobody should make room.
             await trio.lowlevel.wait_readable(listener.socket)
             return
         self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
         with trio.move_on_after(CAPACITY_PAUSE):
-            self.room.make_room(OPEN_FILES, math.nan)
+            self.room.make_room(Limit.OPEN_FILES)
             await self.room.wait_freed()
 
 

@@ -1,18 +1,37 @@
 """How much of everything: bounds on connections, handshakes and seconds.
 
-Pure numbers, checked when they are made. `_serve/room.py` keeps to them.
+Pure numbers, checked when they are made, and what to say when one is met.
+`_serve/room.py` keeps to them.
 """
 
 from __future__ import annotations
 
 import enum
 import math
-from typing import Any
+import sys
+from typing import Any, Self
 
 import attrs
 
 from trio_duplex._seconds import check_seconds
 from trio_duplex._sockets.keepalive import DEFAULT_KEEPALIVE
+
+if sys.platform != "win32":
+    import resource
+
+MOST_CONNECTIONS = 18_000
+"""By default, however many descriptors there may be: the memory is bounded too."""
+
+MOST_PENDING = 15_000
+MOST_PENDING_PER_ADDRESS = 1_000
+
+APPLICATION_SHARE = 10
+"""One in so many descriptors is left to listeners, files, and what handlers open."""
+
+LEAST_APPLICATION_SHARE = 100
+
+SMALL = 16
+"""Bounds that are derived from ``connections`` do not go below this: there is nothing to share."""
 
 
 class WhenFull(enum.Enum):
@@ -23,6 +42,80 @@ class WhenFull(enum.Enum):
 
     RESET = "reset"
     """Drop it at once, with a reset, so that it can go elsewhere."""
+
+
+class Limit(enum.StrEnum):
+    """A limit that a connection can meet. Equal to its name, which `Limits` has too, but one.
+
+    Attributes:
+        seen: What to say of it, with ``value`` to be filled in.
+        advice: What to do about it.
+    """
+
+    CONNECTIONS = (
+        "connections",
+        "as many connections as there may be ({value:g})",
+        "raise Limits.connections, and ulimit -n with it, if there is memory for more",
+    )
+    CONNECTIONS_PER_ADDRESS = (
+        "connections_per_address",
+        "as many connections of its address as there may be ({value:g})",
+        "raise Limits.connections_per_address if the peers there are honest",
+    )
+    CONNECTIONS_PER_IDENTITY = (
+        "connections_per_identity",
+        "as many connections of its certificate as there may be ({value:g})",
+        "find out why the peer leaves connections open, or raise Limits.connections_per_identity",
+    )
+    PENDING = (
+        "pending",
+        "as many pending peers as there may be ({value:g})",
+        "raise Limits.pending if there is memory for more",
+    )
+    PENDING_PER_ADDRESS = (
+        "pending_per_address",
+        "as many pending peers of its address as there may be ({value:g})",
+        "behind a load balancer or NAT, raise Limits.pending_per_address",
+    )
+    GREETING_PATIENCE = (
+        "greeting_patience",
+        "no answer to our ClientHello for {value:g} s, while others waited for their turn",
+        (
+            "if peers are slow and not mute, raise Limits.greeting_patience above the time that they "
+            "take to answer, or Limits.client_handshakes if there is memory for more"
+        ),
+    )
+    OPENING_PATIENCE = (
+        "opening_patience",
+        "a handshake that lasted for {value:g} s, while others waited for their turn",
+        (
+            "if peers are slow and not stalling, raise Limits.opening_patience above the time that "
+            "their handshakes take, or Limits.server_handshakes if there is memory for more"
+        ),
+    )
+    TURN_TIMEOUT = (
+        "turn_timeout",
+        "no turn to handshake for {value:g} s",
+        (
+            "raise Limits.client_handshakes (silent peers) or Limits.server_handshakes (speaking "
+            "peers) if there is memory for more, or Limits.turn_timeout"
+        ),
+    )
+    OPEN_FILES = (
+        "open files",
+        "as many open files as there can be ({value:g})",
+        "raise ulimit -n, or lower Limits.connections",
+    )
+
+    seen: str
+    advice: str
+
+    def __new__(cls, name: str, seen: str, advice: str) -> Self:
+        member = str.__new__(cls, name)
+        member._value_ = name
+        member.seen = seen
+        member.advice = advice
+        return member
 
 
 def _count(_: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -44,39 +137,103 @@ def _positive_seconds(_: object, attribute: attrs.Attribute[Any], value: object)
         raise ValueError(f"{attribute.name} must be more than 0 s; math.inf turns it off")
 
 
+def open_files(*, hard: bool = False) -> float:
+    """Return how many descriptors this process may have, by its soft limit or its hard one.
+
+    Args:
+        hard: Whether to return the hard limit, which the soft one can be raised to.
+
+    Returns:
+        What ``ulimit -n`` says; inf where there is no limit, or none to ask for.
+    """
+    if sys.platform == "win32":
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[hard]
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def raise_open_files() -> None:
+    """Raise the soft limit of open files to the hard one.
+
+    Raises:
+        OSError, ValueError: The system does not allow it.
+    """
+    if sys.platform != "win32":
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _connections(limits: Limits) -> float:
+    files = open_files(hard=limits.raise_open_files is True)
+    if files == math.inf:
+        return MOST_CONNECTIONS
+    share = min(max(LEAST_APPLICATION_SHARE, files // APPLICATION_SHARE), files // 2)
+    return max(1, min(MOST_CONNECTIONS, int(files - share)))
+
+
+def _pending(limits: Limits) -> float:
+    return _share_of_connections(limits, 5, 6, MOST_PENDING)
+
+
+def _pending_per_address(limits: Limits) -> float:
+    return _share_of_connections(limits, 1, 4, MOST_PENDING_PER_ADDRESS)
+
+
+def _share_of_connections(limits: Limits, part: int, parts: int, most: int) -> int:
+    if not isinstance(limits.connections, int):  # inf; or wrong, and refused soon
+        return most
+    return min(most, max(SMALL, limits.connections * part // parts))
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """Bounds for one server. Counts take ``math.inf`` for no limit.
 
-    The defaults are for a process with 20,000 file descriptors.
-
     Attributes:
-        connections: Connections in all, from accept to close. 18,000: the
-            other 2,000 descriptors are for listeners, files, and what handlers
-            open. Where a handler opens one for each connection (a proxy), set
-            it to less than half of what ``ulimit -n`` says.
+        raise_open_files: Whether a server that starts with these raises the
+            process's limit of open files (``ulimit -n``) to the hard limit
+            first. Off: it is the application's to decide.
+        connections: Connections in all, from accept to close. By default what
+            ``ulimit -n`` says, less a tenth, and less 100 at least, for
+            listeners, files, and what handlers open; 18,000 at most. Where a
+            handler opens a descriptor for each connection (a proxy), set it to
+            less than half of what ``ulimit -n`` says.
         when_full: What to do beyond that, when no pending peer can make room.
+        connections_per_address: Connections of one remote address (an IPv4
+            address or an IPv6 /64), pending ones included. Beyond it the newest
+            is reset. Off: many peers may be behind one address.
+        connections_per_identity: Connections of one peer identity, which is one
+            certificate, after their handshakes. Beyond it the newest is refused
+            with the alert ``access_denied``. Off.
         pending: Peers that are in the detection window, or wait for their turn
-            to handshake. At the limit, the oldest makes room for the newest, so
-            that a speaking peer is never kept out by silent ones. 15,000 of
-            them cost about 60 MB (3.9 KB each, measured).
-        pending_per_address: The same for one remote address (an IPv6 /64).
-            Beyond it the newest is dropped. 1,000: no single host needs 200 new
-            connections a second, but a load balancer that hides addresses does;
-            behind one, set ``math.inf``. Peers without an IP address do not count.
+            to handshake. At the limit, the address that has most of them makes
+            room, and its oldest is dropped, so that a speaking peer is never
+            kept out by silent ones. By default five sixths of ``connections``,
+            and 15,000 at most: these cost about 60 MB (3.9 KB each, measured).
+        pending_per_address: The same for one remote address. Beyond it the
+            newest is reset. By default a quarter of ``connections``, and 1,000
+            at most: no single host needs 200 new connections a second, but a
+            load balancer that hides addresses does; behind one, set
+            ``math.inf``. Peers without an IP address do not count.
         client_handshakes: Handshakes at once in the client role. The memory of
             a silent peer sits behind our ClientHello (about 90 KB, measured):
             256 of them take 23 MB. The others wait for their turn at 3.9 KB.
         server_handshakes: Handshakes at once in the server role. 1,000 take
             about 50 MB, and more than a second of CPU to complete.
+        turn_timeout: Seconds that a peer may wait for its turn, after which it
+            is dropped with a `LimitError`. That time does not count against
+            the peer: ``handshake_timeout`` stops meanwhile. 30.
         greeting_patience: Seconds that a ClientHello of ours may go unanswered
-            while others wait for their turn; then the oldest is shed. 0.5: two
-            round trips around the globe. With 256 at once, a server so gets
-            through 512 mute peers a second. Where nobody waits, only
-            ``handshake_timeout`` counts.
-        opening_patience: Seconds that a handshake in the server role may last
-            while others wait for their turn; then the oldest is shed. 3: one
-            TCP retransmission.
+            while others wait for their turn; then the peer may lose it. An
+            answer begins as many seconds more. 0.5: two round trips around the
+            globe. With 256 at once, a server so gets through 384 mute peers a
+            second, since a quarter of the turns is left to peers that are
+            slower; if such peers are then admitted, that time is learned, and
+            more turns get it. Where nobody waits, only ``handshake_timeout``
+            counts.
+        opening_patience: The same for handshakes in the server role, in which
+            there is nothing to answer: seconds that one may last while others
+            wait for their turn. 3: one TCP retransmission.
         close_timeout: Seconds for a graceful close. 5: fits one retransmission.
         handler_timeout: Seconds for a handler, set as the deadline of
             ``connection.cancel_scope``. Off.
@@ -104,12 +261,22 @@ class Limits:
         ValueError: A count is below 1, or a duration is negative or NaN.
     """
 
-    connections: float = attrs.field(default=18_000, validator=_count)
+    raise_open_files: bool = attrs.field(
+        default=False, validator=attrs.validators.instance_of(bool)
+    )
+    connections: float = attrs.field(
+        default=attrs.Factory(_connections, takes_self=True), validator=_count
+    )
     when_full: WhenFull = attrs.field(default=WhenFull.WAIT, converter=WhenFull)
-    pending: float = attrs.field(default=15_000, validator=_count)
-    pending_per_address: float = attrs.field(default=1_000, validator=_count)
+    connections_per_address: float = attrs.field(default=math.inf, validator=_count)
+    connections_per_identity: float = attrs.field(default=math.inf, validator=_count)
+    pending: float = attrs.field(default=attrs.Factory(_pending, takes_self=True), validator=_count)
+    pending_per_address: float = attrs.field(
+        default=attrs.Factory(_pending_per_address, takes_self=True), validator=_count
+    )
     client_handshakes: float = attrs.field(default=256, validator=_count)
     server_handshakes: float = attrs.field(default=1_000, validator=_count)
+    turn_timeout: float = attrs.field(default=30.0, validator=_seconds)
     greeting_patience: float = attrs.field(default=0.5, validator=_seconds)
     opening_patience: float = attrs.field(default=3.0, validator=_seconds)
     close_timeout: float = attrs.field(default=5.0, validator=_seconds)

@@ -164,7 +164,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         try:
             with self._scope:
                 async with trio.open_nursery() as negotiations:
-                    negotiations.start_soon(self._acceptor.room.keep)
+                    negotiations.start_soon(self._acceptor.run_background_tasks)
                     await self._accept_into(negotiations)
                     negotiations.cancel_scope.cancel()
         finally:

@@ -1,43 +1,49 @@
 """Room for connections: who may come in, who waits, and who makes way.
 
 Silence is cheap for the peer and means work for us, so the bounds are where the
-cost is. A peer in its detection window costs little; the oldest of them makes
-way for the newest. A peer that we have greeted costs ten times as much: those
-handshakes take turns, and the oldest greeting that nobody has answered is shed
-when others wait.
+cost is. A peer in its detection window costs little; where there is no room,
+the address that has most of them makes way with its oldest. A peer that we have
+greeted costs ten times as much: those handshakes take turns (`_serve/turns.py`).
 
-Bookkeeping alone, without I/O: a place is dropped by cancelling its scope.
+Bookkeeping without I/O: a place is dropped by cancelling its scope. The room
+owns all transitions: a place tells it what has happened, and changes nothing.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import hashlib
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 
 import trio
 
 from trio_duplex._errors import LimitError
 from trio_duplex._role import Decision, Role
-from trio_duplex._serve.limits import Limits, WhenFull
+from trio_duplex._serve.addresses import ByAddress, address_key
+from trio_duplex._serve.limits import Limit, Limits, WhenFull, open_files
 from trio_duplex._serve.turns import Turns
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._sockets.crowd import Crowd
-from trio_duplex._stream.supervision import Progress
-
-OPEN_FILES = "open files"
-"""The limit that is not in `Limits`, but the machine's."""
+from trio_duplex._stream.supervision import Supervision
 
 FAIR_CHANCE = 0.5
 """Seconds that a pending peer is safe from making room when all places are taken.
 A speaking peer has spoken by then. Without it, the newest of a burst would each
 push out the one before."""
 
-LimitListener = Callable[[str, float, "str | None"], object]
+CROWDING = 8
+"""An address that has one in so many of the pending peers makes room before all others,
+also if that means to wait until its oldest has had its fair chance."""
+
+LimitListener = Callable[[Limit, float, "str | None"], object]
 
 
-class Place(Progress):
+class NothingSaidError(Exception):
+    """The server drains, and this peer has not said anything yet: nothing to report."""
+
+
+class Place(Supervision):
     """One connection's place, from accept to close.
 
     Attributes:
@@ -46,111 +52,132 @@ class Place(Progress):
         entered: When it came in, on Trio's clock.
         decision: The role decision, once there is one.
         decided_at: When that was, on Trio's clock.
+        has_spoken: Whether the peer has sent anything.
+        identity: A digest of its certificate, if those are counted.
+        turns: Where it holds a turn, or waits for one.
     """
 
     __slots__ = (
+        "_address",
+        "_ended_by",
         "_room",
         "_scope",
-        "_turn",
         "decided_at",
         "decision",
         "entered",
-        "key",
+        "has_spoken",
+        "identity",
         "number",
         "remote",
+        "turns",
     )
 
     def __init__(self, room: Room, number: int, remote: Address | None, key: str | None) -> None:
-        super().__init__()
         self._room = room
+        self._address = key
+        self._scope: trio.CancelScope | None = None
+        self._ended_by: Exception | None = None
         self.number = number
         self.remote = remote
-        self.key = key
         self.entered = trio.current_time()
         self.decision: Decision | None = None
         self.decided_at = 0.0
-        self._scope: trio.CancelScope | None = None
-        self._turn: Turns | None = None
+        self.has_spoken = False
+        self.identity: bytes | None = None
+        self.turns: Turns | None = None
 
     @property
     def peer(self) -> str | None:
         """The peer's address as text."""
         return format_address(self.remote)
 
-    def sheddable(self, scope: trio.CancelScope) -> None:
-        self._scope = scope
-        if self.shed is not None:  # before it had a scope
+    @property
+    def key(self) -> Hashable:
+        """What it counts for: its address (see `address_key`), or itself if it has none."""
+        return self if self._address is None else self._address
+
+    # What the negotiation tells: see `Supervision`.
+
+    def stage(self, deadline: float) -> trio.CancelScope:
+        scope = self._scope = trio.CancelScope(deadline=deadline)
+        if self._ended_by is not None:  # before it had a scope
             scope.cancel()
+        return scope
+
+    def check(self) -> None:
+        if self._ended_by is not None:
+            raise self._ended_by
 
     def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
         return self._room.crowd.readable(stream.socket)
 
     def decided(self, decision: Decision) -> None:
+        self.has_spoken = decision.role is Role.SERVER
         self.decision = decision
         self.decided_at = trio.current_time()
         self._room.on_decided(self, decision)
 
     async def take_turn(self, role: Role) -> None:
-        turns = self._room.turns[role]
-        if not turns.take(self):
-            before = self._scope
-            with trio.CancelScope() as scope:
-                self.sheddable(scope)
-                try:
-                    await turns.wait(self)
-                except trio.Cancelled:
-                    # If it is the handshake's time that is up, then not for the
-                    # peer's slowness, but for ours.
-                    self.shed = self.shed or self._no_room(
-                        "its turn to handshake did not come in time", turns.limit, turns.most
-                    )
-                    raise
-            if self.shed is not None:
-                turns.leave(self)
-                raise self.shed
-            self._scope = before
-        self._turn = turns
-        self._room.stop_pending(self)
+        if self._room.take_turn_nowait(self, role):
+            return
+        scope = self._scope
+        assert scope is not None  # this is part of a stage
+        began, deadline = trio.current_time(), scope.deadline
+        scope.deadline = math.inf  # the peer's time stops: that we have no turn is not its fault
+        try:
+            await self._room.wait_for_turn(self, role)
+        finally:
+            scope.deadline = deadline + (trio.current_time() - began)
 
     def answered(self) -> None:
-        if self._turn is not None:
-            self._turn.progressed(self)
+        self.has_spoken = True
+        if self.turns is not None:
+            self.turns.answered(self)
 
-    def drop(self, limit: str, value: float) -> None:
-        """Have this connection end, as soon as it runs, for want of room."""
-        self.shed = self._no_room("dropped to make room for others", limit, value)
+    def admitted(self, certificate: bytes | None) -> None:
+        self._room.admit(self, certificate)
+
+    # What becomes of it.
+
+    def drop(self, limit: Limit, value: float) -> None:
+        """Have this connection end, as soon as it runs, because of a limit."""
+        self._end(self.limit_error("dropped to make room for others", limit, value))
+
+    def drop_unheard(self) -> bool:
+        """Have this connection end if the peer has not said anything; tell whether."""
+        if self.has_spoken or self._ended_by is not None:
+            return False
+        self._end(NothingSaidError())
+        return True
+
+    def _end(self, error: Exception) -> None:
+        self._ended_by = error
         if self._scope is not None:
             self._scope.cancel()
 
-    def _no_room(self, summary: str, limit: str, value: float) -> LimitError:
+    def limit_error(self, summary: str, limit: Limit, value: float) -> LimitError:
+        """Return the error in which this connection ends because of a limit."""
         return LimitError(
             summary,
             peer=self.peer,
             role=self.decision.role if self.decision else None,
-            seen="as many open files as there can be"
-            if limit == OPEN_FILES
-            else f"the limit of {value:g} {limit} reached",
-            advice="raise ulimit -n, or lower Limits.connections"
-            if limit == OPEN_FILES
-            else f"raise Limits.{limit} if there is memory for more",
+            seen=limit.seen.format(value=value),
+            advice=limit.advice,
             limit=limit,
             value=value,
         )
 
     def negotiated(self) -> None:
-        """The negotiation is over, well or not."""
-        self.shed = None  # its traceback leads to all that there was, and back to us
-        if self._turn is not None:
-            self._turn.leave(self)
-            self._turn = None
-        self._scope = None  # it is over, and this lasts as long as the connection
-        self._room.stop_pending(self)
-        self._room.not_leaving(self)
+        """Hear that the negotiation is over, well or not."""
+        # The error's traceback leads to all that there was, and back to us; and the
+        # scope is over, while this lasts as long as the connection.
+        self._ended_by = self._scope = None
+        self._room.negotiated(self)
 
     def end(self) -> None:
-        """The connection is closed; call it exactly once."""
+        """Hear that the connection is closed; call it exactly once."""
         self.negotiated()
-        self._room.free()
+        self._room.free(self)
 
 
 class Room:
@@ -158,7 +185,7 @@ class Room:
 
     Args:
         limits: The bounds.
-        on_limit: Called with the limit's name, its value and the peer when a
+        on_limit: Called with the limit, its value and the peer when a
             connection gets no place, or is held up. One that had its place
             ends in a `LimitError` instead.
         on_decided: Called with the place and the decision.
@@ -174,10 +201,10 @@ class Room:
         self.on_decided = on_decided
         self.turns = {
             Role.CLIENT: Turns(
-                limits.client_handshakes, limits.greeting_patience, "client_handshakes"
+                limits.client_handshakes, limits.greeting_patience, Limit.GREETING_PATIENCE
             ),
             Role.SERVER: Turns(
-                limits.server_handshakes, limits.opening_patience, "server_handshakes"
+                limits.server_handshakes, limits.opening_patience, Limit.OPENING_PATIENCE
             ),
         }
         self.crowd = Crowd()
@@ -185,7 +212,10 @@ class Room:
         self.number = 0
         self._on_limit = on_limit
         self._pending: dict[Place, None] = {}  # oldest first
-        self._by_address: Counter[str] = Counter()
+        self._pending_of: ByAddress[Place] = ByAddress()
+        # Counted only if they are bounded: each would be an entry for each connection.
+        self._taken_of: Counter[Hashable] = Counter()
+        self._identities: Counter[Hashable] = Counter()
         self._leaving: set[Place] = set()  # dropped, but not gone yet
         self._waiting = 0  # accepted, and without a place yet
         self._freed = trio.lowlevel.ParkingLot()
@@ -198,20 +228,21 @@ class Room:
     async def enter(self, remote: Address | None) -> Place | None:
         """Give an accepted connection its place, or None if it must be reset.
 
-        Where all are taken, the oldest pending peer makes room. If there is
-        none, it waits, so that nobody is accepted behind it.
+        Where all are taken, a pending peer makes room. If there is none, it
+        waits, so that nobody is accepted behind it.
         """
         key = address_key(remote)
         if not await self._wait_for_room(key, remote):
             return None
         if len(self._pending) >= self.limits.pending:
-            self._drop_oldest("pending", self.limits.pending)
+            self._drop_pending(self._crowding() or next(iter(self._pending)), Limit.PENDING)
         self.number += 1
         self.taken += 1
         place = Place(self, self.number, remote, key)
         self._pending[place] = None
-        if key is not None:
-            self._by_address[key] += 1
+        self._pending_of.add(place.key, place)
+        if key is not None and self.limits.connections_per_address != math.inf:
+            self._taken_of[key] += 1
         return place
 
     async def _wait_for_room(self, key: str | None, remote: Address | None) -> bool:
@@ -219,18 +250,19 @@ class Room:
         self._waiting += 1
         try:
             while True:
-                if key is not None and self._by_address[key] >= limits.pending_per_address:
-                    self._on_limit("pending_per_address", limits.pending_per_address, key)
+                if key is not None and not self._address_may_enter(key):
                     return False
                 if self.taken < limits.connections:
                     return True
                 until = math.inf
                 if self._waiting > len(self._leaving):  # or one is on its way out for us
-                    if self.make_room("connections", limits.connections):
+                    if self.make_room(Limit.CONNECTIONS):
                         continue
                     until = self._next_chance()
                     if limits.when_full is WhenFull.RESET or (until == math.inf and not told):
-                        self._on_limit("connections", limits.connections, format_address(remote))
+                        self._on_limit(
+                            Limit.CONNECTIONS, limits.connections, format_address(remote)
+                        )
                         told = True
                     if limits.when_full is WhenFull.RESET:
                         return False
@@ -239,62 +271,139 @@ class Room:
         finally:
             self._waiting -= 1
 
-    def make_room(self, limit: str, value: float) -> bool:
-        """Drop the oldest pending peer, if it has had its fair chance; tell whether."""
+    def _address_may_enter(self, key: str) -> bool:
+        for limit, most, has in (
+            (
+                Limit.PENDING_PER_ADDRESS,
+                self.limits.pending_per_address,
+                self._pending_of.count(key),
+            ),
+            (
+                Limit.CONNECTIONS_PER_ADDRESS,
+                self.limits.connections_per_address,
+                self._taken_of[key],
+            ),
+        ):
+            if has >= most:
+                self._on_limit(limit, most, key)
+                return False
+        return True
+
+    def make_room(self, limit: Limit) -> bool:
+        """Drop a pending peer, if one has had its fair chance; tell whether."""
         if self._next_chance() > trio.current_time():
             return False
-        self._drop_oldest(limit, value)
+        victim = self._first_to_go()
+        assert victim is not None  # or there would have been no chance
+        self._drop_pending(victim, limit)
         return True
 
     def _next_chance(self) -> float:
-        """When the oldest pending peer will have had its fair chance; inf if there is none."""
-        oldest = next(iter(self._pending), None)
-        return math.inf if oldest is None else oldest.entered + FAIR_CHANCE
+        """When the next to go will have had its fair chance; inf if nobody is pending."""
+        victim = self._first_to_go()
+        return math.inf if victim is None else victim.entered + FAIR_CHANCE
 
-    def _drop_oldest(self, limit: str, value: float) -> None:
-        oldest = next(iter(self._pending))
-        self.stop_pending(oldest)
-        self._leaving.add(oldest)
-        oldest.drop(limit, value)
+    def _first_to_go(self) -> Place | None:
+        """The oldest pending peer of the address that has most of them, or of all."""
+        crowding = self._crowding()
+        if crowding is not None and (
+            crowding.entered + FAIR_CHANCE <= trio.current_time()
+            or self._pending_of.count(crowding.key) * CROWDING >= len(self._pending)
+        ):
+            return crowding
+        return next(iter(self._pending), None)
+
+    def _crowding(self) -> Place | None:
+        """The oldest pending peer of the address that has most; None if each has one."""
+        key = self._pending_of.most()
+        return None if key is None else self._pending_of.oldest(key)
+
+    def _drop_pending(self, place: Place, limit: Limit) -> None:
+        self._stop_pending(place)
+        self._leaving.add(place)
+        place.drop(limit, self._value(limit))
+
+    def _value(self, limit: Limit) -> float:
+        if limit is Limit.OPEN_FILES:
+            return open_files()
+        value: float = getattr(self.limits, limit)
+        return value
 
     async def wait_freed(self) -> None:
         """Wait until a connection ends."""
         await self._freed.park()
 
-    def stop_pending(self, place: Place) -> None:
-        """A place has left the window and the line; may be called again."""
-        if self._pending.pop(place, self) is None and place.key is not None:
-            self._by_address[place.key] -= 1
-            if not self._by_address[place.key]:
-                del self._by_address[place.key]
+    def take_turn_nowait(self, place: Place, role: Role) -> bool:
+        """Let a place begin its handshake, if it may; tell whether. It is pending no more then."""
+        turns = place.turns = self.turns[role]
+        if turns.take(place):
+            self._stop_pending(place)
+            return True
+        return False
 
-    def not_leaving(self, place: Place) -> None:
-        """A dropped place is gone, or its negotiation was over before it heard of it."""
-        if place in self._leaving:
+    async def wait_for_turn(self, place: Place, role: Role) -> None:
+        """Wait in line until a place may begin its handshake.
+
+        Raises:
+            LimitError: Its turn did not come within ``Limits.turn_timeout``.
+        """
+        timeout = self.limits.turn_timeout
+        if not await self.turns[role].wait(place, timeout):
+            raise place.limit_error(
+                "its turn to handshake did not come in time", Limit.TURN_TIMEOUT, timeout
+            )
+        self._stop_pending(place)
+
+    def admit(self, place: Place, certificate: bytes | None) -> None:
+        """Take note that a peer has proved honest.
+
+        Raises:
+            LimitError: It has as many connections as one identity may have.
+        """
+        if place.turns is not None:
+            place.turns.admitted(place)
+        most = self.limits.connections_per_identity
+        if most != math.inf and certificate is not None:
+            identity = hashlib.sha256(certificate).digest()
+            if self._identities[identity] >= most:
+                raise place.limit_error(
+                    "this peer has enough connections", Limit.CONNECTIONS_PER_IDENTITY, most
+                )
+            self._identities[identity] += 1
+            place.identity = identity
+
+    def negotiated(self, place: Place) -> None:
+        """Give up a place's turn: its negotiation is over; may be called again."""
+        if place.turns is not None:
+            place.turns.leave(place)
+            place.turns = None
+        self._stop_pending(place)
+        if place in self._leaving:  # dropped, and gone; or it did not hear of it in time
             self._leaving.remove(place)
             self._freed.unpark_all()
 
-    def free(self) -> None:
-        """A connection has ended."""
+    def free(self, place: Place) -> None:
+        """Take back the place of a connection that has ended."""
         self.taken -= 1
+        _count_down(self._taken_of, place.key)
+        _count_down(self._identities, place.identity)
         self._freed.unpark_all()
 
-    async def keep(self) -> None:
-        """Hear those who wait, and shed what is overdue; runs for ever beside the listeners."""
+    def _stop_pending(self, place: Place) -> None:
+        if place in self._pending:
+            del self._pending[place]
+            self._pending_of.discard(place.key, place)
+
+    async def run_background_tasks(self) -> None:
+        """Wake those who wait, and take turns from those who are quiet; runs for ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.crowd.watch)
             for turns in self.turns.values():
                 nursery.start_soon(turns.shed_overdue)
 
 
-def address_key(remote: Address | None) -> str | None:
-    """What counts as one address: an IPv4 address, or an IPv6 /64 (RFC 6177)."""
-    if not isinstance(remote, tuple):
-        return None
-    host = remote[0]
-    if ":" not in host:
-        return host
-    address = ipaddress.IPv6Address(host.partition("%")[0])
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Network((address, 64), strict=False))
+def _count_down(counter: Counter[Hashable], key: Hashable) -> None:
+    if key in counter:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]

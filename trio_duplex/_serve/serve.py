@@ -211,7 +211,7 @@ async def _serve(
     try:
         with cancel_scope:
             async with trio.open_nursery() as keeper:
-                keeper.start_soon(acceptor.room.keep)
+                keeper.start_soon(acceptor.run_background_tasks)
                 async with trio.open_nursery() as nursery:
                     for service in services:
                         nursery.start_soon(service.run)

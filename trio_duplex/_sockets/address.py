@@ -33,7 +33,7 @@ def remote_address(stream: trio.abc.Stream) -> Address | None:
     if not isinstance(stream, trio.SocketStream):
         return None
     try:
-        return _checked(stream.socket.getpeername())
+        return checked_address(stream.socket.getpeername())
     except OSError:
         return None
 
@@ -43,7 +43,7 @@ def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> ListenerAd
     if not isinstance(listener, trio.SocketListener):
         return None
     try:
-        address = _checked(listener.socket.getsockname())
+        address = checked_address(listener.socket.getsockname())
     except OSError:  # closed by now
         return None
     return dialled(address)
@@ -60,11 +60,12 @@ def dialled(address: Address | None) -> ListenerAddress | None:
 
 @lru_cache(maxsize=64)
 def _shared(address: Hashable) -> Address | None:
-    """What `_checked` says: one object for all connections of a listener, not one for each."""
-    return _checked(address)
+    """What `checked_address` says: one object for all connections of a listener, not one for each."""
+    return checked_address(address)
 
 
-def _checked(address: object) -> Address | None:
+def checked_address(address: object) -> Address | None:
+    """Return an address that a socket told, or None if there is nothing to tell."""
     match address:
         # What came is kept as it is: most connections have one, for as long as they last.
         case (str(), int()) | (str(), int(), int(), int()):
@@ -83,7 +84,7 @@ def check_address(address: object) -> Address:
     Raises:
         TypeError: It is something else.
     """
-    found = _checked(address)
+    found = checked_address(address)
     if found is None:
         raise TypeError(f"an address is (host, port) or the path of a socket, not {address!r}")
     return found

@@ -12,7 +12,7 @@ from trio_duplex._errors import PeerClosedError
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._sockets.direct import is_direct, receive_nowait
-from trio_duplex._stream.supervision import Progress
+from trio_duplex._stream.supervision import Supervision
 
 OPENING_SIZE = 4096
 """Bytes to ask for in the window. A ClientHello of today has 300 to 1,800; more
@@ -20,7 +20,7 @@ than that just takes a second read, and a buffer is allocated at each try."""
 
 
 async def detect(
-    stream: trio.abc.Stream, window: float, remote: Address | None, progress: Progress
+    stream: trio.abc.Stream, window: float, remote: Address | None, supervision: Supervision
 ) -> tuple[Decision, bytes]:
     """Find out which role the peer leaves to us, before anything of TLS exists.
 
@@ -32,7 +32,7 @@ async def detect(
 
     Raises:
         PeerClosedError: The peer left in the window.
-        DuplexError: ``progress.shed``.
+        DuplexError: What ``supervision`` ended it with.
     """
     opening: bytes | bytearray | None = None
     started = trio.current_time()
@@ -42,18 +42,16 @@ async def detect(
         if opening is None:
             # Only one await in here: a second checkpoint lost the bytes in 433 of
             # 1,500 deadline races. And nothing goes by the scope, only by the bytes.
-            with trio.move_on_after(window) as scope:
-                progress.sheddable(scope)
+            with supervision.stage(started + window):
                 if is_direct(stream):
                     # What a socket receives stays in the kernel until we ask. To
                     # wait only holds 1.5 KB less for each peer than to receive.
                     while opening is None:
-                        await progress.readable(stream)
+                        await supervision.readable(stream)
                         opening = receive_nowait(stream, OPENING_SIZE)
                 else:
                     opening = await stream.receive_some(OPENING_SIZE)
-            if progress.shed is not None:
-                raise progress.shed
+            supervision.check()
             if opening is None and is_direct(stream):
                 # A last look: it finds what came after the scheduler had given up
                 # (one expiry in five of a race).
@@ -68,7 +66,7 @@ async def detect(
         waited=trio.current_time() - started,
         window=window,
     )
-    progress.decided(decision)
+    supervision.decided(decision)
     return decision, bytes(opening or b"")
 
 

@@ -22,7 +22,7 @@ from trio_duplex._sockets.keepalive import keep_alive_by_default
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.detect import detect
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
-from trio_duplex._stream.supervision import Progress
+from trio_duplex._stream.supervision import Supervision
 from trio_duplex._stream.take_role import TakenRole
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex._trust.credentials import Credentials, check_credentials
@@ -103,11 +103,11 @@ async def negotiate(
     if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do
         credentials = copy(credentials)
     remote = stream_address(stream) if remote_address is None else check_address(remote_address)
-    progress = Progress()
+    supervision = Supervision()
     keep_alive_by_default(stream)
     try:
         if role is None:
-            detected = await detect(stream, settings.window, remote, progress)
+            detected = await detect(stream, settings.window, remote, supervision)
         else:
             detected = Decision(Role(role), Reason.RULE, waited=0.0, window=0.0), b""
         return await take_role(
@@ -116,7 +116,7 @@ async def negotiate(
             credentials,
             settings,
             remote=remote,
-            progress=progress,
+            supervision=supervision,
             session=session,
             server_hostname=server_hostname,
             accepted=role is None if dialled is None else not dialled,
@@ -152,7 +152,7 @@ async def take_role(
     settings: Settings,
     *,
     remote: Address | None,
-    progress: Progress,
+    supervision: Supervision,
     session: ssl.SSLSession | None = None,
     server_hostname: str | None = None,
     accepted: bool = True,
@@ -165,7 +165,7 @@ async def take_role(
         credentials: Their state at this moment is what counts.
         settings: The timeouts.
         remote: The peer's address.
-        progress: Is told each stage, and may hold it up or end it.
+        supervision: Is told each stage, and may hold it up or end it.
         session: To resume in the client role.
         server_hostname: To send as SNI in the client role.
         accepted: Whether the peer dialled.
@@ -183,13 +183,8 @@ async def take_role(
         session=session,
         server_hostname=server_hostname,
         accepted=accepted,
-        progress=progress,
+        supervision=supervision,
     )
-    if decision.role is Role.CLIENT:  # a server takes its turn when the opening is read
-        with trio.move_on_after(settings.handshake_timeout):
-            await progress.take_turn(Role.CLIENT)
-        if progress.shed is not None:  # for one, because that was too long
-            raise progress.shed
     return await taken.negotiate(opening)
 
 

@@ -1,46 +1,61 @@
-"""What a negotiation tells of itself as it goes, and where it lets itself be held up.
+"""What a negotiation tells of itself as it goes, and where it lets itself be held up or ended.
 
-`negotiate` alone has nobody to tell. A server that keeps limits subclasses it.
+`negotiate` has nobody to tell. A server that keeps limits subclasses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
 
 import trio
 
 from trio_duplex._role import Decision, Role
 
-if TYPE_CHECKING:
-    from trio_duplex._errors import DuplexError
 
-
-class Progress:
+class Supervision:
     """The stages of one negotiation, in order. This one lets everything pass.
 
-    Attributes:
-        shed: Why the connection is to be dropped although nothing is wrong
-            with it; raised once the scope given to `sheddable` is cancelled.
+    A stage is what lies between `stage` and `check`: whoever supervises may
+    cancel its scope, and `check` then says why.
     """
 
-    __slots__ = ("shed",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self.shed: DuplexError | None = None
+    def stage(self, deadline: float) -> trio.CancelScope:
+        """Begin the next stage: return the scope to run it in, and run it at once.
 
-    def sheddable(self, scope: trio.CancelScope) -> None:
-        """From now on, cancelling ``scope`` is the way to drop the connection."""
+        Args:
+            deadline: When the stage must be over, on Trio's clock. `take_turn`
+                puts it off by the time that it waited.
+        """
+        return trio.CancelScope(deadline=deadline)
+
+    def check(self) -> None:
+        """Raise why the stage was ended from outside, if it was; call it after each stage."""
 
     def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
         """Wait until the peer has sent something; to be awaited at once, like a coroutine."""
         return trio.lowlevel.wait_readable(stream.socket)  # noqa: ASYNC105 - by our caller
 
     def decided(self, decision: Decision) -> None:
-        """The role is decided; no TLS object exists yet."""
+        """Hear that the role is decided; no TLS object exists yet."""
 
     async def take_turn(self, role: Role) -> None:
-        """Wait until a handshake in ``role`` may begin: the TLS object comes next."""
+        """Wait, within a stage, until a handshake in ``role`` may begin: the TLS object is next.
+
+        Raises:
+            LimitError: Its turn did not come in time.
+        """
 
     def answered(self) -> None:
-        """The peer has answered our ClientHello."""
+        """Hear that the peer has answered our ClientHello."""
+
+    def admitted(self, certificate: bytes | None) -> None:
+        """Hear that the peer may take part.
+
+        Args:
+            certificate: Its leaf certificate, DER; None if it showed none.
+
+        Raises:
+            LimitError: It may not, for lack of room: it is refused as by a policy.
+        """

@@ -30,7 +30,7 @@ from trio_duplex._sockets.address import Address, format_address, local_address
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.detect import OPENING_SIZE, peer_left_error
 from trio_duplex._stream.settings import Settings
-from trio_duplex._stream.supervision import Progress
+from trio_duplex._stream.supervision import Supervision
 from trio_duplex._tls.bare import release
 from trio_duplex._tls.handshake import (
     Handshake,
@@ -59,7 +59,7 @@ class TakenRole:
         session: TLS session to resume in the client role.
         server_hostname: Name to send as SNI in the client role.
         accepted: Whether the peer dialled: only then may it be ourselves.
-        progress: Is told each stage, and may hold it up or end it.
+        supervision: Is told each stage, and may hold it up or end it.
     """
 
     stream: trio.abc.Stream
@@ -70,7 +70,7 @@ class TakenRole:
     session: ssl.SSLSession | None = None
     server_hostname: str | None = None
     accepted: bool = True
-    progress: Progress = attrs.field(factory=Progress)
+    supervision: Supervision = attrs.field(factory=Supervision)
     _began: float = attrs.field(factory=trio.current_time, init=False)
     _made: list[Handshake] = attrs.field(factory=list[Handshake], init=False)
 
@@ -90,8 +90,7 @@ class TakenRole:
     async def _negotiate(self, opening: bytes) -> Connection:
         role, timeout = self.decision.role, self.settings.handshake_timeout
         phase = "the TLS handshake was not complete"
-        with trio.move_on_after(timeout) as scope:
-            self.progress.sheddable(scope)
+        with self.supervision.stage(trio.current_time() + timeout):
             match role:
                 case Role.SERVER:
                     handshake = await self._as_server(opening)
@@ -107,8 +106,7 @@ class TakenRole:
                 local_address=local_address(self.stream),
                 remote_address=self.remote,
             )
-        if self.progress.shed is not None:
-            raise self.progress.shed
+        self.supervision.check()
         raise HandshakeTimeoutError(
             f"{phase} within {timeout:g} s",
             role=role,
@@ -144,6 +142,7 @@ class TakenRole:
                 self.decision.role,
                 self.remote,
             )
+            self.supervision.admitted(handshake.peer_certificate())
         except Exception:  # a refusal, or a policy that failed: out either way
             await handshake.refuse()
             raise
@@ -156,7 +155,7 @@ class TakenRole:
         if self.accepted and random in SENT_HELLOS:
             await send_alert(self.stream, ALERT_HANDSHAKE_FAILURE)
             raise self._our_own_hello("the peer sent us a ClientHello of ours")
-        await self.progress.take_turn(Role.SERVER)
+        await self.supervision.take_turn(Role.SERVER)
         handshake = self._handshake()
         await handshake.complete(received)
         return handshake
@@ -206,6 +205,7 @@ class TakenRole:
         return peer_left_error(self.peer, received=received, reset=reset, role=Role.SERVER)
 
     async def _as_client(self) -> Handshake:
+        await self.supervision.take_turn(Role.CLIENT)
         handshake = self._handshake()
         hello = handshake.client_hello()
         random = client_hello_random(hello)
@@ -215,7 +215,7 @@ class TakenRole:
             await handshake.send(hello)
             answer = await handshake.receive(OPENING_SIZE)
             arrived = trio.current_time()
-            self.progress.answered()
+            self.supervision.answered()
             while (opening := classify(answer)).kind is OpeningKind.INCOMPLETE:
                 answer += await handshake.receive(OPENING_SIZE)
             match opening.kind:
