@@ -855,6 +855,7 @@ async def test_no_slot_leaks_after_any_mix_of_failures(
         statistics = watched.server.statistics()
         assert statistics.accepted == 120
         ended = statistics.closed + sum(statistics.failed.values())
+        ended += sum(statistics.probes.values())
         assert ended == 120
         assert min(statistics.completed[role] for role in Role) > 0
         assert {"LimitError", "NotTLSError", "PeerClosedError"} <= set(statistics.failed)
