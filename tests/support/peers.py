@@ -85,6 +85,7 @@ def peer_context(
     """The context of a peer that is no trio_duplex and plays this role."""
     protocol = ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
     context = ssl.SSLContext(protocol)
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Debian's Python sets it
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED
     trust.configure_trust(context)

@@ -16,7 +16,7 @@ from trio_duplex._role import Decision, Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._tls.handshake import RECORD_SIZE, Handshake
 from trio_duplex._tls.last_words import send_last_words
-from trio_duplex._tls.reasons import tls_alert, tls_reason
+from trio_duplex._tls.reasons import as_ragged_end, tls_alert, tls_reason
 from trio_duplex._trust.identity import PeerIdentity
 
 CLOSE_TIMEOUT = 5.0
@@ -185,7 +185,7 @@ class Connection(trio.abc.Stream):
                 raise trio.BrokenResourceError
         except trio.BrokenResourceError as exc:
             # After the first error, OpenSSL says no more what it was.
-            cause = self._handshake.failure or exc.__cause__
+            cause = as_ragged_end(self._handshake.failure or exc.__cause__)
             await self._send_alert()
             error = self._late_verdict(cause) or self._explained(exc, cause)
             if error is exc:  # not ours, so neither is its cause to be set
@@ -225,7 +225,7 @@ class Connection(trio.abc.Stream):
                 await self._send_in_time(data)
         except trio.BrokenResourceError as exc:
             await self._send_alert()
-            cause = self._handshake.failure or exc.__cause__
+            cause = as_ragged_end(self._handshake.failure or exc.__cause__)
             if self._may_be_refused():  # the verdict stands unread behind the reset
                 cause = await self._handshake.unread_alert() or cause
             error = self._late_verdict(cause) or self._explained(exc, cause)

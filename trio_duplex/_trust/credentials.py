@@ -6,6 +6,7 @@ credentials whose roles demand different things of the peer are refused.
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -20,7 +21,7 @@ from trio_duplex._trust.keylog import warn_of_keylog
 from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
 from trio_duplex._trust.names import dns_name
 from trio_duplex._trust.own import Check
-from trio_duplex._trust.parameters import Parameters
+from trio_duplex._trust.parameters import CIPHERS, Parameters, narrow_ciphers
 from trio_duplex._trust.password import Password, PasswordSource
 from trio_duplex._trust.pem import (
     AnySource,
@@ -32,7 +33,15 @@ from trio_duplex._trust.pem import (
 )
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy
 from trio_duplex._trust.probe import presented_certificates
-from trio_duplex._trust.symmetry import FLOOR, differences, trusted_certificates, unfitness
+from trio_duplex._trust.symmetry import (
+    FLOOR,
+    differences,
+    lowest_version,
+    trusted_certificates,
+    unfitness,
+)
+
+LOGGER = logging.getLogger("trio_duplex")
 
 Alpn = Sequence[str] | Mapping[Role, Sequence[str]]
 
@@ -43,7 +52,10 @@ class Credentials:
     `Credentials.mutual` makes them from certificates; this constructor takes
     contexts that you have made. ``OP_NO_RENEGOTIATION`` is set on both, because
     a peer's HelloRequest on an open TLS 1.2 connection is otherwise obeyed
-    (measured with OpenSSL 3.0).
+    (measured with OpenSSL 3.0). ``OP_IGNORE_UNEXPECTED_EOF`` is cleared, because a
+    cut would read as an end. Of their cipher suites for TLS 1.2 only those stay
+    that are forward-secret, AEAD and without finite fields; if more than Python's
+    own were allowed, a warning names them.
 
     Args:
         server_context: Used when we are the TLS server.
@@ -101,6 +113,7 @@ class Credentials:
         for context in (server_context, client_context):
             if context.keylog_filename:  # create_default_context obeys SSLKEYLOGFILE
                 warn_of_keylog(context.keylog_filename)
+            _narrow(context)
         self._source: MutualSource | None = None
         self._checks: tuple[Check, ...] = ()
         self._material = Material.of(
@@ -338,6 +351,19 @@ def _pair_by_name(name: str, given: CertificateAndKey) -> tuple[Source, Source |
         Source(chain, f"certificate chain of {name}"),
         _source(key, f"private key of {name}"),
     )
+
+
+def _narrow(context: ssl.SSLContext) -> None:
+    taken_out = narrow_ciphers(context)
+    if taken_out is None and lowest_version(context) is ssl.TLSVersion.TLSv1_2:
+        raise CredentialsError(
+            "a context allows TLS 1.2, but no cipher suite for it that is forward-secret, AEAD and "
+            f"without finite fields: allow one of {', '.join(CIPHERS)}"
+        )
+    if taken_out:
+        LOGGER.warning(
+            "a TLS context allowed more than is safe, and does no more: %s", ", ".join(taken_out)
+        )
 
 
 def _checked_policy(peer: PeerPolicy | None) -> PeerPolicy:

@@ -11,6 +11,21 @@ from trio_duplex._trust.symmetry import FLOOR
 
 _VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
 
+CIPHERS = (
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+)
+"""The suites of TLS 1.2 that are forward-secret, AEAD, and without finite fields (RFC 9325 section
+4.2), preferred first. Python's own list depends on its build: Debian's 3.11 allows static RSA and
+pre-shared keys. Those of TLS 1.3 are all of this kind."""
+
+SECURITY_LEVEL = 2
+"""OpenSSL's, at least: 112 bits, so no RSA key under 2,048 bits and no SHA-1 (python.org's builds have it)."""
+
 # From the names of RFC 8422 and NIST to those that OpenSSL looks up for a single group.
 _CURVES = {
     "P-256": "prime256v1",
@@ -30,7 +45,7 @@ class Parameters:
 
     Attributes:
         minimum_version: The lowest TLS version.
-        ciphers: An OpenSSL cipher list for TLS 1.2; None for the default.
+        ciphers: An OpenSSL cipher list for TLS 1.2; None for `CIPHERS`.
         groups: Names of groups for the key exchange, preferred first; empty for the default.
     """
 
@@ -70,6 +85,8 @@ class Parameters:
 
     def _set_ciphers(self, context: ssl.SSLContext) -> None:
         if self.ciphers is None:
+            level = max(context.security_level, SECURITY_LEVEL)
+            context.set_ciphers(f"{':'.join(CIPHERS)}:@SECLEVEL={level}")
             return
         try:
             context.set_ciphers(self.ciphers)
@@ -130,3 +147,23 @@ def keep_tightened(old: ssl.SSLContext, new: ssl.SSLContext) -> None:
         new.maximum_version = old.maximum_version
     new.options |= old.options
     new.verify_flags |= old.verify_flags
+
+
+def narrow_ciphers(context: ssl.SSLContext) -> tuple[str, ...] | None:
+    """Leave a context of the user's only those of its TLS 1.2 suites that are among `CIPHERS`.
+
+    Returns:
+        The suites taken out that somebody had asked for: they are not in the
+        list that a new context has. None if there is nothing to leave; the
+        context is untouched then.
+    """
+    had = {suite["name"]: suite["protocol"] for suite in context.get_ciphers()}
+    kept = [name for name in had if name in CIPHERS]
+    odd = {name for name, protocol in had.items() if protocol != "TLSv1.3"}.difference(kept)
+    if not odd:
+        return ()
+    if not kept:
+        return None
+    context.set_ciphers(":".join(kept))
+    by_default = {suite["name"] for suite in ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).get_ciphers()}
+    return tuple(sorted(odd - by_default))

@@ -22,7 +22,7 @@ def unfitness(context: ssl.SSLContext, role: Role) -> str | None:
     wrong = ssl.PROTOCOL_TLS_CLIENT if role is Role.SERVER else ssl.PROTOCOL_TLS_SERVER
     if context.protocol is wrong or context.protocol not in _EITHER:
         return f"the {role} context is a {context.protocol.name}; make one for its role"
-    lowest = _lowest_version(context)
+    lowest = lowest_version(context)
     if lowest is None:
         return f"the {role} context allows no TLS version at all"
     if lowest < FLOOR:
@@ -51,7 +51,7 @@ _VERSIONS = {
 }
 
 
-def _lowest_version(context: ssl.SSLContext) -> ssl.TLSVersion | None:
+def lowest_version(context: ssl.SSLContext) -> ssl.TLSVersion | None:
     """The lowest version that a context really allows: there are two ways to forbid one."""
     lowest, highest = context.minimum_version, context.maximum_version
     for version, forbidden in _VERSIONS.items():
@@ -129,7 +129,7 @@ def _trusted_non_authorities(context: ssl.SSLContext) -> int:
 _DEMANDS: dict[str, Callable[[ssl.SSLContext], object]] = {
     "trust roots": lambda context: frozenset(context.get_ca_certs(binary_form=True)),
     "numbers of revocation lists": lambda context: context.cert_store_stats()["crl"],
-    "minimum TLS versions": _lowest_version,
+    "minimum TLS versions": lowest_version,
     "verify_flags": lambda context: context.verify_flags,
     "security levels": lambda context: context.security_level,
     "ciphers": lambda context: frozenset(cipher["name"] for cipher in context.get_ciphers()),

@@ -160,6 +160,7 @@ class PeerCredentials:
         """A new TLS context for ``role``."""
         server = role is Role.SERVER
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Debian's Python takes a cut for an end
         context.check_hostname = False
         context.minimum_version = self.tls_version or ssl.TLSVersion.TLSv1_2
         if self.tls_version is not None:

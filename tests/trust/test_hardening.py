@@ -1,0 +1,85 @@
+"""What is set on every TLS context, ours and the user's: suites, and an end that is an end."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+
+import pytest
+
+from tests.support.peers import AUTHORITY, NODE, each_role
+from trio_duplex import Credentials, CredentialsError, Role
+from trio_duplex._trust.parameters import CIPHERS
+
+
+def own_context(role: Role, ciphers: str | None = None) -> ssl.SSLContext:
+    server = role is Role.SERVER
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
+    if ciphers is not None:
+        context.set_ciphers(ciphers)
+    NODE.configure_cert(context)
+    AUTHORITY.configure_trust(context)
+    return context
+
+
+def of_contexts(ciphers: str | None = None) -> Credentials:
+    return Credentials(
+        server_context=own_context(Role.SERVER, ciphers),
+        client_context=own_context(Role.CLIENT, ciphers),
+    )
+
+
+def made(whose: str) -> Credentials:
+    if whose == "ours":
+        return Credentials.mutual(certificate_chain=NODE, trust=AUTHORITY)
+    return of_contexts()
+
+
+def suites(context: ssl.SSLContext) -> list[str]:
+    return [suite["name"] for suite in context.get_ciphers() if suite["protocol"] != "TLSv1.3"]
+
+
+whosever = pytest.mark.parametrize("whose", ["ours", "the user's"])
+
+
+@whosever
+@each_role
+def test_the_suites_are_the_same_on_every_python(whose: str, role: Role) -> None:
+    context = made(whose).context(role)
+    assert set(suites(context)) == set(CIPHERS)
+    for suite in context.get_ciphers():
+        assert suite["aead"]
+        assert suite["protocol"] == "TLSv1.3" or suite["kea"] == "kx-ecdhe"
+    assert context.security_level >= 2 or whose != "ours"
+
+
+@whosever
+@each_role
+def test_a_cut_is_not_taken_for_an_end(whose: str, role: Role) -> None:
+    options = made(whose).context(role).options
+    assert not options & ssl.OP_IGNORE_UNEXPECTED_EOF
+    assert options & ssl.OP_NO_RENEGOTIATION
+
+
+def test_a_choice_among_them_stays(caplog: pytest.LogCaptureFixture) -> None:
+    chosen = "ECDHE-ECDSA-AES128-GCM-SHA256"
+    credentials = of_contexts(chosen)
+    assert suites(credentials.server_context) == suites(credentials.client_context) == [chosen]
+    assert not caplog.records
+
+
+def test_what_goes_beyond_pythons_own_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    credentials = of_contexts("ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA:@SECLEVEL=0")
+    assert suites(credentials.server_context) == ["ECDHE-ECDSA-AES128-GCM-SHA256"]
+    default = {suite["name"] for suite in ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).get_ciphers()}
+    expected = "AES128-SHA" not in default  # Debian's own list has it
+    assert any("AES128-SHA" in record.getMessage() for record in caplog.records) is expected
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_nothing_that_may_stay_is_refused() -> None:
+    with pytest.raises(CredentialsError, match="forward-secret"):
+        of_contexts("AES128-SHA:@SECLEVEL=0")
