@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import itertools
 import math
 import ssl
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -92,6 +94,36 @@ async def test_it_is_a_stream_and_tells_what_it_is() -> None:
         assert server.remote_address == client.local_address == streams[1].socket.getsockname()
         assert not server.cancel_scope.cancel_called
         assert server.cancel_scope.deadline == math.inf
+
+
+async def test_it_can_be_weakly_referenced(autojump_clock: trio.testing.MockClock) -> None:
+    server, client = await connection_pair()
+    open_ = weakref.WeakSet([server, client])
+    assert server in open_
+    for end in server, client:
+        await trio.aclose_forcefully(end)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x",
+        bytearray(3),
+        memoryview(array.array("Q", range(1000))),
+        memoryview(bytes(12)).cast("B", (3, 4)),
+        memoryview(array.array("I", [])),
+    ],
+)
+async def test_bytes_are_counted_and_not_items(
+    data: bytes | bytearray | memoryview, autojump_clock: trio.testing.MockClock
+) -> None:
+    server, client = await connection_pair()
+    await client.send_all(data)
+    await client.send_all(b"!")
+    expected = bytes(data) + b"!"
+    assert await receive_exactly(server, len(expected)) == expected
+    assert client.bytes_sent == server.bytes_received == len(expected)
 
 
 async def test_the_remote_address_outlives_the_peer() -> None:

@@ -191,6 +191,10 @@ class Handshake:
             self.failure = exc.with_traceback(None)  # whose frames would hold us
         return b"".join(parts) if len(parts) > 1 else data
 
+    def has_unread(self) -> bool:
+        """Whether TLS holds anything of the peer's that nobody has received."""
+        return bool(self._incoming.pending or self._ssl_object.pending())
+
     def is_broken(self) -> bool:
         """Whether TLS has failed for good, whoever's call it was that found out."""
         try:

@@ -1,0 +1,241 @@
+"""How a connection ends: the last words, FIN, and no close(2) that would cut them off.
+
+Theory of operation
+-------------------
+
+close(2) on a TCP socket with unread input sends a reset and drops what the peer has not
+acknowledged yet: the end of our reply, and the close_notify. The same happens if input
+arrives after the close. So before it closes, `leave` sends what is left to say, then FIN,
+and then waits as nginx's "lingering close" does: it reads and drops. How long depends on
+what is known (`wait_for`):
+
+* Input was unread, in TLS or in the kernel: the peer is in the middle of something. Wait
+  until it hangs up, which it does when it has read our end.
+* The peer has ended its side, with a FIN or a close_notify: nothing more comes, and the
+  kernel delivers our end behind our back. Wait for nothing. This is how most connections end.
+* Our end is not acknowledged yet: wait until it is.
+
+The caller bounds all of it in time. What is dropped is not counted: a peer that sends to a
+closing connection costs no more than one that sends to a handler.
+
+Only a socket can be asked what it holds. On another stream, what TLS has received and
+nobody has read is all that is known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import socket
+import ssl
+from typing import assert_never
+
+import attrs
+import trio
+
+from trio_duplex._sockets.direct import is_direct, receive_nowait, send
+from trio_duplex._sockets.queues import undelivered
+from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
+
+DROP_SIZE = 64 * 1024
+"""Bytes to read and drop at once: as many as Trio takes from a socket."""
+
+FIRST_LOOK = 0.005
+LAST_LOOK = 0.25
+"""Seconds between looks whether our end has been acknowledged; each pause is twice the one
+before. No event tells it. Most peers answer with a FIN before the first look, and an
+acknowledgment that comes without one may be delayed by 40 ms (Linux) or 200 ms (others)."""
+
+
+class Wait(enum.Enum):
+    """What to wait for, after the FIN, before it is safe to close."""
+
+    NOTHING = "nothing"
+    DELIVERY = "our end is acknowledged, or the peer hangs up"
+    QUIET = "nothing has come for a second, or the peer hangs up"
+    HANGUP = "the peer hangs up"
+
+
+@attrs.frozen
+class Known:
+    """What is known of the peer without asking the kernel.
+
+    Attributes:
+        unread: TLS holds something of the peer's that nobody has received.
+        finished: The peer has sent its close_notify, and we have received it.
+        expected: Something may be on its way that nobody will ask for, such as
+            session tickets.
+    """
+
+    unread: bool = False
+    finished: bool = False
+    expected: bool = False
+
+
+class Arrived(enum.Enum):
+    """What one look at a socket's input found."""
+
+    NOTHING = "nothing"
+    DATA = "data"
+    END = "the end of the stream, or a reset"
+
+
+def wait_for(known: Known, arrived: Arrived, waiting: int) -> Wait:
+    """Decide what to wait for before close(2).
+
+    Args:
+        known: What TLS knows.
+        arrived: What was found in the socket after our last words.
+        waiting: Bytes of ours that the peer has not acknowledged.
+    """
+    match arrived:
+        case Arrived.END:
+            return Wait.NOTHING
+        case Arrived.DATA:
+            return Wait.HANGUP
+        case Arrived.NOTHING:
+            pass
+        case _:
+            assert_never(arrived)
+    if known.unread:
+        return Wait.HANGUP
+    if known.finished:
+        return Wait.NOTHING
+    if known.expected:
+        return Wait.QUIET
+    return Wait.DELIVERY if waiting else Wait.NOTHING
+
+
+async def leave(transport: trio.abc.Stream, words: bytes, known: Known) -> None:
+    """Send the last words and FIN, and wait until a close would cut nothing off.
+
+    Does not close, has no bound in time, and is not always a checkpoint: all three are the
+    caller's. Where nothing is to be waited for, it leaves the FIN to close(2).
+
+    Raises:
+        trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError:
+            From the transport, as it is sent to.
+    """
+    if is_direct(transport):
+        await _leave_socket(transport, words, known)
+    else:
+        await _leave_stream(transport, words, known)
+
+
+async def _leave_socket(stream: trio.SocketStream, words: bytes, known: Known) -> None:
+    if words:
+        await stream.send_all(words)
+    arrived = _drop(stream)
+    wait = wait_for(known, arrived, undelivered(stream.socket) if _matters(known, arrived) else 0)
+    if wait is Wait.NOTHING:
+        return
+    with contextlib.suppress(OSError):
+        stream.socket.shutdown(socket.SHUT_WR)
+    pause = {Wait.DELIVERY: FIRST_LOOK, Wait.QUIET: LAST_WORDS_TIMEOUT}.get(wait, math.inf)
+    while arrived is not Arrived.END:
+        await _readable(stream, pause)
+        arrived = _drop(stream)
+        if arrived is Arrived.DATA and wait is Wait.DELIVERY:  # it has more to say than we knew
+            wait, pause = Wait.HANGUP, math.inf
+        elif arrived is Arrived.NOTHING and wait is not Wait.HANGUP:  # the pause is over
+            if not undelivered(stream.socket):
+                return
+            pause = min(2 * pause, LAST_LOOK)
+
+
+def _matters(known: Known, arrived: Arrived) -> bool:
+    """Whether the decision depends on what is undelivered, which costs a call to ask."""
+    return wait_for(known, arrived, 1) is Wait.DELIVERY
+
+
+def _drop(stream: trio.SocketStream) -> Arrived:
+    try:
+        data = receive_nowait(stream, DROP_SIZE)
+    except trio.BrokenResourceError:
+        return Arrived.END
+    if data is None:
+        return Arrived.NOTHING
+    return Arrived.DATA if data else Arrived.END
+
+
+async def _readable(stream: trio.SocketStream, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        try:
+            await trio.lowlevel.wait_readable(stream.socket)
+        except (
+            trio.BusyResourceError
+        ):  # another task waits to receive, and will be told of our close
+            await trio.sleep(min(seconds, LAST_LOOK))
+
+
+async def _leave_stream(stream: trio.abc.Stream, words: bytes, known: Known) -> None:
+    if words:
+        await stream.send_all(words)
+    wait = wait_for(known, Arrived.NOTHING, 0)
+    if wait is Wait.NOTHING or not isinstance(stream, trio.abc.HalfCloseableStream):
+        return
+    await stream.send_eof()
+    pause = LAST_WORDS_TIMEOUT if wait is Wait.QUIET else math.inf
+    ended = False
+    while not ended:
+        ended = True
+        with trio.move_on_after(pause):
+            ended = not await stream.receive_some(DROP_SIZE)
+
+
+class LeavingTransport(trio.abc.Stream):
+    """Stands in a transport's place while ``SSLStream.aclose()`` runs, and has it `leave`.
+
+    ``SSLStream.aclose()`` makes a close_notify, sends it and closes the transport. If input is
+    unread it makes the close_notify and does not send it, because OpenSSL then calls the
+    unread data an error; the close_notify is still in the outgoing BIO, and is sent here.
+
+    Args:
+        transport: The true one.
+        outgoing: The outgoing BIO of the TLS object.
+        known: What is known of the peer.
+        fin_is_the_end: There is no close_notify: for the peer, our FIN is a due end
+            (``https_compatible``).
+    """
+
+    def __init__(
+        self,
+        transport: trio.abc.Stream,
+        outgoing: ssl.MemoryBIO,
+        known: Known,
+        *,
+        fin_is_the_end: bool,
+    ) -> None:
+        self._transport = transport
+        self._outgoing = outgoing
+        self._known = known
+        self._said = fin_is_the_end
+        self._pending_before = outgoing.pending
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send the close_notify: at once, because ``SSLStream`` lets nobody else send meanwhile."""
+        await send(self._transport, bytes(data))
+        self._said = True
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._transport.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """Receive for another task that was receiving before the close began."""
+        return await self._transport.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        """Leave, and close the transport; if cancelled, close it at once."""
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            words = b""
+            if self._outgoing.pending > self._pending_before:  # more than what a cut has left there
+                words = self._outgoing.read()
+            if words or self._said:
+                with contextlib.suppress(
+                    trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+                ):
+                    await leave(self._transport, words, self._known)
+        finally:
+            await self._transport.aclose()
