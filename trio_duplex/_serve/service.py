@@ -19,7 +19,8 @@ from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener, sole
 from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._serve.handler import Handler
 from trio_duplex._serve.room import Place
-from trio_duplex._stream.connection import Connection, close_in_time
+from trio_duplex._stream.connection import Connection, close_by_force, close_in_time
+from trio_duplex._stream.turn import was_the_peers_turn
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -107,18 +108,25 @@ class Service:
 
     async def _handle(self, connection: Connection, place: Place) -> None:
         error: Exception | None = None
+        whole = False
         opened = trio.current_time()
         if self.acceptor.limits.handler_timeout != math.inf:  # an observer may have set another
             connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
         try:
             with connection.cancel_scope:
-                await self.handler(connection)
+                try:
+                    await self.handler(connection)
+                    whole = True
+                except BaseException as exc:
+                    whole = was_the_peers_turn(exc, connection)
+                    raise
         except* Exception as group:  # noqa: BLE001 - a handler may raise anything, beside Cancelled too
             error = sole(group)
         finally:
             # An error must not look like the due end of the data: neither a bug, nor
-            # the fault of another peer, from which this one was to be served.
-            await _close(connection, gracefully=error is None)
+            # the fault of another peer, from which this one was to be served. Nor must
+            # a cancellation, unless it was the peer's turn.
+            await _close(connection, gracefully=whole)
             self._handling.discard(connection)
             place.end()
             if error is not None:
@@ -159,5 +167,4 @@ async def _close(connection: Connection, *, gracefully: bool) -> None:
         if gracefully:
             await close_in_time(connection, shield=True)
         else:
-            with trio.CancelScope(shield=True):
-                await trio.aclose_forcefully(connection)
+            await close_by_force(connection)
