@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import trio
 
@@ -217,6 +218,8 @@ async def _serve(
                         nursery.start_soon(service.run)
                     task_status.started(Server(services, acceptor, cancel_scope))
                 keeper.cancel_scope.cancel()
+    except* SystemExit as group:  # bare, or its exit code would be lost in a group
+        failures.insert(0, first_leaf(group))
     except* KeyboardInterrupt:  # bare, so that it is known by its name, and by the shell
         failures.insert(0, KeyboardInterrupt())
     except* trio.Cancelled:  # from outside; what failed before it counts for more
@@ -226,3 +229,11 @@ async def _serve(
         acceptor.reporter.log.flush()
     if failures:
         raise failures[0]
+
+
+def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in a group, however deep, that is not a group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+    return error
