@@ -233,7 +233,7 @@ async def _serve(
 
 def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The first exception in a group, however deep, that is not a group."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
-    return error
+    first = group.exceptions[0]
+    if isinstance(first, BaseExceptionGroup):
+        return first_leaf(cast("BaseExceptionGroup[BaseException]", first))
+    return first

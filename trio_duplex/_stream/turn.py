@@ -20,6 +20,8 @@ import trio
 
 from trio_duplex._stream.connection import Connection
 
+TLS_STREAM: type[trio.SSLStream[trio.abc.Stream]] = trio.SSLStream
+
 
 def was_the_peers_turn(error: BaseException, connection: Connection) -> bool:
     """Whether a handler was cancelled, and each of its tasks waited to receive, or for ever.
@@ -49,7 +51,7 @@ def _waits(error: BaseException, connection: Connection) -> bool:
         if code is Connection.receive_some.__code__:
             if frame.f_locals.get("self") is connection:
                 return True
-        elif code is trio.SSLStream.receive_some.__code__:
+        elif code is TLS_STREAM.receive_some.__code__:
             if frame.f_locals.get("self") is connection.tls:
                 return True
         elif code is trio.sleep_forever.__code__:
