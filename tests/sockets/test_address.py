@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from tests.support.peers import MemoryListener, memory_pair, reset, tcp_pair, unix_pair
+from trio_duplex import HandshakeError
 from trio_duplex._sockets.address import (
     Address,
     dialled,
@@ -62,6 +63,8 @@ async def test_a_listener_is_where_one_dials(host: str) -> None:
         (("fe80::1", 80, 0, 2), ("fe80::1%2", 80)),
         (("fe80::1%eth0", 80, 0, 2), ("fe80::1%eth0", 80)),
         ("/run/node.socket", "/run/node.socket"),
+        ("@name\n2026 ERROR \x1b[2J", "@name\\n2026 ERROR \\x1b[2J"),
+        ("@\0\udcff\u202e", "@\\x00\\udcff\\u202e"),
         (None, None),
     ],
 )
@@ -119,8 +122,16 @@ async def test_what_is_no_socket_has_no_address() -> None:
         (("2001:db8::1", 80, 0, 0), "[2001:db8::1]:80"),
         (("fe80::1%eth0", 80, 0, 2), "[fe80::1%eth0]:80"),
         ("/run/node.socket", "/run/node.socket"),
+        ("@name\n2026 ERROR \x1b[2J", "@name\\n2026 ERROR \\x1b[2J"),
+        ("@\0\udcff\u202e", "@\\x00\\udcff\\u202e"),
         (None, None),
     ],
 )
 def test_as_people_write_it(address: Address | None, text: str | None) -> None:
     assert format_address(address) == text
+
+
+def test_an_error_shows_no_name_as_it_is() -> None:
+    """Whoever dials picks the name of an abstract socket."""
+    hostile = format_address("@\x1b]0;owned\x07\n")
+    assert str(HandshakeError("failed", peer=hostile)).isprintable()

@@ -91,8 +91,16 @@ def check_address(address: object) -> Address:
 
 
 def format_address(address: Address | None) -> str | None:
-    """Write an address as people do: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path."""
-    if address is None or isinstance(address, str):
-        return address
+    """Write an address as people do: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path.
+
+    Whoever binds a Unix socket picks its name, so what a terminal or a log would
+    take for more than text is escaped: it stands in the text of errors.
+    """
+    if address is None:
+        return None
+    if isinstance(address, str):
+        if address.isprintable():
+            return address
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in address)
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -249,10 +249,12 @@ class Credentials:
             keylog=keylog,
             check=check,
         )
+        # Loaded before there is an object whose `repr` a traceback might ask for.
+        material, checks = source.load()
         self = cls.__new__(cls)
         self._source = source
         self._asymmetries = ()
-        self._material, self._checks = source.load()
+        self._material, self._checks = material, checks
         return self
 
     @property

@@ -105,20 +105,20 @@ class Parameters:
             )
         # Typed by hand: the type checkers read the standard library of 3.11; it came in 3.15.
         set_groups: Callable[[str], None] | None = getattr(context, "set_groups", None)
+        if set_groups is None and len(self.groups) > 1:
+            raise ValueError(
+                "groups can name one group only on this Python (3.15 is the first that can set "
+                f"several), not {len(self.groups)}: {', '.join(self.groups)}"
+            )
         try:
             if set_groups is not None:
                 set_groups(":".join(self.groups))
-            elif len(self.groups) == 1:
+            else:
                 (name,) = self.groups
                 context.set_ecdh_curve(_CURVES.get(name.upper(), name))
-            else:
-                raise ValueError(
-                    "this Python can set one group only (Python 3.15 is the first that can set "
-                    f"several), and groups has {len(self.groups)}: {', '.join(self.groups)}"
-                )
-        except (ssl.SSLError, TypeError) as exc:
+        except (ssl.SSLError, TypeError, ValueError) as exc:
             raise ValueError(
-                f"this OpenSSL or Python can't set groups {self.groups}: {exc}"
+                f"groups names what this OpenSSL or Python does not know, {self.groups}: {exc}"
             ) from exc
 
 

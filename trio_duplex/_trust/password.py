@@ -60,6 +60,8 @@ class PasswordSource:
     def _ask(self, function: Callable[[], bytes]) -> bytes:
         try:
             answer = _Answer(function())
+        except CredentialsError:
+            raise
         except Exception as exc:
             raise CredentialsError(
                 f"the password function failed with {type(exc).__name__}"
