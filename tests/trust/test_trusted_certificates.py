@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -311,7 +312,12 @@ async def test_an_authority_that_was_revoked(role: Role, autojump_clock: MockClo
     ids=["expired", "of another", "not yet valid", "forged"],
 )
 async def test_a_list_that_cannot_be_used_is_our_own_fault(
-    lists: bytes, told: str, role: Role, version: ssl.TLSVersion, autojump_clock: MockClock
+    lists: bytes,
+    told: str,
+    role: Role,
+    version: ssl.TLSVersion,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     credentials = trusting(trust=FLEET, revocation_lists=lists, check=False)
     meeting = await meet(credentials, role, context(role.other, GOOD, version=version))
@@ -320,6 +326,8 @@ async def test_a_list_that_cannot_be_used_is_our_own_fault(
     assert "our own" in advice
     assert "reload" in advice
     assert told in advice
+    records = [each for each in caplog.records if "failed" in each.getMessage()]
+    assert [each.levelno for each in records] == [logging.ERROR]  # the peer's are INFO
 
 
 @pytest.mark.parametrize(

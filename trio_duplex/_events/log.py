@@ -34,6 +34,7 @@ from trio_duplex._events.events import (
 )
 from trio_duplex._events.probes import MutedNetworks, host_of
 from trio_duplex._stream.connection import Connection
+from trio_duplex._tls.reasons import is_own_fault
 
 LOGGER = logging.getLogger("trio_duplex")
 
@@ -266,7 +267,9 @@ def _negotiation_level(event: NegotiationFailed) -> int:
     # Of a limit, the limit has its own line.
     if event.probe is not None or isinstance(error, PeerClosedError | LimitError):
         return logging.DEBUG
-    return logging.INFO if isinstance(error, DuplexError) else logging.ERROR
+    if isinstance(error, DuplexError) and not is_own_fault(error):
+        return logging.INFO
+    return logging.ERROR
 
 
 def _of_error(error: Exception | None) -> dict[str, object]:

@@ -51,6 +51,15 @@ def tls_advice(exc: ssl.SSLError) -> str | None:
     return None
 
 
+def is_own_fault(error: BaseException) -> bool:
+    """Whether a handshake failed for our own revocation lists: no peer can come in then."""
+    cause = error.__cause__
+    return (
+        isinstance(cause, ssl.SSLCertVerificationError)
+        and cause.verify_code in _OUR_REVOCATION_LISTS
+    )
+
+
 # OpenSSL's X509_V_ERR_*, which Python names nowhere. A peer hears certificate_expired, or the
 # like, of them, as if its own certificate were meant.
 _OUR_REVOCATION_LISTS = {

@@ -161,7 +161,8 @@ class NamedPeer:
 class PinnedPeer:
     """Admit a peer by the SHA-256 of its certificate or of its public key.
 
-    The certificate must still lead to the trust roots.
+    The certificate must still lead to the trust roots, or be one of the
+    ``trusted_certificates`` of `Credentials.mutual`.
 
     Args:
         pins: ``"sha256:"`` and 64 hex digits, colons allowed between them.
