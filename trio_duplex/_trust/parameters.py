@@ -114,7 +114,7 @@ class Parameters:
             if set_groups is not None:
                 set_groups(":".join(self.groups))
             else:
-                (name,) = self.groups
+                name = self.groups[0]
                 context.set_ecdh_curve(_CURVES.get(name.upper(), name))
         except (ssl.SSLError, TypeError, ValueError) as exc:
             raise ValueError(
