@@ -114,8 +114,8 @@ class Parameters:
             if set_groups is not None:
                 set_groups(":".join(self.groups))
             else:
-                name = self.groups[0]
-                context.set_ecdh_curve(_CURVES.get(name.upper(), name))
+                for name in self.groups:  # the only one
+                    context.set_ecdh_curve(_CURVES.get(name.upper(), name))
         except (ssl.SSLError, TypeError, ValueError) as exc:
             raise ValueError(
                 f"groups names what this OpenSSL or Python does not know, {self.groups}: {exc}"
