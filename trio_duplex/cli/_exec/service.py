@@ -25,6 +25,8 @@ class Exec(Service[ExecSettings]):
     The program learns its TLS role from TRIO_DUPLEX_ROLE.
     """
 
+    descriptors = 5  # three pipes, and one to wait for the process
+
     def __init__(self, settings: ExecSettings) -> None:
         super().__init__(settings)
         if not settings.program:

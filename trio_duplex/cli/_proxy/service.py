@@ -20,6 +20,8 @@ from trio_duplex.cli._service.service import Context, Service
 class Proxy(Service[ProxySettings]):
     """Take TLS off in whichever role the peer leaves us, and forward plaintext to a backend."""
 
+    descriptors = 2
+
     def __init__(self, settings: ProxySettings) -> None:
         super().__init__(settings)
         for role, option in ((Role.SERVER, "--to-server"), (Role.CLIENT, "--to-client")):

@@ -33,17 +33,27 @@ def make_credentials(settings: ServiceSettings) -> Credentials:
             "check the peer's",
             Exit.USAGE,
         )
+    if settings.anonymous_clients:
+        raise ServiceError(
+            f"{settings.name}: --anonymous-clients can't be served yet: leave it out", Exit.USAGE
+        )
     _warn_of_readable_key(settings.key or settings.cert)
     try:
         return Credentials.mutual(
             certificate_chain=settings.cert,
             private_key=settings.key,
+            password=_passphrase(settings),
             trust=settings.trust,
+            revocation_lists=_revocation_lists(settings),
             peer=_policy(settings),
             alpn=settings.alpn,
         )
     except CredentialsError as exc:
         raise ServiceError(f"{settings.name}: {exc}", Exit.CREDENTIALS) from exc
+    except OSError as exc:
+        raise ServiceError(
+            f"{settings.name}: can't read {exc.filename}: {exc.strerror}", Exit.CREDENTIALS
+        ) from exc
 
 
 def material_files(settings: ServiceSettings) -> Iterator[Path]:
@@ -52,6 +62,39 @@ def material_files(settings: ServiceSettings) -> Iterator[Path]:
         if path is not None:
             yield path
     yield from settings.crl
+
+
+_read_once: dict[int, bytes] = {}
+
+
+def _passphrase(settings: ServiceSettings) -> bytes | None:
+    """The passphrase of the key: a file is read at each reload, a descriptor only once."""
+    number = settings.key_passphrase_fd
+    if settings.key_passphrase_file is not None and number is not None:
+        raise ServiceError(
+            f"{settings.name}: give --key-passphrase-file or --key-passphrase-fd, not both",
+            Exit.USAGE,
+        )
+    if settings.key_passphrase_file is not None:
+        return settings.key_passphrase_file.read_bytes().partition(b"\n")[0].rstrip(b"\r")
+    if number is None:
+        return None
+    if number not in _read_once:
+        try:
+            with open(number, "rb", closefd=True) as file:  # noqa: PTH123 - a descriptor
+                _read_once[number] = file.readline().rstrip(b"\r\n")
+        except OSError as exc:
+            raise ServiceError(
+                f"--key-passphrase-fd: can't read file descriptor {number}: {exc.strerror}",
+                Exit.CREDENTIALS,
+            ) from exc
+    return _read_once[number]
+
+
+def _revocation_lists(settings: ServiceSettings) -> bytes | None:
+    if not settings.crl:
+        return None
+    return b"\n".join(path.read_bytes() for path in settings.crl)
 
 
 def _policy(settings: ServiceSettings) -> PeerPolicy | None:

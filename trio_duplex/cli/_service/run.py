@@ -37,6 +37,10 @@ objects, so Python's own 700 has it look through the young ones several times
 per connection; what we keep is frozen once we serve."""
 
 
+LONGEST_SLEEP = 60.0
+"""Seconds after which a timer looks whether a reload has changed it."""
+
+
 class Host:
     """What the system around the process gives and is told; the base has nothing."""
 
@@ -99,6 +103,7 @@ class Supervisor:
         self._running: dict[tuple[type[Service[Any]], str], Context] = {}
         self._retired: list[Context] = []
         self._digests: dict[Path, str] = {}
+        self._reloading = trio.CancelScope()
         self._reloads, self._asked = trio.open_memory_channel[str](1)
 
     async def run(self) -> int:
@@ -139,7 +144,8 @@ class Supervisor:
         self._host.bound(plan.process)
         await nursery.start(self._host.run)
         for service, own in zip(plan.services, credentials, strict=True):
-            await self._serve(service, own, nursery)
+            context = await self._serve(service, own, nursery)
+            self._running[type(service), service.name] = context
         self._plan = plan
         self._digests = _digests(plan)
         # What is there now stays: the collector need not look at it again.
@@ -150,13 +156,13 @@ class Supervisor:
 
     async def _serve(
         self, service: Service[Any], credentials: Credentials, nursery: trio.Nursery
-    ) -> None:
+    ) -> Context:
         context = Context(service, self._pool, credentials)
         await nursery.start(context.run)
-        self._running[type(service), service.name] = context
         for address in service.addresses():
             for shown in sockets_addresses(self._pool.sockets(address)):
                 log.info("listening", name=service.name, address=shown)
+        return context
 
     def _status(self) -> str:
         names = ", ".join(context.service.name for context in self._running.values())
@@ -166,6 +172,7 @@ class Supervisor:
 
     async def _drain(self, nursery: trio.Nursery) -> None:
         """Drain everything, and end."""
+        self._reloading.cancel()
         self._host.stopping()
         log.info("draining", timeout=f"{self._plan.process.drain_timeout:g}")
         self._pool.close()
@@ -199,26 +206,26 @@ class Supervisor:
             pass  # one that has not begun reads what is there then
 
     async def _reload_when_asked(self, nursery: trio.Nursery) -> None:
-        async for why in self._asked:
-            await self._reload(why, nursery)
+        with self._reloading:
+            async for why in self._asked:
+                await self._reload(why, nursery)
 
     async def _reload_in_time(self) -> None:
+        started = trio.current_time()
         while True:
-            started = trio.current_time()
-            every = self._plan.process.reload_every
-            await trio.sleep(min(every, 60.0))
-            elapsed = trio.current_time() - started
-            while elapsed < self._plan.process.reload_every:
-                await trio.sleep(min(self._plan.process.reload_every - elapsed, 60.0))
-                elapsed = trio.current_time() - started
-            self._ask("--reload-every")
+            due = started + self._plan.process.reload_every
+            if trio.current_time() >= due:
+                self._ask("--reload-every")
+                started = trio.current_time()
+            else:  # in steps: a reload may change it
+                await trio.sleep_until(min(due, trio.current_time() + LONGEST_SLEEP))
 
     async def _watch_files(self) -> None:
         """Ask for a reload once changed files have not changed for one look more."""
         seen = before = _stats(self._plan)
         plan = self._plan
         while True:
-            await trio.sleep(min(self._plan.process.watch, 60.0))
+            await trio.sleep(min(self._plan.process.watch, LONGEST_SLEEP))
             if self._plan.process.watch == float("inf"):
                 continue
             now = _stats(self._plan)
@@ -246,20 +253,22 @@ class Supervisor:
             return
         digests = _digests(plan)
         changed = [f"file {path}" for path in digests if digests[path] != self._digests.get(path)]
-        former, self._running = self._running, {}
+        former, running = dict(self._running), dict[tuple[type[Service[Any]], str], Context]()
         for service, own in zip(plan.services, credentials, strict=True):
             context = former.pop((type(service), service.name), None)
             if context is not None and context.service.settings == service.settings:
                 context.replace_credentials(own)
-                self._running[type(service), service.name] = context
+                running[type(service), service.name] = context
                 continue
             changed += _changes(context, service)
-            await self._serve(service, own, nursery)
+            successor = await self._serve(service, own, nursery)
+            running[type(service), service.name] = successor
             if context is not None:
                 await self._retire(context)
         for context in former.values():
             changed.append(f"service {context.service.name} removed")
             await self._retire(context)
+        self._running = running
         self._pool.keep(_addresses(plan))
         if plan.process != self._plan.process:
             changed += _differences(self._plan.process, plan.process)

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import math
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
 import trio
+
+if sys.platform != "win32":
+    import resource
 
 from trio_duplex import Connection, Credentials, Handler, Server, serve_listeners
 from trio_duplex.cli._service.addresses import ListenAddress
@@ -28,7 +33,20 @@ from trio_duplex.events import ConnectionClosed, Event, HandshakeCompleted
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
+OWN_DESCRIPTORS = 100
+"""Left to listeners, files, pipes and what Python opens."""
+
 PlainHandler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+def most_connections(descriptors: int) -> float:
+    """How many connections there is room for, if each takes so many file descriptors."""
+    if sys.platform == "win32":
+        return math.inf
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return math.inf
+    return (soft - min(OWN_DESCRIPTORS, soft // 2)) // descriptors
 
 
 class Service(abc.ABC, Generic[SettingsT]):
@@ -45,6 +63,8 @@ class Service(abc.ABC, Generic[SettingsT]):
     """
 
     needs_listen: ClassVar[bool] = True
+    descriptors: ClassVar[int] = 1
+    """File descriptors that a connection takes, ours and those that the service opens for it."""
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
@@ -133,7 +153,7 @@ class Context:
                     self.credentials,
                     window=settings.window,
                     handshake_timeout=settings.handshake_timeout,
-                    limits=settings.limits(),
+                    limits=settings.limits(most_connections(self.service.descriptors)),
                     observers=[self._observe],
                 )
             )

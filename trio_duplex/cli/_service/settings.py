@@ -6,12 +6,13 @@ import ipaddress
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 
 from trio_duplex import Limits, NamedPeer, PinnedPeer, WhenFull
 from trio_duplex.cli._service.addresses import ListenAddress, listen_address
-from trio_duplex.cli._service.option import option
+from trio_duplex.cli._service.option import option, options_of
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -110,6 +111,10 @@ def alpn_name(text: str) -> str:
 # ------------------------------------------------------------------------------------------------ the options
 
 _LIMITS = Limits()
+_LIMIT_NAMES = {field.name for field in attrs.fields(Limits)}
+
+LIMITS = {"connection_timeout": "handler_timeout"}
+"""Limits of the library that have another name here: a handler is a word of programmers."""
 
 
 @attrs.frozen(kw_only=True)
@@ -232,7 +237,7 @@ class ServiceSettings:
         default=_LIMITS.connections,
         metavar="N",
         group=TIME,
-        help="Connections at once, from accept to close.",
+        help="Connections at once, from accept to close; fewer by default where ulimit -n is low.",
     )
     when_full: WhenFull = option(
         when_full,
@@ -319,23 +324,21 @@ class ServiceSettings:
         help="Silence after which the kernel asks whether the peer still lives.",
     )
 
-    def limits(self) -> Limits:
-        """The limits of the library that these options set."""
-        return Limits(
-            connections=self.connections,
-            when_full=self.when_full,
-            pending=self.pending,
-            pending_per_address=self.pending_per_address,
-            client_handshakes=self.client_handshakes,
-            server_handshakes=self.server_handshakes,
-            greeting_patience=self.greeting_patience,
-            opening_patience=self.opening_patience,
-            close_timeout=self.close_timeout,
-            handler_timeout=self.connection_timeout,
-            idle_timeout=self.idle_timeout,
-            send_timeout=self.send_timeout,
-            keepalive=self.keepalive,
-        )
+    def limits(self, most_connections: float = math.inf) -> Limits:
+        """The limits of the library that these options set; the others keep their defaults.
+
+        Args:
+            most_connections: What the process has descriptors for; counts
+                unless ``--connections`` says otherwise.
+        """
+        given: dict[str, Any] = {
+            LIMITS.get(field, field): getattr(self, field)
+            for field, name, _, _ in options_of(type(self))
+            if name in self.origins and LIMITS.get(field, field) in _LIMIT_NAMES
+        }
+        if "connections" not in given and most_connections < _LIMITS.connections:
+            given["connections"] = max(1, int(most_connections))
+        return Limits(**given)
 
 
 @attrs.frozen(kw_only=True)

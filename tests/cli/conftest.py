@@ -1,0 +1,35 @@
+"""Certificates in a folder, as a user of the command has them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trustme
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``ca.pem``, and certificate and key of ``node`` (ours) and ``peer``."""
+    made = tmp_path_factory.mktemp("certificates")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(made / "ca.pem")
+    for name in ("node", "peer"):
+        leaf = authority.issue_cert(f"{name}.example", common_name=f"the {name}")
+        leaf.cert_chain_pems[0].write_to_path(made / f"{name}.pem")
+        leaf.private_key_pem.write_to_path(made / f"{name}.key")
+        (made / f"{name}.key").chmod(0o600)
+    return made
+
+
+@pytest.fixture(scope="session")
+def credentials(folder: Path) -> list[str]:
+    """The options that name our certificate, key and trust."""
+    return [
+        "--cert",
+        str(folder / "node.pem"),
+        "--key",
+        str(folder / "node.key"),
+        "--trust",
+        str(folder / "ca.pem"),
+    ]
