@@ -38,13 +38,19 @@ class HalfClosingPeer:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         peer = cls(stream, peer_context(folder, role), role)
         try:
-            await peer._do_handshake()
+            await peer.do_handshake()
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
         return peer
 
-    async def _do_handshake(self) -> None:
+    @staticmethod
+    def tls_client(folder: Path) -> tuple[ssl.SSLContext, Role]:
+        """What makes a peer a TLS client."""
+        return peer_context(folder, Role.CLIENT), Role.CLIENT
+
+    async def do_handshake(self) -> None:
+        """Shake hands."""
         while True:
             try:
                 self.tls.do_handshake()

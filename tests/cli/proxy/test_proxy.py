@@ -1,0 +1,297 @@
+"""`trio-duplex proxy`, as a user runs it: real backends, real peers in both roles, OpenSSL's among them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.command import Command, run_command
+from tests.support.half_closing import HalfClosingPeer
+from tests.support.tools import require_tool
+from trio_duplex import Role
+
+BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
+TEN_MEGABYTES = 10 << 20
+
+Handler = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+async def digest_then_data(stream: trio.SocketStream) -> None:
+    """A backend that reads to the end, and answers with the hash and as much again."""
+    found = hashlib.sha256()
+    size = 0
+    async for data in stream:
+        found.update(data)
+        size += len(data)
+    await stream.send_all(found.digest() + bytes(size))
+
+
+@asynccontextmanager
+async def backend(handler: Handler, port: int = 0) -> AsyncIterator[int]:
+    """A backend on loopback; gives its port."""
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            partial(trio.serve_tcp, handler, port, host="127.0.0.1")
+        )
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def run_proxy(credentials: list[str], *options: object) -> AsyncIterator[tuple[Command, int]]:
+    """Start it; give it and its port."""
+    arguments = ["--listen", "127.0.0.1:0", "--window", "0.3", *credentials, *options]
+    async with run_command("proxy", *arguments) as command:
+        ((_, port),) = await command.addresses()
+        yield command, port
+
+
+async def ask(port: int, folder: Path, role: Role, data: bytes = b"") -> bytes:
+    """Send data and the end; give the answer, to its due end."""
+    peer = await HalfClosingPeer.dial(port, folder, role)
+    try:
+        await peer.send(data)
+        await peer.send_end()
+        return await peer.receive_all()
+    finally:
+        await peer.aclose()
+
+
+async def say(text: bytes, stream: trio.SocketStream) -> None:
+    """A backend that says its text, and waits for the end."""
+    await stream.send_all(text)
+    async for _ in stream:
+        pass
+
+
+# ------------------------------------------------------------------------------------------------ data
+
+
+@BOTH
+async def test_ten_megabytes_each_way_with_half_close(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    sent = os.urandom(TEN_MEGABYTES)
+    async with (
+        backend(digest_then_data) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+    ):
+        answer = await ask(port, folder, role, sent)
+        assert answer[:32] == hashlib.sha256(sent).digest()
+        assert len(answer) == 32 + TEN_MEGABYTES
+        assert f"role={role.other.value}" in await command.line("closed", "number=1")
+        assert await command.stop() == 0
+
+
+@BOTH
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+async def test_openssl_as_peer(
+    folder: Path, credentials: list[str], role: Role, version: str
+) -> None:
+    openssl, socat = require_tool("openssl"), require_tool("socat")
+    tls = ["-cert", "peer.pem", "-key", "peer.key", "-CAfile", "ca.pem", version, "-quiet"]
+    sent = os.urandom(1 << 20).hex().encode()  # nothing that openssl takes for a command
+    received = bytearray()
+
+    async def echo(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            received.extend(data)
+            await stream.send_all(data)
+
+    async with backend(echo) as to, run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (_, port):
+        dialling: list[trio.Process] = []
+        if role is Role.CLIENT:
+            command = [openssl, "s_client", "-connect", f"127.0.0.1:{port}", *tls]
+        else:
+            with_port = await unused_port()
+            command = [openssl, "s_server", "-accept", str(with_port), "-Verify", "1", *tls]
+        process = await trio.lowlevel.open_process(
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            if role is Role.SERVER:
+                dialling.append(
+                    await trio.lowlevel.open_process(
+                        [
+                            socat,
+                            f"TCP:127.0.0.1:{port}",
+                            f"TCP:127.0.0.1:{with_port},retry=50,interval=0.1",
+                        ]
+                    )
+                )
+            answer = b""
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(process.stdin.send_all, sent)
+                    while len(answer) < len(sent):
+                        data = await process.stdout.receive_some()
+                        assert data
+                        answer += data
+            assert hashlib.sha256(answer).digest() == hashlib.sha256(sent).digest()
+            assert bytes(received) == sent
+        finally:
+            with trio.CancelScope(shield=True):
+                for each in (process, *dialling):
+                    if each.returncode is None:
+                        each.kill()
+                    await each.wait()
+                await trio.aclose_forcefully(process.stdin)
+                await trio.aclose_forcefully(process.stdout)
+
+
+async def unused_port() -> int:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener:
+        port: int = listener.socket.getsockname()[1]
+        return port
+
+
+@BOTH
+async def test_back_pressure(folder: Path, credentials: list[str], role: Role) -> None:
+    async def never_reads(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with (
+        backend(never_reads) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+    ):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        with trio.move_on_after(1) as scope:
+            await peer.send(bytes(64 << 20))
+        assert scope.cancelled_caught
+        rss = int(Path(f"/proc/{command.process.pid}/statm").read_text().split()[1]) * 4096
+        assert rss < 120 << 20
+        await peer.aclose()
+
+
+@BOTH
+async def test_the_roles_have_backends_of_their_own(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    async with (
+        backend(partial(say, b"to server")) as to_server,
+        backend(partial(say, b"to client")) as to_client,
+        run_proxy(
+            credentials,
+            "--to-server",
+            f"127.0.0.1:{to_server}",
+            "--to-client",
+            f"127.0.0.1:{to_client}",
+        ) as (_, port),
+    ):
+        assert await ask(port, folder, role) == f"to {role.other.value}".encode()
+
+
+async def test_a_unix_socket_as_backend_and_as_listener(
+    folder: Path, credentials: list[str], tmp_path: Path
+) -> None:
+    async with trio.open_nursery() as nursery:
+        listener = trio.SocketListener(trio.socket.socket(trio.socket.AF_UNIX))
+        await listener.socket.bind(str(tmp_path / "backend"))
+        listener.socket.listen(5)
+        nursery.start_soon(trio.serve_listeners, partial(say, b"unix"), [listener])
+        path = tmp_path / "front"
+        arguments = ["--listen", f"unix:{path}", *credentials, "--to", f"unix:{tmp_path}/backend"]
+        async with run_command("proxy", *arguments) as command:
+            await command.line("listening", f"unix:{path}")
+            peer = HalfClosingPeer(
+                await trio.open_unix_socket(path), *HalfClosingPeer.tls_client(folder)
+            )
+            await peer.do_handshake()
+            await peer.send_end()
+            assert await peer.receive_all() == b"unix"
+            await peer.aclose()
+            assert await command.stop() == 0
+        assert not path.exists()
+        nursery.cancel_scope.cancel()
+
+
+# ------------------------------------------------------------------------------------------------ backends
+
+
+@BOTH
+async def test_a_backend_that_is_down_costs_one_connection(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    port_of_backend = await unused_port()
+    async with run_proxy(credentials, "--to", f"127.0.0.1:{port_of_backend}") as (command, port):
+        assert await ask(port, folder, role) == b""  # a clean close
+        assert "refused" in (await command.line("backend-down", "number=1")).lower()
+        async with backend(partial(say, b"up again"), port_of_backend):
+            assert await ask(port, folder, role) == b"up again"
+        assert len(command.find("backend-down")) == 1
+        assert not command.find("Traceback")
+
+
+async def test_the_next_backend_is_tried(folder: Path, credentials: list[str]) -> None:
+    down = await unused_port()
+    async with (
+        backend(partial(say, b"second")) as up,
+        run_proxy(credentials, "--to", f"127.0.0.1:{down}", "--to", f"127.0.0.1:{up}") as (_, port),
+    ):
+        assert await ask(port, folder, Role.CLIENT) == b"second"
+
+
+async def test_a_backend_of_a_name_that_does_not_resolve(
+    folder: Path, credentials: list[str]
+) -> None:
+    async with run_proxy(credentials, "--to", "nowhere.invalid:80") as (command, port):
+        assert await ask(port, folder, Role.CLIENT) == b""
+        assert "does not resolve" in await command.line("backend-down")
+
+
+@BOTH
+@pytest.mark.parametrize("version", ["v1", "v2"])
+async def test_the_backend_is_told_who_came(
+    folder: Path, credentials: list[str], role: Role, version: str
+) -> None:
+    heard = bytearray()
+
+    async def listen(stream: trio.SocketStream) -> None:
+        async for data in stream:
+            heard.extend(data)
+        await stream.send_all(b"heard")
+
+    async with (
+        backend(listen) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", "--send-proxy", version) as (_, port),
+    ):
+        assert await ask(port, folder, role, b"payload") == b"heard"
+    header = bytes(heard)
+    assert header.endswith(b"payload")
+    if version == "v1":
+        assert header.startswith(b"PROXY TCP4 127.0.0.1 127.0.0.1 ")
+    else:
+        assert header.startswith(b"\r\n\r\n\0\r\nQUIT\n")
+        assert b"TLSv1.3" in header
+        assert b"the peer" in header
+        assert f"role={role.other.value}".encode() in header
+
+
+@BOTH
+async def test_an_idle_connection_is_ended(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    async with (
+        backend(partial(say, b"once")) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", "--idle-timeout", "0.5") as (_, port),
+    ):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        assert await peer.receive_exactly(4) == b"once"
+        with trio.fail_after(10), pytest.raises((ConnectionResetError, trio.BrokenResourceError)):
+            await peer.receive()
+        await peer.aclose()
