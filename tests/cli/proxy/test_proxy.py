@@ -200,9 +200,10 @@ async def test_a_unix_socket_as_backend_and_as_listener(
     folder: Path, credentials: list[str], tmp_path: Path
 ) -> None:
     async with trio.open_nursery() as nursery:
-        listener = trio.SocketListener(trio.socket.socket(trio.socket.AF_UNIX))
-        await listener.socket.bind(str(tmp_path / "backend"))
-        listener.socket.listen(5)
+        sock = trio.socket.socket(trio.socket.AF_UNIX)
+        await sock.bind(str(tmp_path / "backend"))
+        sock.listen(5)
+        listener = trio.SocketListener(sock)
         nursery.start_soon(trio.serve_listeners, partial(say, b"unix"), [listener])
         path = tmp_path / "front"
         arguments = ["--listen", f"unix:{path}", *credentials, "--to", f"unix:{tmp_path}/backend"]
@@ -229,7 +230,9 @@ async def test_a_backend_that_is_down_costs_one_connection(
 ) -> None:
     port_of_backend = await unused_port()
     async with run_proxy(credentials, "--to", f"127.0.0.1:{port_of_backend}") as (command, port):
-        assert await ask(port, folder, role) == b""  # a clean close
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        assert await peer.receive_all() == b""  # a clean close
+        await peer.aclose()
         assert "refused" in (await command.line("backend-down", "number=1")).lower()
         async with backend(partial(say, b"up again"), port_of_backend):
             assert await ask(port, folder, role) == b"up again"
@@ -250,7 +253,9 @@ async def test_a_backend_of_a_name_that_does_not_resolve(
     folder: Path, credentials: list[str]
 ) -> None:
     async with run_proxy(credentials, "--to", "nowhere.invalid:80") as (command, port):
-        assert await ask(port, folder, Role.CLIENT) == b""
+        peer = await HalfClosingPeer.dial(port, folder, Role.CLIENT)
+        assert await peer.receive_all() == b""
+        await peer.aclose()
         assert "does not resolve" in await command.line("backend-down")
 
 

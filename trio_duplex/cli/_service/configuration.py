@@ -141,6 +141,7 @@ class Configuration:
                     services.append(kind.service(settings))
                 except ServiceError as exc:
                     defects.append(exc.format_message())
+        defects += _shared_addresses(services)
         if not services and not defects:
             names = ", ".join(f"[{name}.NAME]" for name in self.kinds)
             defects.append(f"{self.file}: it has no service; write a table {names}")
@@ -166,6 +167,15 @@ class Configuration:
         tables = {key: value for key, value in expanded.items() if key in self.kinds}
         values = {key: value for key, value in expanded.items() if key not in self.kinds}
         return Layer(values, str(self.file), self.file.absolute().parent), tables
+
+
+def _shared_addresses(services: Iterable[Service[Any]]) -> Iterator[str]:
+    owners: dict[object, str] = {}
+    for service in services:
+        for address in service.addresses():
+            if address in owners:
+                yield f"{service.name}: {owners[address]} listens on {address} too; give each its own"
+            owners[address] = service.name
 
 
 def expand(value: object) -> object:

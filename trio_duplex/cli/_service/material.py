@@ -37,9 +37,8 @@ def make_credentials(settings: ServiceSettings) -> Credentials:
         raise ServiceError(
             f"{settings.name}: --anonymous-clients can't be served yet: leave it out", Exit.USAGE
         )
-    _warn_of_readable_key(settings.key or settings.cert)
     try:
-        return Credentials.mutual(
+        credentials = Credentials.mutual(
             certificate_chain=settings.cert,
             private_key=settings.key,
             password=_passphrase(settings),
@@ -49,11 +48,16 @@ def make_credentials(settings: ServiceSettings) -> Credentials:
             alpn=settings.alpn,
         )
     except CredentialsError as exc:
-        raise ServiceError(f"{settings.name}: {exc}", Exit.CREDENTIALS) from exc
+        why = str(exc).replace(
+            "give its password as password=", "give its passphrase by --key-passphrase-file FILE"
+        )
+        raise ServiceError(f"{settings.name}: {why}", Exit.CREDENTIALS) from exc
     except OSError as exc:
         raise ServiceError(
             f"{settings.name}: can't read {exc.filename}: {exc.strerror}", Exit.CREDENTIALS
         ) from exc
+    _warn_of_readable_key(settings.key or settings.cert)
+    return credentials
 
 
 def material_files(settings: ServiceSettings) -> Iterator[Path]:

@@ -103,6 +103,7 @@ class Supervisor:
         self._running: dict[tuple[type[Service[Any]], str], Context] = {}
         self._retired: list[Context] = []
         self._digests: dict[Path, str] = {}
+        self._seen: dict[Path, tuple[int, int, int] | None] = {}
         self._reloading = trio.CancelScope()
         self._reloads, self._asked = trio.open_memory_channel[str](1)
 
@@ -139,6 +140,7 @@ class Supervisor:
     # -------------------------------------------------------------------------------------------- start
 
     async def _start(self, plan: Plan, nursery: trio.Nursery) -> None:
+        self._seen = _stats(plan)  # before they are read: what changes then is seen later
         credentials = _all_credentials(plan)
         await self._pool.open(_addresses(plan))
         self._host.bound(plan.process)
@@ -222,17 +224,14 @@ class Supervisor:
 
     async def _watch_files(self) -> None:
         """Ask for a reload once changed files have not changed for one look more."""
-        seen = before = _stats(self._plan)
-        plan = self._plan
+        before = self._seen
         while True:
             await trio.sleep(min(self._plan.process.watch, LONGEST_SLEEP))
             if self._plan.process.watch == float("inf"):
                 continue
             now = _stats(self._plan)
-            if plan is not self._plan:  # reloaded meanwhile
-                seen, before, plan = now, now, self._plan
-            elif now != seen and now == before:
-                seen = now
+            if now != self._seen and now == before:
+                self._seen = now
                 self._ask("changed files")
             before = now
 
@@ -240,6 +239,7 @@ class Supervisor:
         self._host.reloading()
         try:
             plan = self._configuration.plan()
+            seen = _stats(plan)
             credentials = _all_credentials(plan)
             await self._pool.open(_addresses(plan))
         except ServiceError as exc:
@@ -273,7 +273,7 @@ class Supervisor:
         if plan.process != self._plan.process:
             changed += _differences(self._plan.process, plan.process)
             _set_up_log(plan)
-        self._plan, self._digests = plan, digests
+        self._plan, self._digests, self._seen = plan, digests, seen
         log.info("reloaded", because=why, changed=", ".join(changed) or "nothing")
         self._host.ready(self._status())
 

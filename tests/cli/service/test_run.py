@@ -1,0 +1,233 @@
+"""A running service: several in one process, reload, drain, networks, logs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from tests.support.command import Command, run_command
+from tests.support.half_closing import HalfClosingPeer
+from trio_duplex import Role
+
+BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, authority: trustme.CA) -> Path:
+    """A folder of certificates that a test may change."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("node", "peer"):
+        write_pair(tmp_path, authority, name, f"{name}.example")
+    return tmp_path
+
+
+def write_pair(folder: Path, authority: trustme.CA, name: str, *names: str) -> None:
+    leaf = authority.issue_cert(*names)
+    # As certbot does: the new file is put in the place of the old one.
+    for source, suffix in ((leaf.private_key_pem, "key"), (leaf.cert_chain_pems[0], "pem")):
+        new = folder / f"{name}.{suffix}.new"
+        source.write_to_path(new)
+        new.chmod(0o600)
+        new.replace(folder / f"{name}.{suffix}")
+
+
+def write_configuration(folder: Path, text: str = "", top: str = "") -> Path:
+    path = folder / "service.toml"
+    path.write_text(
+        f"cert = 'node.pem'\nkey = 'node.key'\ntrust = 'ca.pem'\nwindow = 0.3\n{top}\n"
+        f"[exec]\nlisten = '127.0.0.1:0'\nprogram = 'cat'\n{text}\n"
+    )
+    return path
+
+
+@asynccontextmanager
+async def run_exec(folder: Path, *options: object) -> AsyncIterator[tuple[Command, int]]:
+    path = folder / "service.toml"
+    if not path.exists():
+        write_configuration(folder)
+    async with run_command("exec", "--config", path, *options) as command:
+        ((_, port),) = await command.addresses()
+        yield command, port
+
+
+def presented(peer: HalfClosingPeer) -> list[str]:
+    """The names in the certificate that the peer was shown."""
+    certificate = peer.tls.getpeercert()
+    assert certificate is not None
+    return [value for _, value in certificate["subjectAltName"]]  # type: ignore[misc, index]
+
+
+async def echo(peer: HalfClosingPeer, data: bytes) -> None:
+    await peer.send(data)
+    assert await peer.receive_exactly(len(data)) == data
+
+
+async def test_a_reload_breaks_none_of_200_connections(fresh: Path, authority: trustme.CA) -> None:
+    write_configuration(fresh, "processes = 300")
+    async with run_exec(fresh, "--watch", "inf") as (command, port):
+        peers: list[HalfClosingPeer] = []
+
+        async def dial(number: int) -> None:
+            role = Role.CLIENT if number % 2 else Role.SERVER
+            peers.append(await HalfClosingPeer.dial(port, fresh, role))
+
+        for start in range(0, 200, 20):
+            async with trio.open_nursery() as nursery:
+                for number in range(start, start + 20):
+                    nursery.start_soon(dial, number)
+        stop = trio.Event()
+        carried = 0
+
+        async def carry(peer: HalfClosingPeer) -> None:
+            nonlocal carried
+            while not stop.is_set():
+                await echo(peer, bytes(1000))
+                carried += 1
+            await echo(peer, b"the end")
+            await peer.send_end()
+            assert await peer.receive_all() == b""
+            await peer.aclose()
+
+        async with trio.open_nursery() as nursery:
+            for peer in peers:
+                nursery.start_soon(carry, peer)
+            write_pair(fresh, authority, "node", "renewed.example")
+            write_configuration(fresh, "processes = 300\nhandshake-timeout = 12")
+            command.process.send_signal(signal.SIGHUP)
+            line = await command.line("reloaded", "SIGHUP")
+            assert "node.pem" in line
+            assert "handshake-timeout is 12" in line
+            before = carried
+            new = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
+            assert presented(new) == ["renewed.example"]
+            await echo(new, b"new")
+            await new.aclose()
+            while carried < before + 200:
+                await trio.sleep(0.01)
+            stop.set()
+        assert len(peers) == 200
+        assert await command.stop() == 0
+
+
+@BOTH
+async def test_a_bad_new_file_leaves_the_old_one_in_force(fresh: Path, role: Role) -> None:
+    async with run_exec(fresh, "--watch", "inf") as (command, port):
+        (fresh / "node.pem").write_text("nothing of the kind")
+        command.process.send_signal(signal.SIGHUP)
+        assert "stays in force" in await command.line("reload-failed")
+        peer = await HalfClosingPeer.dial(port, fresh, role)
+        assert presented(peer) == ["node.example"]
+        await peer.aclose()
+        write_configuration(fresh, "windo = 3")
+        command.process.send_signal(signal.SIGHUP)
+        assert "did you mean" in await command.line("reload-failed", count=2)
+
+
+async def test_changed_files_are_read(fresh: Path, authority: trustme.CA) -> None:
+    async with run_exec(fresh, "--watch", "0.2") as (command, port):
+        write_pair(fresh, authority, "node", "renewed.example")
+        await command.line("reloaded", "changed files", "node.pem")
+        peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
+        assert presented(peer) == ["renewed.example"]
+        await peer.aclose()
+
+
+async def test_reload_every(fresh: Path) -> None:
+    async with run_exec(fresh, "--reload-every", "0.3", "--watch", "inf") as (command, _):
+        await command.line("reloaded", "--reload-every", "changed=nothing", count=2)
+
+
+async def test_several_services_in_one_process(fresh: Path) -> None:
+    write_configuration(
+        fresh,
+        "[exec.first]\nprogram = ['echo', 'one']\n"
+        "[exec.second]\nprogram = ['echo', 'two']\nlisten = '0.0.0.0:0'\n",
+        top="log-format = 'json'",
+    )
+    async with run_command("exec", "--config", fresh / "service.toml") as command:
+        await command.line("listening", count=2)
+        ports = {
+            entry["name"]: int(entry["address"].rpartition(":")[2])
+            for entry in map(json.loads, command.find("listening"))
+        }
+        for name, answer in (("first", b"one\n"), ("second", b"two\n")):
+            peer = await HalfClosingPeer.dial(ports[name], fresh, Role.CLIENT)
+            assert await peer.receive_all() == answer
+            await peer.aclose()
+            closed = json.loads(await command.line('"closed"', f'"{name}"'))
+            assert closed["service"] == name
+            assert closed["role"] == "server"
+            assert closed["peer"].startswith("127.0.0.1:")
+        assert await command.stop() == 0
+        assert all(map(json.loads, command.lines))
+
+
+async def test_a_service_that_leaves_the_file_is_retired(fresh: Path) -> None:
+    both = "[exec.a]\n[exec.b]\nlisten = '0.0.0.0:0'\n"
+    write_configuration(fresh, both)
+    async with run_command("exec", "--config", fresh / "service.toml") as command:
+        _, (_, port) = await command.addresses(2)
+        peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
+        await echo(peer, b"before")
+        write_configuration(fresh, "[exec.a]\n")
+        command.process.send_signal(signal.SIGHUP)
+        await command.line("reloaded", "service b removed")
+        await echo(peer, b"after")
+        await peer.aclose()
+        assert await command.stop() == 0
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("options", "welcome"),
+    [
+        (["--allow", "127.0.0.0/8"], True),
+        (["--allow", "::/0"], False),
+        (["--deny", "127.0.0.1"], False),
+        (["--deny", "10.0.0.0/8"], True),
+        (["--allow", "127.0.0.0/8", "--deny", "127.0.0.1"], False),
+    ],
+    ids=str,
+)
+async def test_networks(fresh: Path, role: Role, options: list[str], welcome: bool) -> None:
+    async with run_exec(fresh, *options) as (command, port):
+        if welcome:
+            peer = await HalfClosingPeer.dial(port, fresh, role)
+            await echo(peer, b"hello")
+            await peer.aclose()
+        else:
+            with pytest.raises((trio.BrokenResourceError, ssl.SSLError, ConnectionError)):
+                await HalfClosingPeer.dial(port, fresh, role)
+            await command.line("denied", "peer=127.0.0.1")
+
+
+async def test_a_drain_has_a_bound(fresh: Path) -> None:
+    async with run_exec(fresh, "--drain-timeout", "0.3") as (command, port):
+        peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
+        await echo(peer, b"x")
+        assert await command.stop() == 0
+        assert "cancelled=1" in await command.line("stopped")
+        await peer.aclose()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stopped_while_idle(fresh: Path, number: signal.Signals) -> None:
+    async with run_exec(fresh) as (command, port):
+        command.process.send_signal(number)
+        assert await command.process.wait() == 0
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream("127.0.0.1", port)
+        assert not command.find("Traceback")
