@@ -108,10 +108,10 @@ async def test_openssl_as_peer(
 
     async with backend(echo) as to, run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (_, port):
         dialling: list[trio.Process] = []
+        with_port = await unused_port()
         if role is Role.CLIENT:
             command = [openssl, "s_client", "-connect", f"127.0.0.1:{port}", *tls]
         else:
-            with_port = await unused_port()
             command = [openssl, "s_server", "-accept", str(with_port), "-Verify", "1", *tls]
         process = await trio.lowlevel.open_process(
             command,

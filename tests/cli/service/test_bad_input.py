@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -134,9 +135,10 @@ def test_bad_values(good: list[str], option: str, value: str) -> None:
 
 
 def test_every_option_is_tried() -> None:
-    kinds = [all_kinds()[name].settings for name in ("proxy", "exec")]
+    kinds: list[type[Any]] = [all_kinds()[name].settings for name in ("proxy", "exec")]
+    kinds.append(ProcessSettings)
     options = {
-        name for cls in (ProcessSettings, *kinds) for _, name, made, _ in options_of(cls)
+        name for cls in kinds for _, name, made, _ in options_of(cls)
         if not made.argument
     }  # fmt: skip
     assert {*BAD, *FLAGS} >= options - {"workers", "user", "group"}  # those have tests of their own

@@ -67,7 +67,7 @@ def presented(peer: HalfClosingPeer) -> list[str]:
     """The names in the certificate that the peer was shown."""
     certificate = peer.tls.getpeercert()
     assert certificate is not None
-    return [value for _, value in certificate["subjectAltName"]]  # type: ignore[misc, index]
+    return [str(entry[1]) for entry in certificate["subjectAltName"]]
 
 
 async def echo(peer: HalfClosingPeer, data: bytes) -> None:
