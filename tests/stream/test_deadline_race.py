@@ -196,7 +196,13 @@ async def serve(stream: trio.SocketStream, mine: Credentials, crowd: Crowd | Non
             try:
                 detected = await detect(stream, WINDOW, None, supervision)
                 connection = await take_role(
-                    detected, stream, mine, Settings(WINDOW), remote=None, supervision=supervision
+                    detected,
+                    stream,
+                    mine,
+                    Settings(WINDOW),
+                    in_force=lambda: mine.material,
+                    remote=None,
+                    supervision=supervision,
                 )
             except BaseException:
                 await abandon(stream)

@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 import random
 import ssl
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
-from tests.support.peers import MemoryListener, RawPeer, memory_pair
+from tests.support.peers import MemoryListener, RawPeer, RecordingStream, memory_pair
 from tests.support.trust import (
+    DAY,
     FLEET,
+    LISTENER,
+    NOW,
     SERVER_AUTH,
     STRANGERS,
     Authority,
@@ -22,6 +29,7 @@ from tests.support.trust import (
     context,
     hear,
     keys_of,
+    mutual,
 )
 from trio_duplex import (
     Connection,
@@ -29,6 +37,8 @@ from trio_duplex import (
     CredentialsError,
     NamedPeer,
     PeerIdentity,
+    PeerPolicy,
+    PeerRejectedError,
     Role,
     Server,
     negotiate,
@@ -36,6 +46,7 @@ from trio_duplex import (
     serve_listeners,
     serve_tcp,
 )
+from trio_duplex._trust.pem import as_file
 
 PEER = FLEET.issue("peer.example")
 
@@ -136,7 +147,10 @@ class Told:
 
 
 async def test_replace_credentials(autojump_clock: MockClock) -> None:
-    """New connections use the new ones, also those still in their window; live ones go on."""
+    """New connections use the new ones, also those still in their window; live ones go on.
+
+    One that is in its handshake was verified against trust that is no longer in force.
+    """
     told = Told()
     before = Credentials.mutual(certificate_chain=FLEET.issue("node.example"), trust=FLEET)
     after = Credentials.mutual(
@@ -162,9 +176,7 @@ async def test_replace_credentials(autojump_clock: MockClock) -> None:
 
         await live.send_all(b"and now?")
         assert await live.receive_some() == b"still here"
-        tls = trio.SSLStream(halfway, old[Role.SERVER], server_side=True)
-        assert await tls.receive_some() == b"hello"
-        await trio.aclose_forcefully(tls)
+        assert await hear(halfway, Role.SERVER, old[Role.SERVER]) == "access_denied"
         tls = trio.SSLStream(in_window, new[Role.CLIENT])
         assert await tls.receive_some() == b"hello"
         await trio.aclose_forcefully(tls)
@@ -341,3 +353,216 @@ def test_shuffled_reloads_end_in_the_last(tmp_path: Path) -> None:
             credentials.reload()
             last = keys_of(leaf)
         assert credentials.material.own_public_keys == last
+
+
+# ---------------------------------------------------------------- what is in force at the verdict
+
+
+def of_contexts(
+    change: Callable[[ssl.SSLContext], object], *, allow_asymmetric: bool = False
+) -> Credentials:
+    made = {role: context(role, LISTENER) for role in Role}
+    for one in made.values():
+        change(one)
+    return Credentials(
+        server_context=made[Role.SERVER],
+        client_context=made[Role.CLIENT],
+        allow_asymmetric=allow_asymmetric,
+    )
+
+
+def anonymous(changed: ssl.SSLContext) -> None:
+    changed.verify_mode = ssl.CERT_NONE
+
+
+def raise_the_floor(changed: ssl.SSLContext) -> None:
+    changed.minimum_version = ssl.TLSVersion.TLSv1_3
+
+
+def add_revocation_list(changed: ssl.SSLContext) -> None:
+    revocations = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(FLEET.name)
+        .last_update(NOW)
+        .next_update(NOW + DAY)
+        .sign(FLEET.key, hashes.SHA256())
+    )
+    with as_file(revocations.public_bytes(Encoding.PEM)) as path:
+        changed.load_verify_locations(path)
+
+
+def add_non_authority(changed: ssl.SSLContext) -> None:
+    changed.load_verify_locations(cadata=STRANGERS.issue("a.example").chain_pem.decode())
+
+
+AFTER: dict[str, tuple[Callable[[], Credentials], bool]] = {
+    "the same": (mutual, True),
+    "another certificate": (lambda: mutual(FLEET.issue("other.example")), True),
+    "a policy that admits": (lambda: mutual(peer=NamedPeer("peer.example")), True),
+    "a policy that refuses": (lambda: mutual(peer=NamedPeer("other.example")), False),
+    "ourselves": (lambda: mutual(PEER), False),
+    "ourselves, allowed": (lambda: mutual(PEER, allow_self=True), True),
+    "a root more": (
+        lambda: Credentials.mutual(certificate_chain=LISTENER, trust=FLEET.pem + STRANGERS.pem),
+        False,
+    ),
+    "another root": (
+        lambda: Credentials.mutual(certificate_chain=LISTENER, trust=STRANGERS),
+        False,
+    ),
+    "another root of the same name": (
+        lambda: Credentials.mutual(certificate_chain=LISTENER, trust=Authority("fleet")),
+        False,
+    ),
+    "the floor of TLS 1.3": (lambda: of_contexts(raise_the_floor), False),
+    "revocation lists": (lambda: of_contexts(add_revocation_list), False),
+    "a root that is no authority": (
+        lambda: of_contexts(add_non_authority, allow_asymmetric=True),
+        False,
+    ),
+    "no demands": (lambda: of_contexts(anonymous, allow_asymmetric=True), False),
+}
+"""What replaces credentials that trust the fleet, and whether its peer is still admitted."""
+
+
+class Halfway(RecordingStream):
+    """Sends the first 100 bytes, and the others when it is told to."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        super().__init__(stream)
+        self.halfway, self.go_on = trio.Event(), trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not self.halfway.is_set():
+            await super().send_all(data[:100])
+            data = data[100:]
+            self.halfway.set()
+            await self.go_on.wait()
+        await super().send_all(data)
+
+
+async def admitted_although(
+    before: Credentials, role: Role, meanwhile: Callable[[Server], object]
+) -> bool:
+    """Let a peer send half of its first flight, then something happen, then the rest."""
+    told = Told()
+    theirs = context(role.other, PEER, version=ssl.TLSVersion.TLSv1_2)
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            partial(serve_listeners, told.handler, [told.listener], before, window=1)
+        )
+        stream = Halfway(told.listener.connect())
+        nursery.start_soon(hear, stream, role.other, theirs)
+        await stream.halfway.wait()
+        await trio.sleep(0.5)  # it has come, and our handshake has begun
+        meanwhile(server)
+        stream.go_on.set()
+        await trio.sleep(5)
+        assert server.statistics().completed.get(role, 0) == len(told.live)
+        nursery.cancel_scope.cancel()
+    return bool(told.live)
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+@pytest.mark.parametrize("after", AFTER)
+async def test_what_is_in_force_at_the_verdict_counts(
+    after: str, role: Role, autojump_clock: MockClock
+) -> None:
+    """Half a hello carries nobody past the credentials that are in force when it is whole."""
+    make, admitted = AFTER[after]
+    replacement = make()
+    assert admitted is await admitted_although(
+        mutual(), role, lambda server: server.replace_credentials(replacement)
+    )
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+@pytest.mark.parametrize("trust", ["kept", "dropped"])
+async def test_a_reload_counts_likewise(
+    trust: str, role: Role, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    files = Files(tmp_path)
+    credentials = files.credentials()
+
+    def reload(_: Server) -> None:
+        if trust == "dropped":
+            files.write(STRANGERS.issue("node.example"))
+            files.trust.write_bytes(STRANGERS.pem)
+        credentials.reload()
+
+    assert await admitted_although(credentials, role, reload) is (trust == "kept")
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+async def test_credentials_that_demanded_nothing(role: Role, autojump_clock: MockClock) -> None:
+    """What was not verified is not admitted by those that would have verified it."""
+    before = of_contexts(anonymous, allow_asymmetric=True)
+    assert not await admitted_although(
+        before, role, lambda server: server.replace_credentials(mutual())
+    )
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+async def test_a_policy_that_is_replaced_while_it_thinks(
+    role: Role, autojump_clock: MockClock
+) -> None:
+    """Each one that is in force when the former has decided is asked, until one lasts."""
+    asked: list[str] = []
+
+    def thinking(name: str) -> PeerPolicy:
+        async def policy(*_: object) -> bool:
+            asked.append(name)
+            await trio.sleep(3)
+            return name != "third"
+
+        return policy
+
+    told = Told()
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(
+            partial(
+                serve_listeners,
+                told.handler,
+                [told.listener],
+                mutual(peer=thinking("first")),
+                window=1,
+            )
+        )
+        nursery.start_soon(hear, told.listener.connect(), role.other, context(role.other, PEER))
+        for name in ("second", "third"):
+            while asked[-1:] != [{"second": "first", "third": "second"}[name]]:
+                await trio.sleep(0.5)
+            server.replace_credentials(mutual(peer=thinking(name)))
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    assert asked == ["first", "second", "third"]
+    assert told.live == []
+
+
+async def test_a_session_is_judged_by_what_is_in_force(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It is resumed with the contexts that it belongs to, and they no longer decide."""
+    files = Files(tmp_path)
+    credentials = files.credentials()
+    server = context(Role.SERVER, PEER, version=ssl.TLSVersion.TLSv1_2)
+    session: ssl.SSLSession | None = None
+    for again in (False, True):
+        ours, theirs = memory_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear, theirs, Role.SERVER, server)
+            if again:
+
+                async def reload() -> None:
+                    await trio.sleep(1)
+                    files.write(STRANGERS.issue("node.example"))
+                    files.trust.write_bytes(STRANGERS.pem)
+                    credentials.reload()
+
+                nursery.start_soon(reload)
+                with pytest.raises(PeerRejectedError):
+                    await negotiate(ours, credentials, window=5, session=session)
+            else:
+                connection = await negotiate(ours, credentials, window=5)
+                session = connection.tls.session
+                await connection.aclose()

@@ -301,6 +301,8 @@ def _connection(event: ConnectionClosed) -> dict[str, object]:
 
 
 def _identity(connection: Connection) -> str:
+    if connection.is_anonymous:
+        return "anonymous"
     try:
         return str(connection.peer)
     except ValueError:  # trusted, so its issuer made it so

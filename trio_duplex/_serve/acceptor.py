@@ -45,6 +45,7 @@ from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.detect import detect
 from trio_duplex._stream.negotiate import abandon, take_role
 from trio_duplex._stream.settings import Settings
+from trio_duplex._trust.admission import Material
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
 CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -74,7 +75,7 @@ class Acceptor:
     """Accepts and negotiates for one server, on any number of listeners.
 
     Args:
-        credentials: For what is accepted from now on; may be replaced.
+        credentials: What is in force; may be replaced.
         settings: How to negotiate.
         limits: The bounds, for all listeners together; None for the defaults.
         observers: Functions of one event.
@@ -148,8 +149,9 @@ class Acceptor:
                     # In no variable: this frame lasts as long as the connection.
                     await detect(stream, settings.window, remote, place),
                     stream,
-                    self.credentials,  # as at the decision, if they are replaced meanwhile
+                    self.credentials,
                     settings,
+                    in_force=self._in_force,
                     remote=remote,
                     supervision=place,
                 )
@@ -177,6 +179,9 @@ class Acceptor:
             )
         )
         await owner.take(connection, place)
+
+    def _in_force(self) -> Material:
+        return self.credentials.material
 
     def statistics(self) -> Statistics:
         """The counts so far and the live numbers, frozen."""

@@ -163,15 +163,26 @@ class Connection(trio.abc.Stream):
         return self.decision.role
 
     @property
+    def is_anonymous(self) -> bool:
+        """Whether the peer showed no certificate: only with ``anonymous_clients=True``."""
+        return self._handshake.peer_certificate() is None
+
+    @property
     def peer(self) -> PeerIdentity:
         """Who the peer's certificate says it is.
 
         Raises:
-            ValueError: The certificate, though trusted, can't be parsed.
+            ValueError: The certificate, though trusted, can't be parsed; or
+                there is none, because the credentials take
+                ``anonymous_clients``: ask `is_anonymous` first.
         """
         if self._peer is None:  # parsed when somebody asks
             certificate = self._handshake.peer_certificate()
-            assert certificate is not None  # or the peer would not have been admitted
+            if certificate is None:
+                raise ValueError(
+                    "the peer is anonymous: it showed no certificate, so nobody knows who it is; "
+                    "look at connection.is_anonymous before connection.peer"
+                )
             self._peer = PeerIdentity.from_der(certificate, self._handshake.peer_chain())
         return self._peer
 

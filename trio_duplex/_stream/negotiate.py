@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+from collections.abc import Callable
 from copy import copy
 
 import trio
@@ -25,6 +26,7 @@ from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinde
 from trio_duplex._stream.supervision import Supervision
 from trio_duplex._stream.take_role import TakenRole
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
+from trio_duplex._trust.admission import Material
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
 
@@ -100,8 +102,8 @@ async def negotiate(
         window, handshake_timeout, https_compatible, max_certificate_bytes=max_certificate_bytes
     )
     check_session(session, credentials)
-    if session is not None:  # it belongs to the contexts of now: none reloaded meanwhile will do
-        credentials = copy(credentials)
+    # A session belongs to the contexts of now: none reloaded meanwhile will do.
+    of_now = credentials if session is None else copy(credentials)
     remote = stream_address(stream) if remote_address is None else check_address(remote_address)
     supervision = Supervision()
     keep_alive_by_default(stream)
@@ -113,8 +115,9 @@ async def negotiate(
         return await take_role(
             detected,
             stream,
-            credentials,
+            of_now,
             settings,
+            in_force=lambda: credentials.material,
             remote=remote,
             supervision=supervision,
             session=session,
@@ -151,6 +154,7 @@ async def take_role(
     credentials: Credentials,
     settings: Settings,
     *,
+    in_force: Callable[[], Material],
     remote: Address | None,
     supervision: Supervision,
     session: ssl.SSLSession | None = None,
@@ -162,8 +166,10 @@ async def take_role(
     Args:
         detected: What `detect` has found.
         stream: The raw stream; left open on failure.
-        credentials: Their state at this moment is what counts.
+        credentials: Their state at this moment is what ``session`` belongs to.
         settings: The timeouts.
+        in_force: Tells the state of credentials that is in force: it is asked
+            when the handshake begins, and again at the verdict.
         remote: The peer's address.
         supervision: Is told each stage, and may hold it up or end it.
         session: To resume in the client role.
@@ -176,11 +182,12 @@ async def take_role(
         session = _find_session(settings.session, remote, material.context(Role.CLIENT))
     taken = TakenRole(
         stream,
-        material,
+        in_force,
         settings,
         decision,
         remote,
         session=session,
+        session_of=None if session is None else material,
         server_hostname=server_hostname,
         accepted=accepted,
         supervision=supervision,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import ssl
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import assert_never
 
@@ -52,27 +53,32 @@ class TakenRole:
 
     Args:
         stream: The raw stream; closing it on failure is the caller's task.
-        material: What we present and whom we trust.
+        in_force: Tells what we present and whom we trust, as it is now. The
+            handshake begins with that, and at the verdict it is asked again.
         settings: The timeouts.
         decision: The role.
         remote: The peer's address.
         session: TLS session to resume in the client role.
+        session_of: The state of the credentials to which the session belongs.
         server_hostname: Name to send as SNI in the client role.
         accepted: Whether the peer dialled: only then may it be ourselves.
         supervision: Is told each stage, and may hold it up or end it.
     """
 
     stream: trio.abc.Stream
-    material: Material
+    in_force: Callable[[], Material]
     settings: Settings
     decision: Decision
     remote: Address | None
     session: ssl.SSLSession | None = None
+    session_of: Material | None = None
     server_hostname: str | None = None
     accepted: bool = True
     supervision: Supervision = attrs.field(factory=Supervision)
     _began: float = attrs.field(factory=trio.current_time, init=False)
-    _made: list[Handshake] = attrs.field(factory=list[Handshake], init=False)
+    _made: list[tuple[Handshake, Material]] = attrs.field(
+        factory=list[tuple[Handshake, Material]], init=False
+    )
 
     @property
     def peer(self) -> str | None:
@@ -83,7 +89,7 @@ class TakenRole:
         try:
             return await self._negotiate(opening)
         except BaseException:
-            for handshake in self._made:
+            for handshake, _ in self._made:
                 release(handshake.tls)
             raise
 
@@ -118,12 +124,13 @@ class TakenRole:
     def _handshake(self) -> Handshake:
         role = self.decision.role
         client = role is Role.CLIENT
+        material = (self.session_of if client else None) or self.in_force()
         name = self.server_hostname
         if client and name is None:
-            name = server_name(self.material.peer, self.remote)
+            name = server_name(material.peer, self.remote)
         handshake = Handshake(
             self.stream,
-            self.material.context(role),
+            material.context(role),
             role,
             peer=self.peer,
             server_hostname=name if client else None,
@@ -131,17 +138,24 @@ class TakenRole:
             https_compatible=self.settings.https_compatible,
             max_certificate_bytes=self.settings.max_certificate_bytes,
         )
-        self._made.append(handshake)
+        self._made.append((handshake, material))
         return handshake
 
     async def _admit(self, handshake: Handshake) -> None:
+        ((_, verified_by),) = self._made
+        judged_by: Material | None = None
         try:
-            await self.material.admit(
-                handshake.peer_certificate(),
-                handshake.peer_chain,
-                self.decision.role,
-                self.remote,
-            )
+            # A policy may take its time, and be replaced meanwhile: then the new one is asked too.
+            while (in_force := self.in_force()) is not judged_by:
+                await in_force.admit(
+                    handshake.peer_certificate(),
+                    handshake.peer_chain,
+                    self.decision.role,
+                    self.remote,
+                    verified_by=verified_by,
+                    resumed=handshake.session_reused,
+                )
+                judged_by = in_force
             self.supervision.admitted(handshake.peer_certificate())
         except Exception:  # a refusal, or a policy that failed: out either way
             await handshake.refuse()

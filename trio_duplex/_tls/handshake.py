@@ -163,7 +163,7 @@ class Handshake:
         self._transport = transport
         self._role = role
         self._peer = peer
-        self._certificate: bytes | None = None
+        self._certificate: bytes | None = b""  # until it is asked for
         self._max_flight = max_certificate_bytes
         self._flight = 0  # bytes that the peer has sent behind its hello
         self._our_hello = b""  # in the server role, and what we have sent with it
@@ -222,9 +222,14 @@ class Handshake:
 
     def peer_certificate(self) -> bytes | None:
         """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
-        if self._certificate is None:  # kept, because after a fatal error OpenSSL has forgotten it
+        if self._certificate == b"":  # kept, because after a fatal error OpenSSL has forgotten it
             self._certificate = self._ssl_object.getpeercert(binary_form=True)
         return self._certificate
+
+    @property
+    def session_reused(self) -> bool:
+        """Whether a session was resumed, so that the peer's certificate was not verified again."""
+        return bool(self._ssl_object.session_reused)
 
     def peer_chain(self) -> Sequence[bytes]:
         """The chain as TLS verified it, leaf first, DER; empty if the session was resumed."""

@@ -1,13 +1,16 @@
 """Who comes in: the one rule, in one place, for both roles.
 
-A `Material` is one consistent state of credentials. A negotiation takes it when
-the role is decided and uses it to the end, whatever is reloaded meanwhile.
+A `Material` is one consistent state of credentials. TLS verifies a peer by the one
+that was in force when its handshake began; what is in force when it ends decides on
+the peer. Where the two differ, a peer may have been verified against trust that has
+been withdrawn since: it is refused unless both trust alike.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import attrs
 from cryptography import x509
@@ -17,13 +20,21 @@ from trio_duplex._role import Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._trust.identity import PeerIdentity, public_key_info
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, judge
-from trio_duplex._trust.symmetry import trusted_certificates
+from trio_duplex._trust.symmetry import trust_alike, trusted_certificates
 from trio_duplex._trust.vouching import SelfVouching
+
+NO_CHECK_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME, which Python has no name for: whoever sets it wants no date looked at."""
+
+
+def utc_now() -> datetime:
+    """The time by which certificates are valid or not: the machine's, as OpenSSL has it."""
+    return datetime.now(UTC)
 
 
 @attrs.frozen
 class Material:
-    """One consistent state of credentials: a negotiation uses one from start to end."""
+    """One consistent state of credentials."""
 
     server_context: ssl.SSLContext
     client_context: ssl.SSLContext
@@ -34,6 +45,12 @@ class Material:
     """The certificates that vouch for themselves only, if there are any."""
     trust_roots: int | None = None
     """How many each context had when the two were compared; None where nothing hangs on it."""
+    anonymous_clients: bool = False
+    """Whether the server role takes a peer that shows no certificate."""
+    verify_modes: tuple[ssl.VerifyMode, ssl.VerifyMode] = (ssl.CERT_REQUIRED, ssl.CERT_REQUIRED)
+    """Of the server's and of the client's context, as they were when this was made."""
+    now: Callable[[], datetime] = utc_now
+    """The clock by which a resumed session's certificate is judged."""
 
     @classmethod
     def of(
@@ -46,6 +63,7 @@ class Material:
         allow_self: bool,
         self_vouching: SelfVouching | None = None,
         trust_roots: int | None = None,
+        anonymous_clients: bool = False,
     ) -> Material:
         """Make it of two contexts, and of the leaf certificates that they present."""
         for context in (server_context, client_context):
@@ -60,6 +78,8 @@ class Material:
             own_public_keys=frozenset(map(public_key_info, own)),
             self_vouching=self_vouching,
             trust_roots=trust_roots,
+            anonymous_clients=anonymous_clients,
+            verify_modes=(server_context.verify_mode, client_context.verify_mode),
         )
 
     def context(self, role: Role) -> ssl.SSLContext:
@@ -72,6 +92,9 @@ class Material:
         chain: Callable[[], Sequence[bytes]],
         role: Role,
         remote_address: Address | None,
+        *,
+        verified_by: Material | None = None,
+        resumed: bool = False,
     ) -> None:
         """Decide whether the peer may take part: the one place, for both roles.
 
@@ -80,11 +103,15 @@ class Material:
             chain: Gives its chain, DER each, if a policy is to see it.
             role: The TLS role that we play.
             remote_address: Where the peer is.
+            verified_by: What TLS verified the peer by; None if it was this.
+            resumed: Whether the session was resumed, for which TLS verified nothing anew.
 
         Raises:
             PeerRejectedError: It may not; SelfConnectionError if it is us.
         """
         if certificate is None:
+            if self.anonymous_clients and role is Role.SERVER:
+                return  # there is nobody to ask a policy about
             raise PeerRejectedError(
                 "the peer showed no certificate",
                 role=role,
@@ -93,15 +120,11 @@ class Material:
                 advice="give the peer a certificate; shared keys do not tell the roles apart "
                 "(RFC 9257 section 4.1) and are never accepted",
             )
-        if self.trust_roots not in (None, trusted_certificates(self.context(role))):
-            raise PeerRejectedError(
-                f"the {role} context has come to trust more than when it was compared",
-                role=role,
-                peer=format_address(remote_address),
-                seen="a trust root that OpenSSL found in a directory (capath), or a late addition",
-                advice="nobody is admitted in this role any more; load the trust roots of both "
-                "contexts from files, before the credentials are made",
-            )
+        (verified_by or self).check_unchanged(role, remote_address)
+        if verified_by is not None and verified_by is not self:
+            self._check_trusts_like(verified_by, role, remote_address)
+        if resumed:
+            self._check_still_valid(certificate, role, remote_address)
         if not self.allow_self and self._is_ours(certificate):
             raise SelfConnectionError(
                 "the peer shows our own certificate or key",
@@ -122,18 +145,82 @@ class Material:
             )
         if type(self.peer) is AnyTrustedPeer:  # not of a subclass, which may ask for more
             return  # nothing to ask, and parsing a certificate costs a tenth of a handshake
-        try:
-            identity = PeerIdentity.from_der(certificate, chain())
-        except ValueError as exc:
+        identity = _identity(certificate, chain, role, remote_address)
+        await judge(self.peer, identity, role, remote_address)
+
+    def check_unchanged(self, role: Role, remote_address: Address | None) -> None:
+        """Refuse where the context demands less than it did when the two were compared."""
+        context = self.context(role)
+        verify_mode = self.verify_modes[0 if role is Role.SERVER else 1]
+        if context.verify_mode is not verify_mode:
             raise PeerRejectedError(
-                "the peer's certificate can't be read",
+                f"the {role} context's verify_mode was changed",
                 role=role,
                 peer=format_address(remote_address),
-                seen=str(exc),
-                advice="have it issued anew",
-            ) from exc
-        await judge(self.peer, identity, role, remote_address)
+                seen=f"{context.verify_mode.name}, which was {verify_mode.name} when the "
+                "credentials were made",
+                advice="nobody is admitted in this role while it is so; change nothing in a "
+                "context that credentials were made of",
+            )
+        if self.trust_roots not in (None, trusted_certificates(context)):
+            raise PeerRejectedError(
+                f"the {role} context has come to trust more than when it was compared",
+                role=role,
+                peer=format_address(remote_address),
+                seen="a trust root that OpenSSL found in a directory (capath), or a late addition",
+                advice="nobody is admitted in this role any more; load the trust roots of both "
+                "contexts from files, before the credentials are made",
+            )
+
+    def _check_trusts_like(
+        self, verified_by: Material, role: Role, remote_address: Address | None
+    ) -> None:
+        """Refuse a peer that was verified against trust that has been replaced meanwhile."""
+        if not trust_alike(verified_by.context(role), self.context(role)):
+            raise PeerRejectedError(
+                "the credentials were replaced during the handshake",
+                role=role,
+                peer=format_address(remote_address),
+                seen="a certificate that was verified against the former trust",
+                advice="nothing is wrong with the peer, as far as we know: it may connect again",
+            )
+
+    def _check_still_valid(
+        self, certificate: bytes, role: Role, remote_address: Address | None
+    ) -> None:
+        """Refuse a certificate that ended, or is not valid yet, since the session began."""
+        context = self.context(role)
+        if context.verify_mode is ssl.CERT_NONE or context.verify_flags & NO_CHECK_TIME:
+            return  # nor was it looked at in the full handshake
+        identity = _identity(certificate, tuple, role, remote_address)
+        if not identity.not_before <= self.now() <= identity.not_after:
+            raise PeerRejectedError(
+                "the certificate of the resumed session is not valid now",
+                role=role,
+                peer=format_address(remote_address),
+                seen=f"certificate of {identity}, valid from {identity.not_before:%Y-%m-%d %H:%M} "
+                f"to {identity.not_after:%Y-%m-%d %H:%M} UTC",
+                advice="give the peer a new certificate, and have it begin a new session",
+            )
 
     def _is_ours(self, certificate: bytes) -> bool:
         # Our key in any certificate, ours among them; its encoding stands there as it is.
         return any(key in certificate for key in self.own_public_keys)
+
+
+def _identity(
+    certificate: bytes,
+    chain: Callable[[], Sequence[bytes]],
+    role: Role,
+    remote_address: Address | None,
+) -> PeerIdentity:
+    try:
+        return PeerIdentity.from_der(certificate, chain())
+    except ValueError as exc:
+        raise PeerRejectedError(
+            "the peer's certificate can't be read",
+            role=role,
+            peer=format_address(remote_address),
+            seen=str(exc),
+            advice="have it issued anew",
+        ) from exc

@@ -18,7 +18,7 @@ from trio_duplex._role import Role
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.blocks import load_certificates
 from trio_duplex._trust.keylog import warn_of_keylog
-from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
+from trio_duplex._trust.mutual import LOGGER, CertificateAndKey, MutualSource
 from trio_duplex._trust.names import dns_name
 from trio_duplex._trust.own import Check
 from trio_duplex._trust.parameters import CIPHERS, Parameters, narrow_ciphers
@@ -70,6 +70,8 @@ class Credentials:
             know ourselves by: path, PEM bytes, or a ``trustme.LeafCert``. None
             finds it out by handshakes in memory: always for the server
             context, for the client's if the two contexts trust each other.
+        anonymous_clients: As for `mutual`. The ``verify_mode`` of the server
+            context must then be ``ssl.CERT_OPTIONAL``.
 
     Raises:
         CredentialsError: A context is unfit for its role, or the two differ in
@@ -86,11 +88,14 @@ class Credentials:
         allow_asymmetric: bool = False,
         allow_self: bool = False,
         own_certificate: PemSource | TrustmeCertificate | None = None,
+        anonymous_clients: bool = False,
     ) -> None:
         unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
         if defects := [defect for defect in unfit if defect]:
             raise CredentialsError(*defects)
-        self._asymmetries = differences(server_context, client_context)
+        self._asymmetries = differences(
+            server_context, client_context, anonymous_clients=anonymous_clients
+        )
         if self._asymmetries and not allow_asymmetric:
             raise CredentialsError(
                 *self._asymmetries,
@@ -123,7 +128,9 @@ class Credentials:
             own,
             allow_self=allow_self,
             trust_roots=None if self._asymmetries else trust_roots,
+            anonymous_clients=anonymous_clients,
         )
+        _warn_of_anonymous_clients(self._material)
 
     @classmethod
     def mutual(
@@ -145,6 +152,7 @@ class Credentials:
         groups: Sequence[str] = (),
         keylog: str | PathLike[str] | None = None,
         check: bool = True,
+        anonymous_clients: bool = False,
     ) -> Credentials:
         """Make credentials that present and demand a certificate in both roles.
 
@@ -201,6 +209,12 @@ class Credentials:
                 writes none.
             check: Refuse a certificate that peers will refuse (see
                 `certificates.check_certificate`), and log what is doubtful.
+            anonymous_clients: Take a peer that plays the TLS client and shows
+                no certificate, as an ordinary HTTPS or FTPS client does. The
+                server role is then open to everyone: no policy is asked about
+                such a peer, `Connection.is_anonymous` is True, and
+                `Connection.peer` raises. A certificate that is shown must be
+                good, and the client role verifies as ever. A warning is logged.
 
         Returns:
             Credentials with TLS 1.2 as the floor in both roles.
@@ -248,6 +262,7 @@ class Credentials:
             parameters=Parameters.checked(minimum_version, ciphers, groups),
             keylog=keylog,
             check=check,
+            anonymous_clients=anonymous_clients,
         )
         # Loaded before there is an object whose `repr` a traceback might ask for.
         material, checks = source.load()
@@ -255,6 +270,7 @@ class Credentials:
         self._source = source
         self._asymmetries = ()
         self._material, self._checks = material, checks
+        _warn_of_anonymous_clients(material)
         return self
 
     @property
@@ -305,6 +321,8 @@ class Credentials:
         parts += [f"peer={self.peer!r}"]
         if self._material.allow_self:
             parts.append("allow_self=True")
+        if self._material.anonymous_clients:
+            parts.append("anonymous_clients=True")
         if self._asymmetries:
             parts.append(f"allow_asymmetric=True: {'; '.join(self._asymmetries)}")
         return f"<Credentials {' '.join(parts)}>"
@@ -374,6 +392,14 @@ def _checked_policy(peer: PeerPolicy | None) -> PeerPolicy:
     if isinstance(peer, type) or not callable(peer):
         raise ValueError(f"peer must be a policy, such as NamedPeer('a.example'), not {peer!r}")
     return peer
+
+
+def _warn_of_anonymous_clients(material: Material) -> None:
+    if material.anonymous_clients:
+        LOGGER.warning(
+            "anonymous clients are admitted (anonymous_clients=True): in the server role, anybody "
+            "who can connect reaches the handler"
+        )
 
 
 def check_credentials(value: object) -> None:

@@ -72,6 +72,7 @@ class MutualSource:
     parameters: Parameters
     keylog: str | PathLike[str] | None
     check: bool
+    anonymous_clients: bool = False
     _said: set[str] = attrs.field(init=False, factory=set[str])
 
     def __repr__(self) -> str:
@@ -152,6 +153,7 @@ class MutualSource:
             [each.chain[0].certificate for each in (pair, *by_name.values())],
             allow_self=self.allow_self,
             self_vouching=trusted.self_vouching,
+            anonymous_clients=self.anonymous_clients,
         )
         return material, checks
 
@@ -166,6 +168,8 @@ class MutualSource:
             context.check_hostname = False  # the peer policy's task, in both roles
         self.parameters.apply(context)
         context.verify_mode = ssl.CERT_REQUIRED
+        if self.anonymous_clients and role is Role.SERVER:
+            context.verify_mode = ssl.CERT_OPTIONAL  # a certificate that is shown is verified
         trusted.load_into(context)
         presented.load_into(context, password)
         if self.alpn[role]:

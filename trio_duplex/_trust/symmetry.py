@@ -63,16 +63,25 @@ def lowest_version(context: ssl.SSLContext) -> ssl.TLSVersion | None:
     return None
 
 
-def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ...]:
-    """Name each demand on the peer that one role makes and the other does not."""
+def differences(
+    server: ssl.SSLContext, client: ssl.SSLContext, *, anonymous_clients: bool = False
+) -> tuple[str, ...]:
+    """Name each demand on the peer that one role makes and the other does not.
+
+    Args:
+        server: The context for the server role.
+        client: The context for the client role.
+        anonymous_clients: The server role is to ask for a certificate, and to
+            take a peer without one: that difference is meant.
+    """
     found: list[str] = []
     for role, context in ((Role.SERVER, server), (Role.CLIENT, client)):
-        if context.verify_mode is not ssl.CERT_REQUIRED:
-            found.append(
-                f"the {role} role does not require the peer's certificate "
-                f"(verify_mode is {context.verify_mode.name})"
-            )
-        elif not trusted_certificates(context):
+        expected = ssl.CERT_REQUIRED
+        if anonymous_clients and role is Role.SERVER:
+            expected = ssl.CERT_OPTIONAL
+        if context.verify_mode is not expected:
+            found.append(_wrong_verify_mode(role, context.verify_mode, expected))
+        if context.verify_mode is not ssl.CERT_NONE and not trusted_certificates(context):
             found.append(
                 f"the trust roots of the {role} role can't be seen: it has none, or has OpenSSL "
                 "look them up in a directory (capath); load them from a file"
@@ -110,6 +119,34 @@ def differences(server: ssl.SSLContext, client: ssl.SSLContext) -> tuple[str, ..
                 f"{_show(theirs)} in the client role"
             )
     return tuple(found)
+
+
+def _wrong_verify_mode(role: Role, mode: ssl.VerifyMode, expected: ssl.VerifyMode) -> str:
+    if expected is ssl.CERT_REQUIRED:
+        wrong = f"the {role} role does not require the peer's certificate"
+    else:
+        wrong = (
+            f"the {role} role does not ask for a certificate and take a peer without one, as "
+            "anonymous_clients=True says"
+        )
+    return f"{wrong} (verify_mode is {mode.name}, not {expected.name})"
+
+
+def trust_alike(former: ssl.SSLContext, present: ssl.SSLContext) -> bool:
+    """Whether a peer that one context verified would have passed the other one, too.
+
+    What can't be compared counts as different: revocation lists, of which a
+    context tells only the number, trusted certificates that are no authorities,
+    and roots in a directory.
+    """
+    if former is present:
+        return True
+    if ssl.CERT_NONE in (former.verify_mode, present.verify_mode):
+        return former.verify_mode is present.verify_mode
+    stats = former.cert_store_stats(), present.cert_store_stats()
+    if any(each["crl"] or not each["x509"] or each["x509"] > each["x509_ca"] for each in stats):
+        return False
+    return all(value_of(former) == value_of(present) for value_of in _DEMANDS.values())
 
 
 def trusted_certificates(context: ssl.SSLContext) -> int:
