@@ -6,10 +6,11 @@ import ssl
 from collections.abc import Sequence
 from typing import NoReturn
 
+import attrs
 import pytest
 from cryptography import x509
 
-from tests.support.trust import FLEET, LISTENER, Leaf, context
+from tests.support.trust import DAY, FLEET, LISTENER, NOW, Leaf, context
 from trio_duplex import (
     AnyTrustedPeer,
     NamedPeer,
@@ -20,7 +21,7 @@ from trio_duplex import (
     SelfConnectionError,
 )
 from trio_duplex._sockets.address import Address
-from trio_duplex._trust.admission import Material
+from trio_duplex._trust.admission import NO_CHECK_TIME, Material
 
 PEER = FLEET.issue("peer.example")
 SOMEWHERE = ("192.0.2.7", 4711)
@@ -101,6 +102,61 @@ async def test_a_certificate_that_cannot_be_read(role: Role) -> None:
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.role is role
     assert caught.value.peer == "192.0.2.7:4711"
+
+
+@each_role
+async def test_an_anonymous_client_only_where_told_so(role: Role) -> None:
+    def never(*asked: object) -> NoReturn:
+        raise AssertionError
+
+    told = attrs.evolve(material(never), anonymous_clients=True)
+    if role is Role.SERVER:
+        await told.admit(None, no_chain, role, SOMEWHERE)
+    else:
+        with pytest.raises(PeerRejectedError):
+            await told.admit(None, no_chain, role, SOMEWHERE)
+
+
+@each_role
+@pytest.mark.parametrize(
+    ("days", "admitted"), [(-2, False), (0, True), (89, True), (91, False)], ids=str
+)
+async def test_a_resumed_session_is_held_against_the_clock(
+    days: int, admitted: bool, role: Role
+) -> None:
+    """TLS looks at no date again; a full handshake is OpenSSL's to judge."""
+    later = attrs.evolve(material(), now=lambda: NOW + days * DAY)
+    await later.admit(PEER.der, no_chain, role, SOMEWHERE)
+    if admitted:
+        await later.admit(PEER.der, no_chain, role, SOMEWHERE, resumed=True)
+    else:
+        with pytest.raises(PeerRejectedError) as caught:
+            await later.admit(PEER.der, no_chain, role, SOMEWHERE, resumed=True)
+        assert caught.value.role is role
+        assert caught.value.peer == "192.0.2.7:4711"
+
+
+@each_role
+async def test_dates_that_no_handshake_looks_at(role: Role) -> None:
+    later = attrs.evolve(material(), now=lambda: NOW + 91 * DAY)
+    context = later.context(role)
+    context.verify_flags = ssl.VerifyFlags(context.verify_flags | NO_CHECK_TIME)
+    await later.admit(PEER.der, no_chain, role, SOMEWHERE, resumed=True)
+
+
+@each_role
+@pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL])
+async def test_a_verify_mode_that_was_changed(mode: ssl.VerifyMode, role: Role) -> None:
+    made = material()
+    made.context(role).verify_mode = mode
+    with pytest.raises(PeerRejectedError, match="verify_mode"):
+        await made.admit(PEER.der, no_chain, role, SOMEWHERE)
+    await made.admit(PEER.der, no_chain, role.other, SOMEWHERE)
+    # It was the former's context that TLS used.
+    with pytest.raises(PeerRejectedError, match="verify_mode"):
+        await material().admit(PEER.der, no_chain, role, SOMEWHERE, verified_by=made)
+    made.context(role).verify_mode = ssl.CERT_REQUIRED
+    await made.admit(PEER.der, no_chain, role, SOMEWHERE)
 
 
 def test_renegotiation_is_off_in_both_contexts() -> None:

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 import trio
+from trio.testing import MockClock
 
 import trio_duplex
-from tests.support.trust import FLEET, SERVER_AUTH, Leaf
+from tests.support.peers import MemoryListener
+from tests.support.trust import FLEET, SERVER_AUTH, Leaf, context, hear, mutual
 from trio_duplex import (
     Credentials,
     Handler,
@@ -107,3 +109,23 @@ async def test_rotation(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.Mo
                 await trio.sleep(0.001)
         assert await certificate_of_now() == second.der
         nursery.cancel_scope.cancel()
+
+
+async def test_anonymous(autojump_clock: MockClock) -> None:
+    handler = runpy.run_path(str(EXAMPLES / "anonymous.py"))["handler"]
+    credentials = mutual(anonymous_clients=True)
+    heard: list[bytes | str] = []
+    listener = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(trio_duplex.serve_listeners, handler, [listener], credentials, window=1)
+        )
+        for role, leaf in (
+            (Role.CLIENT, None),
+            (Role.CLIENT, FLEET.issue("peer.example")),
+            (Role.SERVER, FLEET.issue("peer.example")),
+        ):
+            heard.append(await hear(listener.connect(), role, context(role, leaf)))
+        nursery.cancel_scope.cancel()
+    assert heard[0] == b"hello, whoever you are"
+    assert all(str(line).startswith("b'hello, peer.example") for line in heard[1:])

@@ -46,7 +46,7 @@ from trio_duplex import (
     serve_listeners,
     serve_tcp,
 )
-from trio_duplex._trust.pem import as_file
+from trio_duplex._trust.pem import Pem, as_file
 
 PEER = FLEET.issue("peer.example")
 
@@ -387,7 +387,7 @@ def add_revocation_list(changed: ssl.SSLContext) -> None:
         .next_update(NOW + DAY)
         .sign(FLEET.key, hashes.SHA256())
     )
-    with as_file(revocations.public_bytes(Encoding.PEM)) as path:
+    with as_file(Pem("revocation lists", revocations.public_bytes(Encoding.PEM))) as path:
         changed.load_verify_locations(path)
 
 

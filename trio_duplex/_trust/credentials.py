@@ -18,7 +18,7 @@ from trio_duplex._role import Role
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.blocks import load_certificates
 from trio_duplex._trust.keylog import warn_of_keylog
-from trio_duplex._trust.mutual import LOGGER, CertificateAndKey, MutualSource
+from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
 from trio_duplex._trust.names import dns_name
 from trio_duplex._trust.own import Check
 from trio_duplex._trust.parameters import CIPHERS, Parameters, narrow_ciphers
