@@ -201,6 +201,8 @@ def context(
     """The context of somebody who plays this role, and trusts like us."""
     protocol = ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
     made = kind(protocol)
+    made.minimum_version = ssl.TLSVersion.TLSv1_2  # Debian's Python allows 1.0
+    made.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # and takes a cut for an end
     made.check_hostname = False
     made.verify_mode = ssl.CERT_REQUIRED
     made.load_verify_locations(cadata=trust.pem.decode())

@@ -7,8 +7,56 @@ import ssl
 
 def tls_alert(exc: ssl.SSLError) -> str | None:
     """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
-    _, is_alert, alert = (exc.reason or "").partition("_ALERT_")
+    reason = exc.reason or ""
+    if reason in _ALERTS_WITHOUT_THE_WORD:
+        return _ALERTS_WITHOUT_THE_WORD[reason]
+    _, is_alert, alert = reason.partition("_ALERT_")
     return alert.lower() if is_alert else None
+
+
+# OpenSSL's names for the alerts of RFC 6066, which lack the word.
+_ALERTS_WITHOUT_THE_WORD = {
+    "TLSV1_UNRECOGNIZED_NAME": "unrecognized_name",
+    "TLSV1_UNSUPPORTED_EXTENSION": "unsupported_extension",
+    "TLSV1_CERTIFICATE_UNOBTAINABLE": "certificate_unobtainable",
+    "TLSV1_BAD_CERTIFICATE_STATUS_RESPONSE": "bad_certificate_status_response",
+    "TLSV1_BAD_CERTIFICATE_HASH_VALUE": "bad_certificate_hash_value",
+}
+
+_CERTIFICATE = "the peer refused us: compare our certificate with what it trusts"
+_PROTOCOL = (
+    "the peer found a fault in what we sent, or something between us changes the bytes: look into "
+    "the peer's own log, and for a middlebox"
+)
+_ADVICE = {
+    **dict.fromkeys(
+        ("protocol_version", "inappropriate_fallback"),
+        "no TLS version is common: the peer must allow TLS 1.2 or later",
+    ),
+    **dict.fromkeys(
+        ("handshake_failure", "insufficient_security"),
+        "no cipher suite, group or signature algorithm is common, or the peer asks for a certificate "
+        "of another kind: let it allow ECDHE with AES-GCM or ChaCha20, and compare the key types",
+    ),
+    "unrecognized_name": "the peer serves no such name: set server_hostname to one that it knows",
+    "no_application_protocol": "no ALPN protocol is common: compare alpn with what the peer offers",
+    "certificate_expired": "our certificate has expired by the peer's clock: renew it, or set the clock",
+    **dict.fromkeys(
+        (
+            "access_denied",
+            "bad_certificate",
+            "certificate_required",
+            "certificate_revoked",
+            "certificate_unknown",
+            "decrypt_error",
+            "unknown_ca",
+            "unsupported_certificate",
+        ),
+        _CERTIFICATE,
+    ),
+    "internal_error": "the peer failed for a reason of its own, which its log should tell",
+    "user_canceled": "the peer gave the handshake up for a reason of its own",
+}
 
 
 def as_ragged_end(cause: BaseException | None) -> BaseException | None:
@@ -42,8 +90,10 @@ def tls_advice(exc: ssl.SSLError) -> str | None:
             return f"the fault is our own, not the peer's: {trouble}; fetch it, and reload()"
         return "check that the peer's certificate is valid and issued by one of our trust roots"
     reason = exc.reason or ""
-    if "_ALERT_" in reason:
-        return "the peer refused us: compare our certificate with what it trusts"
+    if (alert := tls_alert(exc)) is not None:
+        return _ADVICE.get(alert, _PROTOCOL)
+    if "UNSAFE_LEGACY_RENEGOTIATION" in reason:
+        return "the peer's TLS is too old to renegotiate safely (RFC 5746): update it"
     if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
         return "give the peer a certificate: both roles must present one"
     if "UNSUPPORTED_PROTOCOL" in reason or "VERSION" in reason:
