@@ -27,6 +27,7 @@ KINDS = {
     "version": {70: "protocol_version", 86: "inappropriate_fallback"},
     "cipher": {40: "handshake_failure", 71: "insufficient_security"},
     "name": {112: "unrecognized_name"},
+    "ALPN": {120: "no_application_protocol"},
     "expired": {45: "certificate_expired"},
     "certificate": {42: "bad_certificate", 48: "unknown_ca", 49: "access_denied"},
     "protocol": {10: "unexpected_message", 47: "illegal_parameter", 50: "decode_error"},

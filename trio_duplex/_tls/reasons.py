@@ -7,7 +7,8 @@ import ssl
 
 def tls_alert(exc: ssl.SSLError) -> str | None:
     """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
-    reason = exc.reason or ""
+    # Python has no name for some reasons, such as no_application_protocol; OpenSSL's text has.
+    reason = exc.reason or str(exc).upper().partition(" (_SSL")[0].replace(" ", "_")
     if reason in _ALERTS_WITHOUT_THE_WORD:
         return _ALERTS_WITHOUT_THE_WORD[reason]
     _, is_alert, alert = reason.partition("_ALERT_")
