@@ -997,3 +997,61 @@ async def test_a_peer_that_leaves_while_it_waits_is_found_out_at_its_turn(
         assert watched.shed() == [1]
         assert PeerClosedError not in watched.failed()
         assert len(watched.failed()) == 2
+
+
+@pytest.mark.parametrize("keep_silent", [False, True])
+async def test_a_drain_drops_peers_that_have_said_nothing(
+    keep_silent: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, window=1, client_handshakes=1, handshake_timeout=30) as watched:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, memory.connect(), Role.CLIENT, 5)
+            silent = [memory.connect() for _ in range(3)]
+            await trio.sleep(1.2)  # one is greeted, and two are in line
+            silent.append(memory.connect())
+            spoken = memory.connect()
+            await spoken.send_all(client_hello()[:3])
+            await trio.sleep(0.1)
+            result = await watched.server.drain(10, keep_silent=keep_silent)
+        assert result.dropped == (0 if keep_silent else 4)
+        assert result.finished >= 1
+        assert result.cancelled >= 1
+        assert await silent[-1].receive_some() == b"" or keep_silent
+
+
+async def test_connections_per_address() -> None:
+    room, told = a_room(connections_per_address=1)
+    one = await room.enter(("192.0.2.7", 1))
+    assert one is not None
+    one.negotiated()  # open now, and it counts on
+    assert await room.enter(("192.0.2.7", 2)) is None
+    assert told == [("connections_per_address", 1, "192.0.2.7")]
+    assert await room.enter(("192.0.2.8", 1)) is not None
+    one.end()
+    assert await room.enter(("192.0.2.7", 3)) is not None
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_connections_per_identity(role: Role, autojump_clock: trio.testing.MockClock) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections_per_identity=1, window=1) as watched:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, memory.connect(), role.other, 10)
+            await trio.sleep(2)
+            await caught(partial(talk, memory.connect(), role.other))
+            await trio.sleep(2)  # its alert is to reach it
+            assert [event.limit for event in watched.of(LimitReached)] == [
+                "connections_per_identity"
+            ]
+        await trio.sleep(1)
+        await talk(memory.connect(), role.other)
+
+
+async def test_a_flood_from_one_address_pushes_out_only_its_own() -> None:
+    room, _ = a_room(pending=10, pending_per_address=math.inf)
+    honest = [await room.enter((f"192.0.2.{number}", 1)) for number in range(5)]
+    for port in range(100):
+        assert await room.enter(("198.51.100.1", port)) is not None
+    assert all(place in room._pending for place in honest)
+    assert room.pending == 10

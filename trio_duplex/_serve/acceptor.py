@@ -67,7 +67,7 @@ class Owner(Protocol):
         """Take over a negotiated connection and its place, until it is closed."""
         ...
 
-    def lost(self) -> None:
+    def lost(self, place: Place) -> None:
         """A negotiation ended without a connection; its place is given up."""
 
 
@@ -164,7 +164,7 @@ class Acceptor:
             place.negotiated()
             if connection is None:
                 place.end()
-                owner.lost()
+                owner.lost(place)
         if connection is None:
             return
         connection.close_timeout = self.limits.close_timeout

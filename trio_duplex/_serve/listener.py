@@ -206,5 +206,5 @@ class _Ready:
         finally:
             place.end()
 
-    def lost(self) -> None:
+    def lost(self, place: Place) -> None:
         """Nobody waits for this one in particular."""

@@ -150,6 +150,11 @@ class Place(Supervision):
         self._end(NothingSaidError())
         return True
 
+    @property
+    def leaves_unheard(self) -> bool:
+        """Whether `drop_unheard` has dropped it, and it is not gone yet."""
+        return isinstance(self._ended_by, NothingSaidError)
+
     def _end(self, error: Exception) -> None:
         self._ended_by = error
         if self._scope is not None:

@@ -22,10 +22,12 @@ class DrainResult:
     Attributes:
         finished: Connections that came to their own end in time.
         cancelled: Connections that were still open at the timeout.
+        dropped: Peers that had not said anything, and were dropped at once.
     """
 
     finished: int
     cancelled: int
+    dropped: int = 0
 
 
 class Server:
@@ -70,11 +72,14 @@ class Server:
         timeout: float,
         *,
         listener: Listener | None = None,
+        keep_silent: bool = False,
     ) -> DrainResult:
         """Stop accepting, let connections finish, cancel what is left.
 
-        Peers that are still in their detection window or handshake go on, and
-        count as connections. So does that of a handler that calls this: it
+        Peers that have said nothing are dropped at once: those in their
+        detection window, in line to be greeted, or greeted and unanswered.
+        Otherwise one port scan would make every restart last for the full time.
+        Peers that have spoken go on, and count as connections. So does that of a handler that calls this: it
         waits for itself, and is cancelled at the timeout. When all listeners
         are drained, ``serve_tcp`` or ``serve_listeners`` returns.
 
@@ -82,10 +87,11 @@ class Server:
             timeout: Seconds that connections have to finish; 0 cancels them at
                 once, ``math.inf`` waits for ever. Each cancelled one then has
                 a few seconds more for its shielded close.
-            listener: Drain this one of `listeners` alone; None for all.
+            listener: Drain only this one of `listeners`; None for all.
+            keep_silent: Let peers that have said nothing go on, too.
 
         Returns:
-            How many connections finished, and how many were cancelled.
+            How many connections finished, were cancelled, and were dropped.
 
         Raises:
             ValueError: ``timeout`` is negative or NaN, or ``listener`` is not
@@ -96,16 +102,19 @@ class Server:
         ended_before = sum(service.ended for service in services)
         for service in services:
             service.stop_accepting()
+        dropped = 0 if keep_silent else sum(service.drop_unheard() for service in services)
         with trio.move_on_after(timeout):
             for service in services:
                 await service.wait_idle()
-        left = sum(service.open for service in services)
+        leaving = sum(service.leaving_unheard for service in services)
+        left = sum(service.open for service in services) - leaving
         finished = sum(service.ended for service in services) - ended_before
+        finished -= dropped - leaving
         for service in services:
             service.cancel_connections()
         for service in services:
             await service.wait_idle()
-        return DrainResult(finished=finished, cancelled=left)
+        return DrainResult(finished=max(0, finished), cancelled=left, dropped=dropped)
 
     def replace_credentials(self, credentials: Credentials) -> None:
         """Use other credentials for every connection whose role is decided from now on.

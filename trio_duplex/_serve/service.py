@@ -40,6 +40,8 @@ class Service:
     _accepting: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
     _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    _negotiating: set[Place] = attrs.field(init=False, factory=set[Place])
+    _dropping: bool = attrs.field(init=False, default=False)
     _handling: set[Connection] = attrs.field(init=False, factory=set[Connection])
 
     async def run(self) -> None:
@@ -50,6 +52,9 @@ class Service:
 
                     def start(stream: trio.abc.Stream, place: Place) -> None:
                         self.open += 1
+                        self._negotiating.add(place)
+                        if self._dropping:  # it came in as we stopped accepting
+                            place.drop_unheard()
                         nursery.start_soon(
                             self.acceptor.attend, stream, place, self, name=TASK_NAME
                         )
@@ -72,6 +77,16 @@ class Service:
         """Have the listener closed soon; `wait_idle` waits for that too."""
         self._accepting.cancel()
 
+    def drop_unheard(self) -> int:
+        """Drop peers that have said nothing, now and later; return how many there are now."""
+        self._dropping = True
+        return sum([place.drop_unheard() for place in self._negotiating])
+
+    @property
+    def leaving_unheard(self) -> int:
+        """Peers that `drop_unheard` has dropped, and that are not gone yet."""
+        return sum(place.leaves_unheard for place in self._negotiating)
+
     async def wait_idle(self) -> None:
         """Wait until no connection is open, and none can come any more."""
         await self._stopped.wait()
@@ -84,12 +99,14 @@ class Service:
             connection.cancel_scope.cancel()
         self.cancel_scope.cancel()
 
-    def lost(self) -> None:
+    def lost(self, place: Place) -> None:
         """A negotiation ended without a connection."""
+        self._negotiating.discard(place)
         self._end()
 
     def take(self, connection: Connection, place: Place) -> Awaitable[None]:
         """Have the handler serve a negotiated connection, and close it."""
+        self._negotiating.discard(place)
         # Here and not in `_handle`: a drain may come before that starts.
         self._handling.add(connection)
         if self.handler_nursery is None:
