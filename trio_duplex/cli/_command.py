@@ -8,6 +8,7 @@ import click
 
 from trio_duplex.cli._check.check import check
 from trio_duplex.cli._config.config import config
+from trio_duplex.cli._config.serve import serve
 from trio_duplex.cli._demo.demo import demo
 from trio_duplex.cli._exec.exec import exec_
 from trio_duplex.cli._proxy.proxy import proxy
@@ -24,6 +25,7 @@ command.add_command(config)
 command.add_command(demo)
 command.add_command(exec_)
 command.add_command(proxy)
+command.add_command(serve)
 
 if sys.platform != "win32":  # which can wait for sockets with neither epoll nor poll
     from trio_duplex.cli._load.load import load

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from trio_duplex import CredentialsError, Role
 from trio_duplex.certificates import Check, Grade, check_certificate
+from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._options import PIPE_WIDTH, PemFile
 
 _WORDS = {Grade.OK: "ok", Grade.WARNING: "warning", Grade.DEFECT: "DEFECT"}
@@ -21,7 +22,10 @@ _STYLES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.DEFECT: "bold red"}
 _GRAVITY = [Grade.OK, Grade.WARNING, Grade.DEFECT]
 
 
-@click.command()
+@click.command(
+    cls=ExampleCommand,
+    example="trio-duplex check --cert node.pem --key node.key --trust ca.pem",
+)
 @click.option(
     "--cert",
     "certificate",

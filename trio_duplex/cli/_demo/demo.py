@@ -15,6 +15,7 @@ from rich.text import Text
 
 from trio_duplex import DuplexError
 from trio_duplex.cli._demo.verdict import Ours
+from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._options import finite_seconds, format_host_port, listen_option, window_option
 from trio_duplex.cli._run import run
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 GOOD, BAD = "ok", "WRONG"
 
 
-@click.command()
+@click.command(cls=ExampleCommand, example="trio-duplex demo")
 @listen_option(default="127.0.0.1:0")
 @window_option(default="1", type=finite_seconds)
 def demo(listen: tuple[str, int], window: float) -> None:

@@ -20,6 +20,7 @@ from rich.live import Live
 
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex.certificates import Grade, check_certificate
+from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._load.engine import Loop
 from trio_duplex.cli._load.peers import Contexts, Peers, Target
 from trio_duplex.cli._load.plan import (
@@ -60,9 +61,11 @@ def _mix(text: str) -> Mix:
 
 
 @click.command(
+    cls=ExampleCommand,
+    example=("trio-duplex load localhost:8443 --cert peer.pem --key peer.key --trust ca.pem"),
     epilog="Kinds of hostile peers: "
     + "; ".join(f"{kind} {about}" for kind, about in HOSTILE.items())
-    + ". For servers of your own: it takes all that they have."
+    + ". For servers of your own: it takes all that they have.",
 )
 @click.argument("target", type=dialled_host_port, metavar="HOST:PORT")
 @click.option(

@@ -19,7 +19,7 @@ from trio_duplex.cli._service.configuration import Configuration, Kind
 from trio_duplex.cli._service.exits import EXIT_CODES, Exit, ServiceError
 from trio_duplex.cli._service.option import Option, options_of, show_value
 from trio_duplex.cli._service.run import run_services
-from trio_duplex.cli._service.settings import ProcessSettings
+from trio_duplex.cli._service.settings import TIME, WHO, ProcessSettings
 
 
 class Text(click.ParamType[str]):
@@ -113,7 +113,7 @@ def service_command(
         example=example,
         help=kind.service.__doc__,
         params=[
-            *_parameters(kind.settings),
+            *sorted(_parameters(kind.settings), key=_listed),
             GroupedOption(
                 "--config",
                 group="The process",
@@ -126,11 +126,41 @@ def service_command(
     )
 
 
+def serve_command(kinds: Callable[[], Mapping[str, Kind]], *, example: str) -> click.Command:
+    """Make the subcommand that runs every service of a file, of whatever kinds.
+
+    Args:
+        kinds: Every kind that a file may name; asked when the command runs.
+        example: A command line that works, with which the help begins.
+    """
+
+    def run(file: str, **values: object) -> None:
+        given = _given(click.get_current_context(), values)
+        sys.exit(run_services(Configuration(kinds(), None, given, Path(file))))
+
+    return ServiceCommand(
+        "serve",
+        callback=run,
+        example=example,
+        help="Run all services of a configuration FILE in one process.",
+        params=[
+            click.Argument(["file"], type=Text(file=True), metavar="FILE"),
+            *_parameters(ProcessSettings),
+        ],
+    )
+
+
 def _parameters(settings: type[Any]) -> list[click.Parameter]:
     return [
         _parameter(field, name, made, default)
         for field, name, made, default in options_of(settings)
     ]
+
+
+def _listed(param: click.Parameter) -> int:
+    """What to list first: where to listen, then what only this kind has, then what all have."""
+    group = getattr(param, "group", "Options")
+    return {"Options": 0, WHO: 2, TIME: 3}.get(group, 1)
 
 
 def _parameter(field: str, name: str, made: Option, default: object) -> click.Parameter:

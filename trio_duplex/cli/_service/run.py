@@ -32,10 +32,9 @@ from trio_duplex.cli._service.service import Context, Service
 from trio_duplex.cli._service.settings import ProcessSettings
 
 GC_THRESHOLDS = (20_000, 20, 50)
-"""Of the collector, while serving. A connection makes some hundred tracked
-objects, so Python's own 700 has it look through the young ones several times
-per connection; what we keep is frozen once we serve."""
-
+"""Of the collector, while serving: its pauses are pauses of every connection,
+so it is to look less often than by Python's 700. What was there when we began
+to serve is frozen, and not looked at again."""
 
 LONGEST_SLEEP = 60.0
 """Seconds after which a timer looks whether a reload has changed it."""
