@@ -6,10 +6,12 @@ import sys
 
 import click
 
+from trio_duplex.cli._certs.certs import certs
 from trio_duplex.cli._check.check import check
 from trio_duplex.cli._config.config import config
 from trio_duplex.cli._config.serve import serve
 from trio_duplex.cli._demo.demo import demo
+from trio_duplex.cli._echo.echo import echo
 from trio_duplex.cli._exec.exec import exec_
 from trio_duplex.cli._proxy.proxy import proxy
 
@@ -20,9 +22,11 @@ def command() -> None:
     """One TCP port for peers that are TLS clients and peers that are TLS servers."""
 
 
+command.add_command(certs)
 command.add_command(check)
 command.add_command(config)
 command.add_command(demo)
+command.add_command(echo)
 command.add_command(exec_)
 command.add_command(proxy)
 command.add_command(serve)

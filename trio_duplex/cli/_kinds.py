@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from trio_duplex.cli._echo.service import ECHO
 from trio_duplex.cli._exec.service import EXEC
 from trio_duplex.cli._proxy.service import PROXY
 from trio_duplex.cli._service.configuration import Kind
@@ -11,4 +12,4 @@ from trio_duplex.cli._service.configuration import Kind
 
 def all_kinds() -> Mapping[str, Kind]:
     """Every kind, by its table's name."""
-    return {kind.name: kind for kind in (PROXY, EXEC)}
+    return {kind.name: kind for kind in (PROXY, EXEC, ECHO)}

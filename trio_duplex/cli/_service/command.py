@@ -7,7 +7,7 @@ wrong one is one line on stderr wherever it came from.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,20 @@ class GroupedOption(click.Option):
 
 
 class ServiceCommand(ExampleCommand):
-    """A subcommand whose usage errors are one line, and whose help has headings."""
+    """A subcommand whose usage errors are one line, and whose help has headings.
+
+    Args:
+        exit_codes: What each exit code means, for the help.
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - click's
+        exit_codes: Mapping[str, str] = EXIT_CODES,
+        **options: Any,  # noqa: ANN401 - click's
+    ) -> None:
+        super().__init__(*args, **options)
+        self.exit_codes = exit_codes
 
     def make_context(
         self,
@@ -73,15 +86,16 @@ class ServiceCommand(ExampleCommand):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                group = param.group if isinstance(param, GroupedOption) else "Options"
+                group = param.group if isinstance(param, GroupedOption) else "Help"
                 groups.setdefault(group, []).append(record)
-        groups["The process"] = groups.pop("The process", []) + groups.pop("Help", [])
+        help_ = groups.pop("Help", [])
+        groups["The process"] = groups.pop("The process", []) + help_
         for heading, records in groups.items():
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
         with formatter.section("Exit codes"):
-            formatter.write_dl([*EXIT_CODES.items()])
+            formatter.write_dl([*self.exit_codes.items()])
 
 
 def service_command(
@@ -98,7 +112,7 @@ def service_command(
 
     def run(**values: object) -> None:
         config = values.pop("config", None)
-        given = _given(click.get_current_context(), values)
+        given = given_options(click.get_current_context(), values)
         configuration = Configuration(
             kinds=kinds(),
             kind=kind,
@@ -113,7 +127,7 @@ def service_command(
         example=example,
         help=kind.service.__doc__,
         params=[
-            *sorted(_parameters(kind.settings), key=_listed),
+            *sorted(parameters_of(kind.settings), key=_listed),
             GroupedOption(
                 "--config",
                 group="The process",
@@ -121,7 +135,7 @@ def service_command(
                 metavar="FILE",
                 help="TOML file with the same options, and with several services if you like.",
             ),
-            *_parameters(ProcessSettings),
+            *parameters_of(ProcessSettings),
         ],
     )
 
@@ -135,7 +149,7 @@ def serve_command(kinds: Callable[[], Mapping[str, Kind]], *, example: str) -> c
     """
 
     def run(file: str, **values: object) -> None:
-        given = _given(click.get_current_context(), values)
+        given = given_options(click.get_current_context(), values)
         sys.exit(run_services(Configuration(kinds(), None, given, Path(file))))
 
     return ServiceCommand(
@@ -145,12 +159,13 @@ def serve_command(kinds: Callable[[], Mapping[str, Kind]], *, example: str) -> c
         help="Run all services of a configuration FILE in one process.",
         params=[
             click.Argument(["file"], type=Text(file=True), metavar="FILE"),
-            *_parameters(ProcessSettings),
+            *parameters_of(ProcessSettings),
         ],
     )
 
 
-def _parameters(settings: type[Any]) -> list[click.Parameter]:
+def parameters_of(settings: type[Any]) -> Sequence[click.Parameter]:
+    """The parameters of a subcommand that a settings class describes."""
     return [
         _parameter(field, name, made, default)
         for field, name, made, default in options_of(settings)
@@ -186,7 +201,7 @@ def _parameter(field: str, name: str, made: Option, default: object) -> click.Pa
     )
 
 
-def _given(ctx: click.Context, values: Mapping[str, object]) -> dict[str, object]:
+def given_options(ctx: click.Context, values: Mapping[str, object]) -> dict[str, object]:
     """What the command line really said, by option name."""
     names = {param.name: param for param in ctx.command.params}
     given: dict[str, object] = {}

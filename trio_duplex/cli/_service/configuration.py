@@ -27,14 +27,18 @@ from cattrs.gen import make_dict_structure_fn, override
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.option import Option, option_name, options_of, read_value
 from trio_duplex.cli._service.service import Service
-from trio_duplex.cli._service.settings import ProcessSettings, ServiceSettings
+from trio_duplex.cli._service.settings import (
+    CredentialSettings,
+    ProcessSettings,
+    ServiceSettings,
+)
 
 COMMAND_LINE = "command line"
 
 Raw = Mapping[str, object]
 """Values as they were written, by option name."""
 
-SettingsT = TypeVar("SettingsT", ServiceSettings, ProcessSettings)
+SettingsT = TypeVar("SettingsT", bound="CredentialSettings | ProcessSettings")
 
 
 @attrs.frozen
@@ -260,6 +264,19 @@ def _check_top(layer: Layer, kinds: Iterable[Kind], defects: list[str]) -> None:
 # ------------------------------------------------------------------------------------------------ from raw to settings
 
 
+def command_line_settings(cls: type[SettingsT], command_line: Raw, *, name: str) -> SettingsT:
+    """Read the settings of a subcommand that has no file, from its command line.
+
+    Raises:
+        ServiceError: What is wrong; with exit code 2.
+    """
+    defects: list[str] = []
+    settings = _settings(cls, [Layer(command_line, COMMAND_LINE)], defects, name=name)
+    if defects:
+        raise _error(defects, None)
+    return settings
+
+
 def _settings(
     cls: type[SettingsT], layers: Iterable[Layer], defects: list[str], *, name: str = ""
 ) -> SettingsT:
@@ -274,7 +291,7 @@ def _settings(
         settings = cls()
     origins = {key: layer.origin for key, (_, layer) in raw.items()}
     changes: dict[str, Any] = {"origins": origins}
-    if issubclass(cls, ServiceSettings):
+    if issubclass(cls, CredentialSettings):
         changes["name"] = name
     return attrs.evolve(settings, **changes)
 

@@ -16,10 +16,10 @@ from trio_duplex import (
 )
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.logs import log
-from trio_duplex.cli._service.settings import ServiceSettings
+from trio_duplex.cli._service.settings import CredentialSettings
 
 
-def make_credentials(settings: ServiceSettings) -> Credentials:
+def make_credentials(settings: CredentialSettings) -> Credentials:
     """Read certificate, key, trust and revocation lists.
 
     Raises:
@@ -60,7 +60,7 @@ def make_credentials(settings: ServiceSettings) -> Credentials:
     return credentials
 
 
-def material_files(settings: ServiceSettings) -> Iterator[Path]:
+def material_files(settings: CredentialSettings) -> Iterator[Path]:
     """The files that credentials are read from: a change to one is a reason to reload."""
     for path in (settings.cert, settings.key, settings.trust, settings.key_passphrase_file):
         if path is not None:
@@ -71,7 +71,7 @@ def material_files(settings: ServiceSettings) -> Iterator[Path]:
 _read_once: dict[int, bytes] = {}
 
 
-def _passphrase(settings: ServiceSettings) -> bytes | None:
+def _passphrase(settings: CredentialSettings) -> bytes | None:
     """The passphrase of the key: a file is read at each reload, a descriptor only once."""
     number = settings.key_passphrase_fd
     if settings.key_passphrase_file is not None and number is not None:
@@ -95,13 +95,13 @@ def _passphrase(settings: ServiceSettings) -> bytes | None:
     return _read_once[number]
 
 
-def _revocation_lists(settings: ServiceSettings) -> bytes | None:
+def _revocation_lists(settings: CredentialSettings) -> bytes | None:
     if not settings.crl:
         return None
     return b"\n".join(path.read_bytes() for path in settings.crl)
 
 
-def _policy(settings: ServiceSettings) -> PeerPolicy | None:
+def _policy(settings: CredentialSettings) -> PeerPolicy | None:
     policies: list[PeerPolicy] = []
     if settings.peer_name:
         policies.append(NamedPeer(*settings.peer_name))

@@ -118,8 +118,8 @@ LIMITS = {"connection_timeout": "handler_timeout"}
 
 
 @attrs.frozen(kw_only=True)
-class ServiceSettings:
-    """What every service that negotiates is told.
+class CredentialSettings:
+    """What everything that negotiates is told: who we are, and who may come in.
 
     Attributes:
         name: The service's name in the log: its table's in the file, or its kind.
@@ -129,12 +129,6 @@ class ServiceSettings:
     name: str = ""
     origins: Mapping[str, str] = attrs.field(factory=dict[str, str], eq=False)
 
-    listen: tuple[ListenAddress, ...] = option(
-        listen_address,
-        multiple=True,
-        metavar="ADDR",
-        help="Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME. May be repeated.",
-    )
     cert: Path | None = option(
         file_path,
         metavar="FILE",
@@ -203,6 +197,18 @@ class ServiceSettings:
         metavar="NAME",
         group=WHO,
         help="Protocol to offer and accept by ALPN, preferred first.",
+    )
+
+
+@attrs.frozen(kw_only=True)
+class ServiceSettings(CredentialSettings):
+    """What every service that negotiates is told."""
+
+    listen: tuple[ListenAddress, ...] = option(
+        listen_address,
+        multiple=True,
+        metavar="ADDR",
+        help="Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME. May be repeated.",
     )
     allow: tuple[Network, ...] = option(
         network,

@@ -1,0 +1,197 @@
+"""``trio-duplex certs``: an authority and certificates for a lab, in files."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import idna
+
+from trio_duplex.cli._certs.authority import Authority, IPAddress, Issued, Subject
+from trio_duplex.cli._certs.files import write_new
+from trio_duplex.cli._examples import ExampleCommand
+from trio_duplex.cli._service.exits import ServiceError
+
+DEFAULT_DAYS = 90
+AUTHORITY = "ca"
+
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
+
+
+def node_name(text: str) -> str | IPAddress:
+    """Read a node's name: a DNS name, which may be international, or an IP address."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        pass
+    try:
+        name = idna.encode(text, uts46=True).decode() if not text.isascii() else text.lower()
+    except idna.IDNAError as exc:
+        raise click.BadParameter(f"{text!r} is not a DNS name: {exc}") from None
+    if name == AUTHORITY:
+        raise click.BadParameter(f"{name!r} is the authority's own name in these files")
+    if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise click.BadParameter(
+            f"{text!r} is not a DNS name, such as node.example, or an IP address"
+        )
+    return name
+
+
+def ip_address(text: str) -> IPAddress:
+    """Read an IP address."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not an IP address") from None
+
+
+def uri(text: str) -> str:
+    """Read a URI."""
+    if not _URI.fullmatch(text):
+        raise click.BadParameter(f"{text!r} is not a URI, such as spiffe://lab.example/{{name}}")
+    return text
+
+
+@click.command(cls=ExampleCommand, example="trio-duplex certs lab a.example b.example")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=node_name)
+@click.option(
+    "--days",
+    type=click.IntRange(1, 36_500),
+    default=DEFAULT_DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="How long the certificates are valid.",
+)
+@click.option(
+    "--ip",
+    "ips",
+    type=ip_address,
+    multiple=True,
+    metavar="ADDRESS",
+    help="An IP address that each certificate bears too. May be repeated.",
+)
+@click.option(
+    "--uri",
+    "uris",
+    type=uri,
+    multiple=True,
+    metavar="URI",
+    help="A URI that each bears too; {name} in it is the node's name. May be repeated.",
+)
+def certs(
+    folder: Path,
+    names: Sequence[str | IPAddress],
+    days: int,
+    ips: Sequence[IPAddress],
+    uris: Sequence[str],
+) -> None:
+    """Make certificates for tests and labs, one for each NAME, into files of DIR.
+
+    DIR/ca.pem and DIR/ca.key are an authority, which is made if it is not there
+    yet. DIR/NAME.pem and DIR/NAME.key are a node's certificate and private key,
+    good for both TLS roles. Nothing is overwritten. Not for production: whoever
+    reads ca.key can be any node.
+    """
+    now = datetime.now(UTC).replace(microsecond=0)
+    subjects = [_subject(name, ips, uris) for name in dict.fromkeys(names)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        authority, made = _authority(folder, now, days)
+        files = {} if made is None else _files(folder, AUTHORITY, made)
+        for subject in subjects:
+            issued = authority.issue(subject, now=now, days=days)
+            files |= _files(folder, subject.name, issued)
+        write_new(files)
+    except FileExistsError as exc:
+        raise ServiceError(
+            f"{exc}, and nothing was written: move it away, or take another name or DIR"
+        ) from exc
+    except OSError as exc:
+        raise ServiceError(f"can't write {exc.filename or folder}: {exc.strerror or exc}") from exc
+    except ValueError as exc:
+        raise ServiceError(f"{folder}: {exc}") from exc
+    sys.stdout.write("\n".join(_told(folder, subjects, files, days)) + "\n")
+
+
+def _subject(name: str | IPAddress, ips: Sequence[IPAddress], uris: Sequence[str]) -> Subject:
+    text = str(name)
+    return Subject(
+        text,
+        dns_names=[text] if isinstance(name, str) else [],
+        ip_addresses=[*([] if isinstance(name, str) else [name]), *ips],
+        uris=[each.replace("{name}", text) for each in uris],
+    )
+
+
+def _authority(folder: Path, now: datetime, days: int) -> tuple[Authority, Issued | None]:
+    """The authority of the folder, or a new one with what is to be written of it."""
+    certificate, key = folder / f"{AUTHORITY}.pem", folder / f"{AUTHORITY}.key"
+    if not certificate.exists() and not key.exists():
+        return Authority.create(now=now, days=days)
+    for path in (certificate, key):
+        if not path.exists():
+            raise ValueError(
+                f"there is an authority, but without {path.name} it can issue nothing: "
+                "put it back, or take another DIR"
+            )
+    try:
+        return Authority.load(certificate.read_bytes(), key.read_bytes()), None
+    except ValueError as exc:
+        raise ValueError(f"{AUTHORITY}.pem and {AUTHORITY}.key can't be used: {exc}") from exc
+
+
+def _files(folder: Path, name: str, issued: Issued) -> dict[Path, bytes]:
+    return {folder / f"{name}.pem": issued.certificate, folder / f"{name}.key": issued.key}
+
+
+# ------------------------------------------------------------------------------------------------ what people are told
+
+
+def _told(
+    folder: Path, subjects: Sequence[Subject], files: dict[Path, bytes], days: int
+) -> Iterator[str]:
+    shown = shlex.quote(str(folder))
+    for path in files:
+        yield f"made {path}"
+    yield ""
+    if folder / f"{AUTHORITY}.pem" not in files:
+        yield f"The authority {shown}/ca.pem was there, and issued them."
+    yield f"For tests and labs, for {days} days. On each node go:"
+    for subject in subjects:
+        name = shlex.quote(subject.name)
+        yield f"  {subject.name}:"
+        yield f"    --cert {shown}/{name}.pem"
+        yield f"    --key {shown}/{name}.key"
+        yield f"    --trust {shown}/ca.pem"
+    yield f"Keep {shown}/ca.key to yourself: it can make any node."
+    yield ""
+    yield from OPERATORS.splitlines()
+
+
+OPERATORS = """\
+Operators have the same made by an authority of their own:
+  step-ca       step ca certificate NAME NAME.pem NAME.key
+  certbot       certbot certonly --standalone -d NAME \\
+                  --server https://CA/acme/acme/directory
+  cert-manager  a Certificate with these usages:
+                  [digital signature, server auth, client auth]
+  openssl       openssl req -new -newkey ec -noenc \\
+                  -pkeyopt ec_paramgen_curve:P-256 \\
+                  -subj /CN=NAME -addext subjectAltName=DNS:NAME \\
+                  -addext keyUsage=critical,digitalSignature \\
+                  -addext extendedKeyUsage=serverAuth,clientAuth \\
+                  -keyout NAME.key -out NAME.csr
+                openssl x509 -req -in NAME.csr -days 90 \\
+                  -copy_extensions copy -CA ca.pem -CAkey ca.key \\
+                  -out NAME.pem
+Public authorities issue for TLS servers only; the peer picks our role, so that
+does not do. `trio-duplex check` tells whether a certificate is fit for both.
+"""
