@@ -187,7 +187,6 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert not Path("lab").exists()
 
 
-
 def test_what_operators_are_told_works() -> None:
     """The `openssl` lines, as they are printed, make a certificate that is fit for both roles."""
     require_tool("openssl")

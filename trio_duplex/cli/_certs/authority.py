@@ -14,8 +14,7 @@ from datetime import datetime, timedelta
 import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS = 3650
@@ -23,6 +22,9 @@ AUTHORITY_DAYS = 3650
 
 BACKDATED = timedelta(hours=1)
 """How long before now a certificate becomes valid: clocks of lab machines differ."""
+
+SigningKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
+"""Of an authority: ours has the first; somebody may have put another there."""
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -67,9 +69,7 @@ class Authority:
         key: Its private key.
     """
 
-    def __init__(
-        self, certificate: x509.Certificate, key: CertificateIssuerPrivateKeyTypes
-    ) -> None:
+    def __init__(self, certificate: x509.Certificate, key: SigningKey) -> None:
         self.certificate = certificate
         self._key = key
 
@@ -104,7 +104,7 @@ class Authority:
         constraints = read.extensions.get_extension_for_class(x509.BasicConstraints)
         if not constraints.value.ca:
             raise ValueError("its certificate is not that of an authority")
-        if not isinstance(private, CertificateIssuerPrivateKeyTypes):
+        if not isinstance(private, SigningKey):
             raise ValueError("its private key is of a kind that signs no certificates")
         if private.public_key() != read.public_key():
             raise ValueError("its certificate and its private key do not belong together")
@@ -143,15 +143,13 @@ class Authority:
                 x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id),
                 critical=False,
             )
-            .sign(self._key, None if _signs_without_hash(self._key) else hashes.SHA256())
+            .sign(self._key, _hash_for(self._key))
         )
         return _issued(certificate, key)
 
 
-def _signs_without_hash(key: CertificateIssuerPrivateKeyTypes) -> bool:
-    from cryptography.hazmat.primitives.asymmetric import ed448, ed25519
-
-    return isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey)
+def _hash_for(key: SigningKey) -> hashes.SHA256 | None:
+    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
 
 
 def _names(subject: Subject) -> list[x509.GeneralName]:

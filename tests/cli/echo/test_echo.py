@@ -1,0 +1,65 @@
+"""``trio-duplex echo``, as a user runs it: what comes is sent back, and each peer has its line."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.support.command import Command, run_command
+from tests.support.half_closing import HalfClosingPeer, peer_context
+from trio_duplex import Role
+
+
+@asynccontextmanager
+async def run_echo(credentials: list[str], *options: object) -> AsyncIterator[tuple[Command, int]]:
+    """Start it; give it and its port."""
+    arguments = ["--listen", "127.0.0.1:0", "--window", "0.3", *credentials, *options]
+    async with run_command("echo", *arguments) as command:
+        ((_, port),) = await command.addresses()
+        yield command, port
+
+
+@pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
+async def test_echo_in_both_roles(folder: Path, credentials: list[str], role: Role) -> None:
+    async with run_echo(credentials) as (command, port):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        try:
+            await peer.send(b"hello")
+            await peer.send_end()
+            assert await peer.receive_all() == b"hello"
+        finally:
+            await peer.aclose()
+        reason = "spoke" if role is Role.CLIENT else "silent"
+        await command.line("connected", f"role={role.other}", f"reason={reason}", "peer.example")
+        assert await command.stop() == 0
+
+
+async def test_each_refusal_has_its_line(folder: Path, credentials: list[str]) -> None:
+    async with run_echo(credentials) as (command, port):
+        own = peer_context(folder, Role.CLIENT)
+        own.load_cert_chain(folder / "node.pem", folder / "node.key")
+        without = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        without.check_hostname = False
+        without.load_verify_locations(folder / "ca.pem")
+        for number, (context, error) in enumerate(
+            [(own, "SelfConnectionError"), (without, "HandshakeError")], start=1
+        ):
+            stream = trio.SSLStream(
+                await trio.open_tcp_stream("127.0.0.1", port), context, https_compatible=True
+            )
+            try:
+                with contextlib.suppress(trio.BrokenResourceError):  # an alert, or a due end
+                    await stream.do_handshake()
+                    assert await stream.receive_some() == b""
+            finally:
+                await trio.aclose_forcefully(stream)
+            await command.line("failed", f"number={number}", f"error={error}")
+        async with await trio.open_tcp_stream("127.0.0.1", port) as plain:
+            await plain.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            await command.line("failed", "error=NotTLSError", "HTTP")
