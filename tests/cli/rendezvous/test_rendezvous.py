@@ -1,0 +1,345 @@
+"""A real HTTP server behind an agent that can only dial out, fetched with curl through the hub.
+
+Everything is a process of its own, as in the field: hub, agent, curl, `openssl s_server`. What is
+asserted of time is that nothing hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import signal
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from tests.support.command import Command, run_command
+from tests.support.tools import require_tool
+
+HTTP_TIMEOUT = 30
+"""Seconds after which curl takes a request for hung: it then says so, and the test fails."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers with the path, many times."""
+
+    def do_GET(self) -> None:
+        body = self.path.encode() * 1000
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+class WebServer(http.server.ThreadingHTTPServer):
+    request_queue_size = 1000
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """A client that hung up is no news."""
+
+
+@contextlib.contextmanager
+def web_server(port: int = 0, name: str = "") -> Iterator[int]:
+    handler = type("Named", (Handler,), {"server_version": name or "web"})
+    with WebServer(("127.0.0.1", port), handler) as server:
+        thread = threading.Thread(target=partial(server.serve_forever, 0.05))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates of one fleet."""
+    folder = tmp_path_factory.mktemp("fleet")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    for name in ("hub", "site-1", "site-2"):
+        certificate = authority.issue_cert(f"{name}.example")
+        certificate.private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
+        (folder / f"{name}.pem").chmod(0o600)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[int]:
+    with web_server() as port:
+        yield port
+
+
+def hub(folder: Path, *options: object, clients: int = 0, agents: int = 0) -> list[object]:
+    return [
+        *("rendezvous", "hub", "--cert", folder / "hub.pem", "--trust", folder / "ca.pem"),
+        *("--listen", f"127.0.0.1:{clients}", "--listen-agents", f"127.0.0.1:{agents}", "-v"),
+        *options,
+    ]
+
+
+def agent(folder: Path, port: int, to: int, *options: object, name: str = "site-1") -> list[object]:
+    return [
+        *("rendezvous", "agent", "--cert", folder / f"{name}.pem", "--trust", folder / "ca.pem"),
+        *("--dial", f"127.0.0.1:{port}", "--to", f"127.0.0.1:{to}", "-v"),
+        *("--peer-name", "hub.example", "--retry-first", "0.2", "--retry-most", "1"),
+        *options,
+    ]
+
+
+@contextlib.asynccontextmanager
+async def running_hub(
+    folder: Path, *options: object, clients: int = 0, agents: int = 0
+) -> AsyncIterator[tuple[Command, int, int]]:
+    """A hub, and its ports for clients and for agents."""
+    async with run_command(*hub(folder, *options, clients=clients, agents=agents)) as command:
+        (_, client_port), (_, agent_port) = await command.addresses(2)
+        yield command, client_port, agent_port
+
+
+async def curl(*arguments: object) -> tuple[int, str]:
+    """Run curl; its exit code and what it says."""
+    command = [require_tool("curl"), "-sS", "-m", HTTP_TIMEOUT, "--noproxy", "*", *arguments]
+    process = await trio.run_process(
+        [*map(str, command)], capture_stdout=True, capture_stderr=True, check=False
+    )
+    return process.returncode, (process.stdout + process.stderr).decode()
+
+
+async def fetch(port: int) -> str:
+    """Fetch a page, until it comes; which server it came from. A request that hangs is a failure."""
+    with trio.fail_after(60):
+        while True:
+            code, said = await curl(
+                "-o", "/dev/null", "-w", "%header{server}", f"http://127.0.0.1:{port}/x"
+            )
+            assert code != 28, "a request hung"
+            if code == 0:
+                return said.partition(" ")[0]
+            await trio.sleep(0.1)
+
+
+async def test_two_hundred_requests_at_once(folder: Path, backend: int, tmp_path: Path) -> None:
+    async with running_hub(folder, "--agent", "site-1.example") as (command, port, agents):
+        async with run_command(*agent(folder, agents, backend)) as dialler:
+            await command.line("agent-waits")
+            code, said = await curl(
+                *("-Z", "--parallel-immediate", "--parallel-max", 200, "-o", tmp_path / "#1"),
+                *("-w", "%{http_code} ", f"http://127.0.0.1:{port}/[1-200]"),
+            )
+            assert code == 0, said
+            assert said.split().count("200") == 200
+            for number in range(1, 201):
+                assert (tmp_path / str(number)).read_bytes() == f"/{number}".encode() * 1000
+            assert await dialler.stop() == 0
+            # Spares that wait for nobody hold nobody up.
+            with trio.fail_after(10):
+                assert await command.stop() == 0
+
+
+async def test_agent_is_killed(folder: Path, backend: int) -> None:
+    async with running_hub(folder) as (command, port, agents):
+        async with run_command(*agent(folder, agents, backend)) as first:
+            await fetch(port)
+            first.process.kill()
+            await command.line("agent-left")
+        async with run_command(*agent(folder, agents, backend)):
+            await fetch(port)
+
+
+async def test_one_agent_of_two_is_killed(folder: Path, backend: int) -> None:
+    with web_server(name="other") as other:
+        async with running_hub(folder) as (command, port, agents):
+            async with run_command(*agent(folder, agents, other, name="site-2")):
+                async with run_command(*agent(folder, agents, backend)) as killed:
+                    await command.line("agent-waits", "site-1")
+                    await command.line("agent-waits", "site-2")
+                    # Round-robin: each has its turn.
+                    assert {await fetch(port) for _ in range(2)} == {"web", "other"}
+                    killed.process.kill()
+                    await command.line("agent-left", "site-1", count=4)
+                    assert {await fetch(port) for _ in range(3)} == {"other"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_hub_is_restarted(folder: Path, backend: int, number: signal.Signals) -> None:
+    async with running_hub(folder) as (command, port, agents):
+        async with run_command(*agent(folder, agents, backend)) as dialler:
+            await fetch(port)
+            command.process.send_signal(number)
+            await command.process.wait()
+            await dialler.line("hub-failed")
+            async with running_hub(folder, clients=port, agents=agents):
+                await dialler.line("hub-reached")
+                await fetch(port)
+
+
+async def test_backend_is_restarted(folder: Path) -> None:
+    async with running_hub(folder, "--wait", 1) as (command, port, agents):
+        with web_server() as backend:
+            async with run_command(
+                *agent(folder, agents, backend, "--connect-timeout", 0.5)
+            ) as dialler:
+                await fetch(port)
+        # The agent is gone with its `with`; another one, whose backend comes and goes.
+        async with run_command(
+            *agent(folder, agents, backend, "--connect-timeout", 0.5)
+        ) as dialler:
+            await command.line("agent-waits", count=9)
+            code, _ = await curl(f"http://127.0.0.1:{port}/x")
+            assert code not in (0, 28)  # no answer, and at once
+            await dialler.line("backend-down")
+            # While it is down, the hub has no spares of this agent: another's would be used.
+            await command.line("agent-left", count=7)
+            with web_server(backend):
+                await dialler.line("backend-up")
+                await fetch(port)
+
+
+async def test_agent_of_another_identity_is_never_paired(folder: Path, backend: int) -> None:
+    with web_server(name="impostor") as other:
+        async with running_hub(folder, "--agent", "site-1.example", "--wait", 0.5) as (
+            command,
+            port,
+            agents,
+        ):
+            async with run_command(*agent(folder, agents, other, name="site-2")) as impostor:
+                await impostor.line("hub-failed")
+                code, _ = await curl(f"http://127.0.0.1:{port}/x")
+                assert code not in (0, 28)
+                await command.line("no-agent")
+                async with run_command(*agent(folder, agents, backend)):
+                    await command.line("agent-waits")
+                    assert {await fetch(port) for _ in range(8)} == {"web"}
+                assert not command.find("agent-waits", "site-2")
+
+
+async def test_hub_of_another_identity_is_given_nothing(folder: Path, backend: int) -> None:
+    async with running_hub(folder) as (command, _, agents):
+        async with run_command(
+            *agent(folder, agents, backend, "--peer-name", "site-2.example")[:-2],
+            *("--peer-pin", "sha256:" + "0" * 64),
+        ) as dialler:
+            await dialler.line("hub-failed")
+            assert not command.find("agent-waits")
+
+
+async def test_spares_are_renewed_and_no_request_is_lost(folder: Path, backend: int) -> None:
+    async with running_hub(folder, "--renew-after", 0.2) as (command, port, agents):
+        # Renewed long before anything else would be: as often as an agent may be, so that it dials on.
+        async with run_command(*agent(folder, agents, backend)):
+            for _ in range(20):
+                await fetch(port)
+            await command.line("agent-renewed", count=20)
+
+
+async def test_client_that_says_nothing_takes_no_spare(folder: Path, backend: int) -> None:
+    async with running_hub(folder, "--client-patience", 0.5) as (command, port, agents):
+        async with run_command(*agent(folder, agents, backend, "--spare", 1)):
+            await command.line("agent-waits")
+            async with contextlib.AsyncExitStack() as stack:
+                mute = [
+                    await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+                    for _ in range(5)
+                ]
+                await fetch(port)
+                with trio.fail_after(10):
+                    assert [await stream.receive_some() for stream in mute] == [b""] * 5
+
+
+async def test_backend_that_speaks_first(folder: Path) -> None:
+    async def greet(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"220 ready\r\n")
+        await stream.send_all(b"you said " + await stream.receive_some())
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, greet, 0, host="127.0.0.1"))
+        backend = listeners[0].socket.getsockname()[1]
+        async with running_hub(folder, "--backend-speaks-first") as (command, port, agents):
+            async with run_command(*agent(folder, agents, backend, "--backend-speaks-first")):
+                await command.line("agent-waits", count=4)
+                for _ in range(10):
+                    async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                        with trio.fail_after(20):
+                            assert await client.receive_some() == b"220 ready\r\n"
+                            await client.send_all(b"HELO")
+                            answer = b"".join([chunk async for chunk in client])
+                            assert answer == b"you said HELO"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+async def test_openssl_s_server_is_an_agent(folder: Path, tmp_path: Path, version: str) -> None:
+    openssl, socat = require_tool("openssl"), require_tool("socat")
+    (tmp_path / "page").write_text("from s_server\n")
+    async with running_hub(folder, "--agent", "site-1.example") as (command, port, agents):
+        server = [
+            *(openssl, "s_server", version, "-unix", tmp_path / "socket", "-WWW", "-quiet"),
+            *("-cert", folder / "site-1.pem", "-CAfile", folder / "ca.pem", "-Verify", "1"),
+        ]
+        with subprocess.Popen([*map(str, server)], cwd=tmp_path, stdin=subprocess.PIPE) as agent_:
+            try:
+                while not (tmp_path / "socket").exists():
+                    await trio.sleep(0.05)
+                dial = [socat, f"TCP:127.0.0.1:{agents}", f"UNIX:{tmp_path}/socket"]
+                with subprocess.Popen(dial) as relay:
+                    await command.line("agent-waits", "site-1.example")
+                    code, said = await curl("--http0.9", f"http://127.0.0.1:{port}/page")
+                    assert (code, said) == (0, "from s_server\n")
+                    relay.terminate()
+            finally:
+                agent_.terminate()
+
+
+async def test_connection_whose_agent_dies_is_cut_and_not_ended(folder: Path) -> None:
+    """Half an answer must not look like a whole one: the client sees a reset."""
+
+    async def half(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b"half")
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, half, 0, host="127.0.0.1"))
+        backend = listeners[0].socket.getsockname()[1]
+        async with running_hub(folder) as (command, port, agents):
+            async with run_command(*agent(folder, agents, backend)) as dialler:
+                await command.line("agent-waits")
+                async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+                    await client.send_all(b"question")
+                    assert await client.receive_some() == b"half"
+                    dialler.process.kill()
+                    with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+                        await client.receive_some()
+                await command.line("pair-broken", "by=agent")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["hub", "--listen", "127.0.0.1:0"], "--listen-agents"),
+        (["hub", "--listen-agents", "127.0.0.1:0"], "--listen"),
+        (["agent", "--to", "127.0.0.1:1"], "--dial"),
+        (["agent", "--dial", "127.0.0.1:1"], "--to"),
+        (["agent", "--dial", "unix:/hub", "--to", "127.0.0.1:1"], "dialled by TCP"),
+        (["agent", "--dial", "127.0.0.1:1", "--to", "127.0.0.1:1", "--spare", "0"], "--spare"),
+    ],
+)
+async def test_wrong_options_are_one_line(folder: Path, arguments: list[str], says: str) -> None:
+    async with run_command(
+        "rendezvous", *arguments, "--cert", folder / "hub.pem", "--trust", folder / "ca.pem"
+    ) as command:
+        assert await command.process.wait() == 2
+        await command.line(says)
+        assert len(command.lines) == 1
