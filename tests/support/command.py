@@ -100,12 +100,13 @@ async def run_command(
         pass_fds=pass_fds,
     )
     command = Command(process)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(command.read)
-        try:
-            yield command
-        finally:
-            with trio.CancelScope(shield=True):
-                if process.returncode is None:
-                    process.kill()
-                await process.wait()
+    with trio.fail_after(3 * PATIENCE):  # a test that hangs fails, and leaves no process behind
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(command.read)
+            try:
+                yield command
+            finally:
+                with trio.CancelScope(shield=True):
+                    if process.returncode is None:
+                        process.kill()
+                    await process.wait()

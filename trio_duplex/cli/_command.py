@@ -14,6 +14,7 @@ from trio_duplex.cli._demo.demo import demo
 from trio_duplex.cli._echo.echo import echo
 from trio_duplex.cli._exec.exec import exec_
 from trio_duplex.cli._proxy.proxy import proxy
+from trio_duplex.cli._rendezvous.rendezvous import rendezvous
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,6 +30,7 @@ command.add_command(demo)
 command.add_command(echo)
 command.add_command(exec_)
 command.add_command(proxy)
+command.add_command(rendezvous)
 command.add_command(serve)
 
 if sys.platform != "win32":  # which can wait for sockets with neither epoll nor poll

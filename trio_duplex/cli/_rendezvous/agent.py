@@ -15,7 +15,6 @@ import trio
 
 from trio_duplex import Connection, DuplexError, Role, open_tcp_connection
 from trio_duplex.cli._proxy.backend import BackendDownError, connect
-from trio_duplex.cli._system.backoff import Backoff
 from trio_duplex.cli._rendezvous.pair import (
     PIECE,
     BrokenEndError,
@@ -30,6 +29,7 @@ from trio_duplex.cli._service.configuration import Kind
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.logs import log
 from trio_duplex.cli._service.service import Context, Service
+from trio_duplex.cli._system.backoff import Backoff
 
 SHORT_LIFE = 1.0
 """Seconds. A hub that closes a spare sooner does not renew it: it does not want us, and is dialled
@@ -44,7 +44,11 @@ MOST_SPARE = 10_000
 
 
 class Agent(Service[AgentSettings]):
-    """Keep spares at hubs, and serve the clients that they are given from a backend."""
+    """Dial hubs and wait there as TLS server, for a backend that nobody can dial.
+
+    A few spare connections wait at each hub. When one is given a client, the
+    backend is connected, and another is dialled in its place.
+    """
 
     needs_listen = False
 

@@ -40,12 +40,21 @@ from trio_duplex.cli._service.service import Context, Service
 
 
 class Hub(Service[HubSettings]):
-    """Give local clients the connections of agents."""
+    """Join local clients with agents that dialled in.
+
+    An agent is a TLS server that dialled us and waits. Each local client is
+    given one of the connections that wait; agents take turns.
+    """
 
     def __init__(self, settings: HubSettings) -> None:
         super().__init__(settings)
         if not settings.listen_agents:
             raise ServiceError(f"{settings.name}: --listen-agents ADDR is missing", Exit.USAGE)
+        if both := {*settings.listen} & {*settings.listen_agents}:
+            raise ServiceError(
+                f"{settings.name}: {both.pop()} is given for clients and for agents: take two addresses",
+                Exit.USAGE,
+            )
         self._room: WaitingRoom[Spare, Client] = WaitingRoom()
 
     def addresses(self) -> Sequence[ListenAddress]:

@@ -54,13 +54,8 @@ class End:
     @classmethod
     def of(cls, name: str, stream: trio.abc.Stream) -> End:
         """Make one of a stream."""
-        can_end = isinstance(stream, trio.abc.HalfCloseableStream)
-        return cls(
-            name,
-            partial(stream.receive_some, PIECE),
-            stream.send_all,
-            stream.send_eof if can_end else None,
-        )
+        ends = stream.send_eof if isinstance(stream, trio.abc.HalfCloseableStream) else None
+        return cls(name, partial(stream.receive_some, PIECE), stream.send_all, ends)
 
 
 class Pair:

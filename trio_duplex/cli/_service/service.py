@@ -8,7 +8,6 @@ dials, also says how it runs.
 from __future__ import annotations
 
 import abc
-import contextlib
 import math
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -186,8 +185,10 @@ class Context:
         async def accept(
             nursery: trio.Nursery, listener: trio.abc.Listener[trio.SocketStream]
         ) -> None:
-            with contextlib.suppress(trio.ClosedResourceError):
+            try:
                 await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
+            except* trio.ClosedResourceError:
+                pass
 
         async with trio.open_nursery() as nursery:
             for listener in listeners:
