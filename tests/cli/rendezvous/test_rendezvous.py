@@ -113,7 +113,9 @@ async def curl(*arguments: object) -> tuple[int, str]:
     process = await trio.run_process(
         [*map(str, command)], capture_stdout=True, capture_stderr=True, check=False
     )
-    return process.returncode, (process.stdout if process.returncode == 0 else process.stderr).decode()
+    return process.returncode, (
+        process.stdout if process.returncode == 0 else process.stderr
+    ).decode()
 
 
 async def fetch(port: int) -> str:
@@ -285,10 +287,12 @@ async def test_openssl_s_server_is_an_agent(folder: Path, tmp_path: Path, versio
     (tmp_path / "page").write_text("from s_server\n")
     async with running_hub(folder, "--agent", "site-1.example") as (command, port, agents):
         server = [
-            *(openssl, "s_server", version, "-unix", tmp_path / "socket", "-WWW", "-quiet"),
+            *(openssl, "s_server", version, "-unix", tmp_path / "socket", "-WWW"),
             *("-cert", folder / "site-1.pem", "-CAfile", folder / "ca.pem", "-Verify", "1"),
         ]
-        with subprocess.Popen([*map(str, server)], cwd=tmp_path, stdin=subprocess.PIPE) as agent_:
+        with subprocess.Popen(
+            [*map(str, server)], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        ) as agent_:
             try:
                 while not (tmp_path / "socket").exists():
                     await trio.sleep(0.05)

@@ -18,8 +18,8 @@ from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._service.configuration import Configuration, Kind
 from trio_duplex.cli._service.exits import EXIT_CODES, Exit, ServiceError
 from trio_duplex.cli._service.option import Option, options_of, show_value
-from trio_duplex.cli._service.run import run_services
 from trio_duplex.cli._service.settings import TIME, WHO, ProcessSettings
+from trio_duplex.cli._system.start import start
 
 
 class Text(click.ParamType[str]):
@@ -119,7 +119,7 @@ def service_command(
             command_line=given,
             file=Path(config) if isinstance(config, str) else None,
         )
-        sys.exit(run_services(configuration))
+        sys.exit(start(configuration))
 
     return ServiceCommand(
         name or kind.name,
@@ -150,7 +150,7 @@ def serve_command(kinds: Callable[[], Mapping[str, Kind]], *, example: str) -> c
 
     def run(file: str, **values: object) -> None:
         given = given_options(click.get_current_context(), values)
-        sys.exit(run_services(Configuration(kinds(), None, given, Path(file))))
+        sys.exit(start(Configuration(kinds(), None, given, Path(file))))
 
     return ServiceCommand(
         "serve",

@@ -32,7 +32,7 @@ class GatedListener(trio.abc.Listener[trio.SocketStream]):
 
     def __init__(
         self,
-        listener: trio.SocketListener,
+        listener: trio.abc.Listener[trio.SocketStream],
         *,
         allow: Sequence[Network],
         deny: Sequence[Network],

@@ -25,9 +25,17 @@ from trio_duplex.cli._service.addresses import (
     UnixAddress,
 )
 from trio_duplex.cli._service.exits import Exit, ServiceError
+from trio_duplex.cli._system.activation import is_connected, is_listening
+from trio_duplex.cli._system.inherited_connection import (
+    InheritedConnection,
+    free_standard_streams,
+)
 
 BACKLOG = 4096
 """Connections that the kernel holds for us; it takes the smaller of this and net.core.somaxconn."""
+
+
+StreamListener = trio.SocketListener | InheritedConnection
 
 
 class ListenerPool:
@@ -69,12 +77,20 @@ class ListenerPool:
         """The open sockets of an address."""
         return self._sockets[address]
 
-    def listeners(self, address: ListenAddress) -> list[trio.SocketListener]:
-        """Listeners of their own, over duplicates of an address's sockets."""
-        return [
-            trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup()))
-            for sock in self._sockets[address]
-        ]
+    def listeners(self, address: ListenAddress) -> list[StreamListener]:
+        """Listeners of their own, over duplicates of an address's sockets.
+
+        A connection that we inherited in the place of a listening socket is
+        given once.
+        """
+        made: list[StreamListener] = []
+        for sock in tuple(self._sockets[address]):
+            if is_listening(sock):
+                made.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock.dup())))
+            else:
+                self._sockets[address].remove(sock)
+                made.append(InheritedConnection(sock))
+        return made
 
     def close(self, *addresses: ListenAddress) -> None:
         """Stop listening on these addresses, or on all; the path of a Unix socket goes too."""
@@ -119,14 +135,13 @@ class ListenerPool:
                     f"can't listen on fd:{name}: {exc.strerror}; start us with a listening socket there",
                     Exit.ADDRESS,
                 ) from exc
-            try:
-                if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                    return [sock]
-            except OSError:
-                pass
+            if is_listening(sock) or is_connected(sock):
+                free_standard_streams(sock)
+                return [sock]
             sock.close()
             raise ServiceError(
-                f"can't listen on fd:{name}: it is not a listening socket", Exit.ADDRESS
+                f"can't listen on fd:{name}: it is neither a listening socket nor a connection",
+                Exit.ADDRESS,
             )
         known = ", ".join(sorted(self._inherited)) or "none"
         raise ServiceError(

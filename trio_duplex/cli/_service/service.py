@@ -24,7 +24,7 @@ from trio_duplex import Connection, Credentials, Handler, Server, serve_listener
 from trio_duplex.cli._service.addresses import ListenAddress
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.gate import GatedListener
-from trio_duplex.cli._service.listeners import ListenerPool
+from trio_duplex.cli._service.listeners import ListenerPool, StreamListener
 from trio_duplex.cli._service.logs import SERVICE
 from trio_duplex.cli._service.material import material_files
 from trio_duplex.cli._service.settings import ServiceSettings
@@ -121,7 +121,7 @@ class Context:
         self._pool = pool
         self._scope = trio.CancelScope()
         self._servers: list[Server] = []
-        self._listeners: list[trio.SocketListener] = []
+        self._listeners: list[StreamListener] = []
         self._numbers: dict[Connection, int] = {}
         self._done = trio.Event()
 
@@ -254,9 +254,7 @@ class Context:
         """Negotiated connections that are open now."""
         return len(self._numbers)
 
-    def _gated(
-        self, addresses: Sequence[ListenAddress]
-    ) -> list[trio.SocketListener | GatedListener]:
+    def _gated(self, addresses: Sequence[ListenAddress]) -> list[StreamListener | GatedListener]:
         settings = self.service.settings
         made = [each for address in addresses for each in self._pool.listeners(address)]
         self._listeners += made

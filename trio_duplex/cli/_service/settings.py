@@ -391,3 +391,15 @@ class ProcessSettings:
         group=PROCESS,
         help="Look for changed files so often, and then read them again; inf turns it off.",
     )
+    user: str | None = option(
+        str,
+        metavar="NAME",
+        group=PROCESS,
+        help="Become this user once addresses are bound and keys are read; only root can.",
+    )
+    group: str | None = option(
+        str,
+        metavar="NAME",
+        group=PROCESS,
+        help="Become this group only; the groups of --user if it is not given.",
+    )

@@ -90,4 +90,16 @@ def _stream_socket(number: int) -> socket.socket:
 
 def is_listening(sock: socket.socket) -> bool:
     """Whether it is a listener, and not the connection that ``Accept=yes`` or inetd hands over."""
-    return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    try:
+        return bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def is_connected(sock: socket.socket) -> bool:
+    """Whether it is a stream connection, with somebody at its other end."""
+    try:
+        sock.getpeername()
+    except OSError:
+        return False
+    return sock.type == socket.SOCK_STREAM
