@@ -82,7 +82,10 @@ class Hub(Service[HubSettings]):
     async def handle(self, context: Context, connection: Connection) -> None:
         """Have an agent's connection wait, and then serve its client."""
         spare = Spare(connection, agent_name(connection))
-        facts = {"number": context.number(connection), "agent": spare.agent}
+        facts: dict[str, object] = {
+            "number": context.number(connection),
+            "agent": spare.agent,
+        }
         if context.stopping.is_set():
             return
         try:

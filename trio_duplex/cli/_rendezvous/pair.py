@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 
 import attrs
@@ -127,7 +127,7 @@ async def _send(end: End, data: bytes | bytearray) -> None:
 
 
 @contextlib.contextmanager
-def _blame(end: End) -> Iterator[None]:
+def _blame(end: End) -> Generator[None]:
     try:
         yield
     except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
