@@ -231,3 +231,53 @@ async def test_stopped_while_idle(fresh: Path, number: signal.Signals) -> None:
         with pytest.raises(OSError):
             await trio.open_tcp_stream("127.0.0.1", port)
         assert not command.find("Traceback")
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_anonymous_clients_are_served_if_told_so(fresh: Path, allowed: bool) -> None:
+    script = 'echo "$${TRIO_DUPLEX_PEER-nobody known}"'  # $$ is a dollar in the file
+    write_configuration(fresh, f"[exec.ask]\nprogram = ['sh', '-c', '{script}']\n")
+    options = ["--anonymous-clients"] if allowed else []
+    async with run_exec(fresh, *options) as (_, port):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.load_verify_locations(fresh / "ca.pem")
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        peer = HalfClosingPeer(stream, context, Role.CLIENT)
+        try:
+            await peer.do_handshake()
+            if allowed:
+                assert await peer.receive_all() == b"nobody known\n"
+            else:
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    await peer.receive_all()
+        finally:
+            await peer.aclose()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("options", "welcome"),
+    [
+        (["--peer-name", "peer.example"], True),
+        (["--peer-name", "other.example", "--peer-name", "peer.example"], True),
+        (["--peer-name", "other.example"], False),
+        (["--peer-pin", "sha256:" + "0" * 64], False),
+    ],
+    ids=str,
+)
+async def test_who_may_come_in(fresh: Path, role: Role, options: list[str], welcome: bool) -> None:
+    async with run_exec(fresh, *options) as (command, port):
+        if welcome:
+            peer = await HalfClosingPeer.dial(port, fresh, role)
+            await echo(peer, b"hello")
+            await peer.aclose()
+            return
+        with pytest.raises((trio.BrokenResourceError, ssl.SSLError, ConnectionError)):
+            peer = await HalfClosingPeer.dial(port, fresh, role)
+            try:
+                await peer.receive()
+                raise ConnectionError
+            finally:
+                await peer.aclose()
+        await command.line("PeerRejectedError")

@@ -33,10 +33,6 @@ def make_credentials(settings: CredentialSettings) -> Credentials:
             "check the peer's",
             Exit.USAGE,
         )
-    if settings.anonymous_clients:
-        raise ServiceError(
-            f"{settings.name}: --anonymous-clients can't be served yet: leave it out", Exit.USAGE
-        )
     try:
         credentials = Credentials.mutual(
             certificate_chain=settings.cert,
@@ -45,6 +41,7 @@ def make_credentials(settings: CredentialSettings) -> Credentials:
             trust=settings.trust,
             revocation_lists=_revocation_lists(settings),
             peer=_policy(settings),
+            anonymous_clients=settings.anonymous_clients,
             alpn=settings.alpn,
         )
     except CredentialsError as exc:
