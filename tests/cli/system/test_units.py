@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.command import START
 from tests.support.tools import require_tool
 
 UNITS = Path(__file__).parents[3] / "docs/deploy/systemd"
@@ -61,3 +62,11 @@ def test_sandbox_is_tight(service: Path) -> None:
     score = re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)
     assert score is not None, done.stdout
     assert float(score[1]) <= MOST_EXPOSED
+
+
+def test_configuration_of_the_units_is_valid() -> None:
+    done = subprocess.run(
+        [*START, "config", str(UNITS / "proxy.toml")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "fd:duplex" in done.stdout
