@@ -287,15 +287,17 @@ async def test_openssl_s_server_is_an_agent(folder: Path, tmp_path: Path, versio
     (tmp_path / "page").write_text("from s_server\n")
     async with running_hub(folder, "--agent", "site-1.example") as (command, port, agents):
         server = [
-            *(openssl, "s_server", version, "-unix", tmp_path / "socket", "-WWW"),
+            *(openssl, "s_server", version, "-unix", "socket", "-WWW"),
             *("-cert", folder / "site-1.pem", "-CAfile", folder / "ca.pem", "-Verify", "1"),
         ]
         with subprocess.Popen(
             [*map(str, server)], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         ) as agent_:
             try:
-                while not (tmp_path / "socket").exists():
-                    await trio.sleep(0.05)
+                with trio.fail_after(30):
+                    while not (tmp_path / "socket").exists():
+                        assert agent_.poll() is None
+                        await trio.sleep(0.05)
                 dial = [socat, f"TCP:127.0.0.2:{agents}", f"UNIX:{tmp_path}/socket"]
                 with subprocess.Popen(dial) as relay:
                     try:
