@@ -236,3 +236,22 @@ async def test_many_at_once(folder: Path, credentials: list[str]) -> None:
                 role = Role.CLIENT if number % 2 else Role.SERVER
                 nursery.start_soon(partial(one, role, b"peer %d" % number))
     assert sorted(answers) == sorted(b"PEER %d" % number for number in range(20))
+
+
+@BOTH
+async def test_what_a_program_wrote_before_its_end_reaches_a_slow_peer(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    script = "head -c 8000000 /dev/zero; echo last words >&2"
+    async with run_exec(credentials, "sh", "-c", script) as (command, port):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        await trio.sleep(2)  # longer than its pipes may stay open after its end
+        assert len(await peer.receive_all()) == 8_000_000
+        await peer.aclose()
+        await command.line("last words")
+
+
+async def test_a_child_left_behind_holds_nobody(folder: Path, credentials: list[str]) -> None:
+    async with run_exec(credentials, "sh", "-c", "sleep 60 & echo done") as (_, port):
+        with trio.fail_after(30):
+            assert await ask(port, folder, Role.CLIENT) == b"done\n"

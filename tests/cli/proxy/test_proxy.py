@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
+import struct
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -300,3 +302,26 @@ async def test_an_idle_connection_is_ended(
         with trio.fail_after(10), pytest.raises((ConnectionResetError, trio.BrokenResourceError)):
             await peer.receive()
         await peer.aclose()
+
+
+@BOTH
+async def test_a_backend_that_resets_is_one_line_and_no_due_end(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    async def reset(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"half an ans")
+        await stream.receive_some(1)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with (
+        backend(reset) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+    ):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        assert await peer.receive_exactly(11) == b"half an ans"
+        await peer.send(b"x")
+        with pytest.raises((ConnectionResetError, trio.BrokenResourceError)):
+            await peer.receive_all()
+        await peer.aclose()
+        await command.line("backend-broken", "number=1")
+        assert not command.find("Traceback")

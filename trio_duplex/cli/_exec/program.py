@@ -16,6 +16,10 @@ from trio_duplex import Connection
 PIECE = 64 * 1024
 """Bytes at once in each direction; also the size of Linux's pipes."""
 
+PIPE_GRACE = 1.0
+"""Seconds after a program's exit in which its pipes must come to their end: what
+is in them is there at once, and only a child that it left behind holds them open."""
+
 LONGEST_LINE = 4096
 """Bytes of a line that a program writes to stderr; a longer one is told in pieces."""
 
@@ -28,8 +32,8 @@ async def run_program(
     eof_grace: float,
     term_grace: Callable[[], float],
     tell: Callable[[str], object],
-) -> int:
-    """Start a program with a connection on its standard input and output; give its exit code.
+) -> tuple[int, bool]:
+    """Start a program with a connection on its standard input and output, and see it through.
 
     The peer's end becomes the end of its input. Once that has come, it must
     write or exit within ``eof_grace``, or gets SIGTERM, and SIGKILL
@@ -45,7 +49,8 @@ async def run_program(
         tell: Called with each line that it writes to stderr.
 
     Returns:
-        The exit code; negative for the signal that ended it.
+        The exit code, negative for the signal that ended it; and whether all
+        that it wrote was sent to the peer.
 
     Raises:
         OSError: It can't be started.
@@ -68,7 +73,7 @@ async def run_program(
                 if pipe is not None:
                     await trio.aclose_forcefully(pipe)
     assert process.returncode is not None
-    return process.returncode
+    return process.returncode, beside.delivered
 
 
 class _Beside:
@@ -85,6 +90,9 @@ class _Beside:
         self._stdin, self._stdout, self._stderr = process.stdin, process.stdout, process.stderr
         self._tell = tell
         self._leave = trio.CancelScope()  # its deadline is set when the peer has ended
+        self._reading = trio.CancelScope()  # of its output; with a deadline once it has exited
+        self._exited = False
+        self.delivered = False
 
     async def run(self, *, eof_grace: float) -> None:
         """Carry bytes until the program has exited, or the grace is over."""
@@ -92,17 +100,23 @@ class _Beside:
         with self._leave:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._feed)
-                nursery.start_soon(self._log_errors)
-                output_done = trio.Event()
+                errors_done, output_done = trio.Event(), trio.Event()
+                nursery.start_soon(self._log_errors, errors_done)
                 nursery.start_soon(self._carry_output, output_done)
                 await self._process.wait()
-                # What it wrote is still in the pipe; a child of its own may hold that open for ever.
-                with trio.move_on_after(1):
-                    await output_done.wait()
+                # What it wrote is still in the pipe, and is sent however slowly the peer takes it.
+                self._exited = True
+                self._leave.deadline = math.inf
+                self._reading.deadline = trio.current_time() + PIPE_GRACE
+                await output_done.wait()
+                with trio.move_on_after(PIPE_GRACE):
+                    await errors_done.wait()
                 nursery.cancel_scope.cancel()
 
     def _peer_ended(self) -> None:
-        self._leave.deadline = min(self._leave.deadline, trio.current_time() + self._grace)
+        if not self._exited:
+            grace = trio.current_time() + self._grace
+            self._leave.deadline = min(self._leave.deadline, grace)
 
     async def _feed(self) -> None:
         """From the peer to the program's input."""
@@ -129,10 +143,11 @@ class _Beside:
     async def _carry_output(self, done: trio.Event) -> None:
         """From the program's output to the peer."""
         try:
-            while data := await self._stdout.receive_some(PIECE):
+            while data := await self._read_output():
                 await self._connection.send_all(data)
                 if self._leave.deadline != math.inf:  # it still has something to say
                     self._leave.deadline = trio.current_time() + self._grace
+            self.delivered = True
         except trio.ClosedResourceError:
             pass  # the peer has gone
         except trio.BrokenResourceError:
@@ -143,7 +158,13 @@ class _Beside:
         finally:
             done.set()
 
-    async def _log_errors(self) -> None:
+    async def _read_output(self) -> bytes | bytearray:
+        deadline = trio.current_time() + PIPE_GRACE if self._exited else math.inf
+        with trio.CancelScope(deadline=deadline) as self._reading:
+            return await self._stdout.receive_some(PIECE)
+        return b""  # it has exited, and a child of its own holds the pipe open
+
+    async def _log_errors(self, done: trio.Event) -> None:
         """Tell what it writes to stderr, line by line."""
         unread = b""
         async for data in self._stderr:
@@ -155,6 +176,7 @@ class _Beside:
                 self._tell(line.decode("utf-8", "backslashreplace"))
         if unread:
             self._tell(unread.decode("utf-8", "backslashreplace"))
+        done.set()
 
 
 async def _end(process: trio.Process, term_grace: Callable[[], float]) -> None:

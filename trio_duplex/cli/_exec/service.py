@@ -72,7 +72,7 @@ class Exec(Service[ExecSettings]):
         number = context.number(connection)
         started = trio.current_time()
         try:
-            code = await run_program(
+            code, delivered = await run_program(
                 connection,
                 self._command,
                 environment,
@@ -91,7 +91,7 @@ class Exec(Service[ExecSettings]):
             await trio.aclose_forcefully(connection)
             return
         seconds = f"{trio.current_time() - started:.3f}"
-        if code == 0:
+        if code == 0 and delivered:
             log.debug("exited", number=number, code=0, seconds=seconds)
             return
         log.warning("exited", number=number, code=code, seconds=seconds)

@@ -1,33 +1,54 @@
-"""Forward bytes between two streams, both ways, until both have ended."""
+"""Forward bytes between a peer and a backend: one task for each direction.
+
+The next piece is received only when the last was taken: that is the
+back-pressure, and `PIECE` is all that is held for each direction.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import trio
 
+from trio_duplex import Connection
+
 PIECE = 64 * 1024
-"""Bytes on their way in each direction, at most; a slow receiver holds its sender up by this."""
+"""Bytes on their way in each direction, at most."""
 
 
-class HalfCloseable(Protocol):
-    """A stream that can say that it sends no more."""
-
-    async def send_eof(self) -> None:
-        """Send the end."""
-        ...
+class BackendBrokenError(Exception):
+    """The backend's connection broke, so that some of its answer may be missing."""
 
 
-async def copy(source: trio.abc.Stream, sink: trio.abc.Stream) -> int:
-    """Copy until the source ends; give how many bytes.
+async def to_backend(connection: Connection, backend: trio.SocketStream) -> None:
+    """Forward until the peer ends, which the backend sees as a half-close.
 
-    The next piece is received only when the last was taken: that is the back-pressure.
+    A backend that takes no more may still answer, so that is no error.
 
     Raises:
-        trio.BrokenResourceError: The source broke, or the sink takes no more.
+        trio.BrokenResourceError: The peer's connection broke.
     """
-    total = 0
-    while data := await source.receive_some(PIECE):
-        await sink.send_all(data)
-        total += len(data)
-    return total
+    while data := await connection.receive_some(PIECE):
+        try:
+            await backend.send_all(data)
+        except trio.BrokenResourceError:
+            return
+    try:
+        await backend.send_eof()
+    except trio.BrokenResourceError:
+        return
+
+
+async def from_backend(backend: trio.SocketStream, connection: Connection) -> None:
+    """Forward until the backend ends.
+
+    Raises:
+        BackendBrokenError: The backend's connection broke.
+        trio.BrokenResourceError: The peer's connection broke.
+    """
+    while True:
+        try:
+            data = await backend.receive_some(PIECE)
+        except trio.BrokenResourceError as exc:
+            raise BackendBrokenError(exc.__cause__ or exc) from exc
+        if not data:
+            return
+        await connection.send_all(data)

@@ -6,7 +6,7 @@ import trio
 
 from trio_duplex import Connection, Role
 from trio_duplex.cli._proxy.backend import BackendDownError, connect
-from trio_duplex.cli._proxy.forward import copy
+from trio_duplex.cli._proxy.forward import BackendBrokenError, from_backend, to_backend
 from trio_duplex.cli._proxy.header import TLSFacts, encode_v1, encode_v2
 from trio_duplex.cli._proxy.settings import ProxySettings
 from trio_duplex.cli._service.addresses import BackendAddress
@@ -52,20 +52,30 @@ class Proxy(Service[ProxySettings]):
             )
             return
         async with backend:
-            await self._forward(connection, backend)
+            try:
+                await self._forward(connection, backend)
+            except BackendBrokenError as exc:
+                log.warning("backend-broken", number=context.number(connection), why=exc)
+                # Half an answer must not look like a whole one.
+                await trio.aclose_forcefully(connection)
 
     async def _forward(self, connection: Connection, backend: trio.SocketStream) -> None:
         if self.settings.send_proxy is not None:
-            await backend.send_all(proxy_header(self.settings.send_proxy, connection))
+            header = proxy_header(self.settings.send_proxy, connection)
+            try:
+                await backend.send_all(header)
+            except trio.BrokenResourceError as exc:
+                raise BackendBrokenError(exc.__cause__ or exc) from exc
+        broken: BackendBrokenError | None = None
         async with trio.open_nursery() as nursery:
-
-            async def to_backend() -> None:
-                await copy(connection, backend)
-                await backend.send_eof()
-
-            nursery.start_soon(to_backend)
-            await copy(backend, connection)
+            nursery.start_soon(to_backend, connection, backend)
+            try:
+                await from_backend(backend, connection)
+            except BackendBrokenError as exc:
+                broken = exc
             nursery.cancel_scope.cancel()
+        if broken is not None:
+            raise broken
 
 
 def proxy_header(version: str, connection: Connection) -> bytes:
