@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.contexts import new_context
+from trio_duplex import Role
 from trio_duplex._decision.glare import Crossing, Resolution, resolve
 
 LOW, HIGH = bytes(32), b"\xff" * 32
@@ -17,8 +19,7 @@ LOW, HIGH = bytes(32), b"\xff" * 32
 def hello() -> bytes:
     """A ClientHello of OpenSSL's, in one record."""
     outgoing = ssl.MemoryBIO()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
+    context = new_context(Role.CLIENT)
     context.set_alpn_protocols(["h2", "http/1.1"])
     tls = context.wrap_bio(ssl.MemoryBIO(), outgoing)
     with pytest.raises(ssl.SSLWantReadError):

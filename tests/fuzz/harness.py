@@ -13,6 +13,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.support.contexts import new_context
 from trio_duplex import (
     AllOf,
     AnyOf,
@@ -156,7 +157,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 def our_client_hello() -> bytes:
     outgoing = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
-        ssl.create_default_context().wrap_bio(
+        new_context(Role.CLIENT).wrap_bio(
             ssl.MemoryBIO(), outgoing, server_hostname="a.example"
         ).do_handshake()
     return outgoing.read()

@@ -22,6 +22,7 @@ from typing import IO, Literal, Self
 import attrs
 import trio
 
+from tests.support.contexts import new_context
 from trio_duplex import Connection, Credentials, DuplexError, Role, negotiate, serve_tcp
 
 WINDOW = 0.5
@@ -398,14 +399,12 @@ def python_context(
     files: Files, role: Role, versions: Sequence[Version] = VERSIONS
 ) -> ssl.SSLContext:
     """The context of a peer that plays `role`, written without our library."""
-    context = ssl.SSLContext(
-        ssl.PROTOCOL_TLS_CLIENT if role is Role.CLIENT else ssl.PROTOCOL_TLS_SERVER
-    )
+    context = new_context(role)
+    context.check_hostname = role is Role.CLIENT
     context.minimum_version = TLS_VERSIONS[min(versions)]
     context.maximum_version = TLS_VERSIONS[max(versions)]
     context.load_cert_chain(files.peer)
     context.load_verify_locations(files.trust)
-    context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

@@ -393,7 +393,9 @@ async def test_a_peers_fault_ends_its_own_connection(
             peers.start_soon(script, memory.connect())
             await trio.sleep(40)
             assert handled == 0, "the handler is never called"
-            assert [(r.levelno, r.exc_info) for r in caplog.records] == [(level, None)]
+            started, *told = caplog.records
+            assert started.getMessage().startswith("limits ")
+            assert [(r.levelno, r.exc_info) for r in told] == [(level, None)]
             assert error in caplog.text
             async with await call(memory) as tls:  # and the server lives
                 await tls.send_all(b"hello")

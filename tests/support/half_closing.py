@@ -10,15 +10,13 @@ from pathlib import Path
 
 import trio
 
+from tests.support.contexts import new_context
 from trio_duplex import Role
 
 
 def peer_context(folder: Path, role: Role) -> ssl.SSLContext:
     """The context of a peer that plays this role, with ``peer.pem`` and ``ca.pem`` of a folder."""
-    protocol = ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
-    context = ssl.SSLContext(protocol)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = new_context(role)
     context.load_verify_locations(folder / "ca.pem")
     context.load_cert_chain(folder / "peer.pem", folder / "peer.key")
     return context

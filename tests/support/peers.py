@@ -16,6 +16,7 @@ import trio
 import trio.testing
 import trustme
 
+from tests.support.contexts import new_context
 from trio_duplex import (
     Connection,
     Credentials,
@@ -83,11 +84,7 @@ def peer_context(
     trust: trustme.CA = AUTHORITY,
 ) -> ssl.SSLContext:
     """The context of a peer that is no trio_duplex and plays this role."""
-    protocol = ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
-    context = ssl.SSLContext(protocol)
-    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Debian's Python sets it
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = new_context(role)
     trust.configure_trust(context)
     if certificate is not None:
         certificate.configure_cert(context)
@@ -142,11 +139,9 @@ def counting_credentials() -> tuple[Credentials, list[Role]]:
     """Credentials, and the roles of all TLS objects that were made with them."""
     made: list[Role] = []
     contexts = []
-    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
-        context = CountingContext(protocol)
+    for role in (Role.SERVER, Role.CLIENT):
+        context = new_context(role, CountingContext)
         context.made = made
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_REQUIRED
         NODE.configure_cert(context)
         AUTHORITY.configure_trust(context)
         contexts.append(context)

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.support.contexts import new_context
 from tests.support.peers import MemoryListener
 from trio_duplex import Connection, Credentials, Role, serve_listeners
 from trio_duplex._trust.identity import public_key_info
@@ -199,12 +200,7 @@ def context(
     kind: type[ssl.SSLContext] = ssl.SSLContext,
 ) -> ssl.SSLContext:
     """The context of somebody who plays this role, and trusts like us."""
-    protocol = ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
-    made = kind(protocol)
-    made.minimum_version = ssl.TLSVersion.TLSv1_2  # Debian's Python allows 1.0
-    made.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # and takes a cut for an end
-    made.check_hostname = False
-    made.verify_mode = ssl.CERT_REQUIRED
+    made = new_context(role, kind)
     made.load_verify_locations(cadata=trust.pem.decode())
     if leaf is not None:
         with as_file(Pem("leaf", leaf.private_key_and_cert_chain_pem.bytes())) as path:

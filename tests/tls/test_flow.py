@@ -18,6 +18,7 @@ from trio.testing import (
     memory_stream_pair,
 )
 
+from tests.support.contexts import new_context
 from tests.support.peers import AUTHORITY, NODE, TLS13, VERSIONS, tcp_pair, unix_pair
 from trio_duplex import Role
 from trio_duplex._tls.engine import Engine
@@ -30,17 +31,13 @@ WAYS: list[Ways] = [(one, other) for one in (False, True) for other in (False, T
 
 @functools.cache
 def contexts(version: ssl.TLSVersion) -> dict[Role, ssl.SSLContext]:
-    server, client = (
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-    )
+    server, client = new_context(Role.SERVER), new_context(Role.CLIENT)
+    server.verify_mode = ssl.CERT_NONE
     NODE.configure_cert(server)
     AUTHORITY.configure_trust(client)
-    client.check_hostname = False
     for context in (server, client):
         context.minimum_version = context.maximum_version = version
         context.options |= ssl.OP_NO_RENEGOTIATION
-        context.options &= ~0x80  # OP_IGNORE_UNEXPECTED_EOF, set by CPython 3.11.2 (Debian 12)
     return {Role.SERVER: server, Role.CLIENT: client}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from tests.support.contexts import new_context
 from tests.support.peers import (
     AUTHORITY,
     NODE,
@@ -120,8 +121,7 @@ def test_swapped_contexts_are_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLS is deprecated:DeprecationWarning")
 async def test_one_context_of_both_roles_will_do() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = new_context(None)
     NODE.configure_cert(context)
     AUTHORITY.configure_trust(context)
     mine = Credentials(server_context=context, client_context=context, allow_self=True)

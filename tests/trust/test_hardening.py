@@ -7,16 +7,14 @@ import ssl
 
 import pytest
 
+from tests.support.contexts import new_context
 from tests.support.peers import AUTHORITY, NODE, each_role
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.parameters import CIPHERS
 
 
 def own_context(role: Role, ciphers: str | None = None) -> ssl.SSLContext:
-    server = role is Role.SERVER
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_REQUIRED
+    context = new_context(role)
     context.options |= ssl.OP_IGNORE_UNEXPECTED_EOF
     if ciphers is not None:
         context.set_ciphers(ciphers)

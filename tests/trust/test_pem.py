@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import gc
 import os
-import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
+from tests.support.contexts import new_context
 from tests.support.trust import FLEET
-from trio_duplex import Credentials, CredentialsError
+from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.pem import Pem, Source, as_file
 
 LEAF = FLEET.issue("node.example")
@@ -122,7 +122,7 @@ def test_no_key_is_left_on_a_disk(
 
 
 def test_openssl_takes_it() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = new_context(Role.SERVER)
     with as_file(Pem("it", LEAF.private_key_and_cert_chain_pem.bytes())) as path:
         context.load_cert_chain(path)
 

@@ -13,6 +13,7 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.contexts import new_context
 from tests.support.trust import FLEET
 from trio_duplex import (
     AllOf,
@@ -183,12 +184,14 @@ def test_wildcards_against_the_rule_itself(
 def test_openssl_agrees_on_wildcards() -> None:
     """What we admit by name, a TLS client that checks host names admits too."""
     for name, certified in [("a.fleet.example", "*.fleet.example"), ("a.example", "A.Example")]:
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server = new_context(Role.SERVER)
+        server.verify_mode = ssl.CERT_NONE
         leaf = FLEET.issue(certified)
 
         with as_file(Pem("leaf", leaf.private_key_and_cert_chain_pem.bytes())) as path:
             server.load_cert_chain(path)
-        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client = new_context(Role.CLIENT)
+        client.check_hostname = True
         client.load_verify_locations(cadata=FLEET.pem.decode())
         to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
         theirs = server.wrap_bio(to_server, to_client, server_side=True)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from trio.testing import MockClock
 
+from tests.support.contexts import new_context
 from tests.support.trust import FLEET, LISTENER, STRANGERS, Authority, Leaf, context, keys_of, meet
 from trio_duplex import (
     Credentials,
@@ -170,11 +171,7 @@ def test_contexts_that_switch_contexts() -> None:
 @each_role
 def test_roots_in_a_directory_cannot_be_seen(role: Role, tmp_path: Path) -> None:
     made = contexts()
-    made[role] = ssl.SSLContext(
-        ssl.PROTOCOL_TLS_SERVER if role is Role.SERVER else ssl.PROTOCOL_TLS_CLIENT
-    )
-    made[role].check_hostname = False
-    made[role].verify_mode = ssl.CERT_REQUIRED
+    made[role] = new_context(role)
     made[role].load_verify_locations(capath=str(tmp_path))
     assert any("capath" in defect for defect in defects(made))
     both = dict.fromkeys(Role, made[role])
@@ -299,8 +296,7 @@ def test_a_protocol_of_one_version() -> None:
 def test_one_context_for_both_roles() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        both = ssl.SSLContext(ssl.PROTOCOL_TLS)
-    both.verify_mode = ssl.CERT_REQUIRED
+        both = new_context(None)
     trust(FLEET)(both)
     build(dict.fromkeys(Role, both))
 

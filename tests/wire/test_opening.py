@@ -7,6 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.contexts import new_context
+from trio_duplex import Role
 from trio_duplex._wire.alerts import alert_name
 from trio_duplex._wire.hello import client_hello_random
 from trio_duplex._wire.opening import Opening, OpeningKind, TLSMessage, classify
@@ -29,7 +31,7 @@ def real_hello(
     alpn: int = 0,
 ) -> bytes:
     """Return what OpenSSL sends first, as a client."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = new_context(Role.CLIENT)
     context.minimum_version = minimum
     context.maximum_version = maximum
     if alpn:
@@ -108,7 +110,8 @@ def openssl_complaint(data: bytes) -> str:
     """
     incoming = ssl.MemoryBIO()
     incoming.write(data)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = new_context(Role.SERVER)
+    context.verify_mode = ssl.CERT_NONE
     tls = context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
     with pytest.raises(ssl.SSLError) as caught:
         tls.do_handshake()

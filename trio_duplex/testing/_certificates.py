@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from trio_duplex import Credentials, Role
+from trio_duplex.testing._contexts import new_context
 
 if TYPE_CHECKING:
     import trustme
@@ -158,17 +159,12 @@ class PeerCredentials:
 
     def context(self, role: Role) -> ssl.SSLContext:
         """A new TLS context for ``role``."""
-        server = role is Role.SERVER
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
-        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Debian's Python takes a cut for an end
-        context.check_hostname = False
-        context.minimum_version = self.tls_version or ssl.TLSVersion.TLSv1_2
+        context = new_context(role)
         if self.tls_version is not None:
-            context.maximum_version = self.tls_version
+            context.minimum_version = context.maximum_version = self.tls_version
         if self.trust_pem is None:
             context.verify_mode = ssl.CERT_NONE
         else:
-            context.verify_mode = ssl.CERT_REQUIRED
             context.load_verify_locations(cadata=self.trust_pem.decode("ascii"))
         if self.alpn:
             context.set_alpn_protocols(list(self.alpn))
