@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
+from tests.support.tools import require_tool
 from tests.support.trust import DAY, FLEET, NOW
 from trio_duplex import Credentials, CredentialsError
 from trio_duplex._trust.blocks import (
@@ -233,8 +233,7 @@ def follow_advice(error: CredentialsError, folder: Path) -> Path:
     (defect,) = error.defects
     found = re.search(r": ((openssl|iconv|ssh-keygen) .*)$", defect)
     assert found
-    if shutil.which(found[2]) is None:
-        pytest.skip(f"no {found[2]}")
+    require_tool(found[2])
     command = found[1]
     if found[2] == "ssh-keygen":
         command += " -N '' -P '' -q"

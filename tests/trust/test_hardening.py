@@ -6,9 +6,18 @@ import logging
 import ssl
 
 import pytest
+import trio
 
 from tests.support.contexts import new_context
-from tests.support.peers import AUTHORITY, NODE, each_role
+from tests.support.peers import (
+    AUTHORITY,
+    NODE,
+    connection_pair,
+    each_role,
+    each_version,
+    pin,
+    tcp_pair,
+)
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.parameters import CIPHERS
 
@@ -23,17 +32,18 @@ def own_context(role: Role, ciphers: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def of_contexts(ciphers: str | None = None) -> Credentials:
+def of_contexts(ciphers: str | None = None, *, allow_self: bool = False) -> Credentials:
     return Credentials(
         server_context=own_context(Role.SERVER, ciphers),
         client_context=own_context(Role.CLIENT, ciphers),
+        allow_self=allow_self,
     )
 
 
-def made(whose: str) -> Credentials:
+def made(whose: str, *, allow_self: bool = False) -> Credentials:
     if whose == "ours":
-        return Credentials.mutual(certificate_chain=NODE, trust=AUTHORITY)
-    return of_contexts()
+        return Credentials.mutual(certificate_chain=NODE, trust=AUTHORITY, allow_self=allow_self)
+    return of_contexts(allow_self=allow_self)
 
 
 def suites(context: ssl.SSLContext) -> list[str]:
@@ -60,6 +70,29 @@ def test_a_cut_is_not_taken_for_an_end(whose: str, role: Role) -> None:
     options = made(whose).context(role).options
     assert not options & ssl.OP_IGNORE_UNEXPECTED_EOF
     assert options & ssl.OP_NO_RENEGOTIATION
+
+
+@whosever
+@each_role
+@each_version
+async def test_a_fin_without_a_close_notify_is_an_error(
+    whose: str, role: Role, version: ssl.TLSVersion
+) -> None:
+    credentials, peer = made(whose, allow_self=True), made("ours", allow_self=True)
+    pin(credentials.context(role), version)
+    with trio.fail_after(10):
+        streams = await tcp_pair()
+        ends = {role: credentials, role.other: peer}
+        pair = await connection_pair(
+            server=ends[Role.SERVER], client=ends[Role.CLIENT], streams=streams
+        )
+        connection, other = pair if role is Role.SERVER else pair[::-1]
+        await other.send_all(b"transfer 100")  # of "transfer 10000"
+        await trio.aclose_forcefully(other)
+        assert await connection.receive_some() == b"transfer 100"
+        with pytest.raises(trio.BrokenResourceError):
+            await connection.receive_some()
+        await connection.aclose()
 
 
 def test_a_choice_among_them_stays(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import trio
 
 from tests.support.command import Command, run_command
+from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer, peer_context
 from trio_duplex import Role
 
@@ -44,8 +44,7 @@ async def test_each_refusal_has_its_line(folder: Path, credentials: list[str]) -
     async with run_echo(credentials) as (command, port):
         own = peer_context(folder, Role.CLIENT)
         own.load_cert_chain(folder / "node.pem", folder / "node.key")
-        without = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        without.check_hostname = False
+        without = new_context(Role.CLIENT)
         without.load_verify_locations(folder / "ca.pem")
         for number, (context, error) in enumerate(
             [(own, "SelfConnectionError"), (without, "HandshakeError")], start=1

@@ -14,6 +14,7 @@ import trio
 import trustme
 
 from tests.support.command import Command, run_command
+from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer
 from trio_duplex import Role
 
@@ -239,8 +240,7 @@ async def test_anonymous_clients_are_served_if_told_so(fresh: Path, allowed: boo
     write_configuration(fresh, f"[exec.ask]\nprogram = ['sh', '-c', '{script}']\n")
     options = ["--anonymous-clients"] if allowed else []
     async with run_exec(fresh, *options) as (_, port):
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
+        context = new_context(Role.CLIENT)
         context.load_verify_locations(fresh / "ca.pem")
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         peer = HalfClosingPeer(stream, context, Role.CLIENT)
