@@ -40,6 +40,7 @@ from trio_duplex._tls.last_words import send_alert
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.policy import server_name
 from trio_duplex._wire.alerts import ALERT_HANDSHAKE_FAILURE, ALERT_RECORD_OVERFLOW
+from trio_duplex._wire.foreign import advice_on
 from trio_duplex._wire.hello import client_hello_random, random_may_follow
 from trio_duplex._wire.opening import OpeningKind, classify, is_overlong
 
@@ -198,7 +199,7 @@ class TakenRole:
                         role=Role.SERVER,
                         peer=self.peer,
                         seen=opening.looks_like,
-                        advice="send this peer to another port, or set it to TLS",
+                        advice=advice_on(opening.looks_like),
                         received=received[:64],
                     )
                 case _:
@@ -246,7 +247,7 @@ class TakenRole:
                         role=Role.CLIENT,
                         peer=self.peer,
                         seen=opening.looks_like,
-                        advice="send this peer to another port, or set it to TLS",
+                        advice=advice_on(opening.looks_like),
                         received=answer[:64],
                     )
                 case _:

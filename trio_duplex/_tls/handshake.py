@@ -62,6 +62,7 @@ from trio_duplex._wire.cost import (
 )
 from trio_duplex._wire.hello import MAX_HELLO, HelloKind, HelloReader, whole_hello
 from trio_duplex._wire.records import CLIENT_HELLO_TYPE, HEADER_SIZE, SERVER_HELLO_TYPE
+from trio_duplex._wire.server_name import object_to_name
 
 RECORD_SIZE = 16 * 1024
 """Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
@@ -168,6 +169,7 @@ class Handshake:
         self._flight = 0  # bytes that the peer has sent behind its hello
         self._our_hello = b""  # in the server role, and what we have sent with it
         self._usable_groups = usable_groups(context.security_level)
+        self._chooses_by_name = context.sni_callback is not None
 
     def read_on(self, data: bytes | bytearray, most: int) -> bytes | bytearray:
         """Add to received data what has come with it, up to ``most`` bytes in all.
@@ -291,12 +293,14 @@ class Handshake:
                 message, received = await self._read_hello(received, expected)
             if serving:
                 objection = object_to_client_hello(message, self._usable_groups)
+                if self._chooses_by_name:
+                    objection = objection or object_to_name(message)
             else:
                 objection = object_to_server_hello(message)
             if objection is not None:
                 await send_alert(self._transport, objection.alert)
                 raise HandshakeError(
-                    "the peer's hello asks for more than a handshake may cost",
+                    objection.summary,
                     role=self._role,
                     peer=self._peer,
                     seen=objection.seen,

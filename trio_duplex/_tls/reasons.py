@@ -95,6 +95,11 @@ def tls_advice(exc: ssl.SSLError) -> str | None:
         return _ADVICE.get(alert, _PROTOCOL)
     if "UNSAFE_LEGACY_RENEGOTIATION" in reason:
         return "the peer's TLS is too old to renegotiate safely (RFC 5746): update it"
+    if "INTERNAL_ERROR" in reason or "internal error" in str(exc):
+        return (
+            "OpenSSL failed; as TLS server it does so where the peer's certificate is too long for a "
+            "session ticket (64 KB): give the peer one with fewer names"
+        )
     if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
         return "give the peer a certificate: both roles must present one"
     if "UNSUPPORTED_PROTOCOL" in reason or "VERSION" in reason:

@@ -27,6 +27,7 @@ FINITE_FIELD_GROUPS = range(0x100, 0x200)
 _FFDHE = {0x100: 2048, 0x101: 3072, 0x102: 4096, 0x103: 6144, 0x104: 8192}
 
 # Extensions (RFC 8446 section 4.2)
+SERVER_NAME = 0
 _SUPPORTED_GROUPS = 10
 _SUPPORTED_VERSIONS = 43
 _CERTIFICATE_AUTHORITIES = 47
@@ -53,7 +54,7 @@ _LISTS = {
     13: "signature algorithms",
     50: "signature algorithms for certificates",
 }
-_LOOKED_AT = {*_LISTS, _SUPPORTED_VERSIONS, _CERTIFICATE_AUTHORITIES, _KEY_SHARE}
+_LOOKED_AT = {*_LISTS, SERVER_NAME, _SUPPORTED_VERSIONS, _CERTIFICATE_AUTHORITIES, _KEY_SHARE}
 _HEAD = struct.Struct(">HH").unpack_from  # of an extension, or of a key share: kind and length
 
 
@@ -65,11 +66,13 @@ class Objection:
         alert: The AlertDescription that the peer is owed.
         seen: What the hello asks for.
         advice: What to do about it.
+        summary: What is wrong with it, in one clause.
     """
 
     alert: int
     seen: str
     advice: str
+    summary: str = "the peer's hello asks for more than a handshake may cost"
 
 
 def object_to_client_hello(message: bytes, usable: Container[int]) -> Objection | None:
@@ -84,7 +87,7 @@ def object_to_client_hello(message: bytes, usable: Container[int]) -> Objection 
             key shares that is among them is the one it takes. If none is, it asks
             for the first of the peer's groups that is.
     """
-    found = _extensions(message)
+    found = extensions(message)
     if found is None:
         return None
     suites = _number(message, 39 + message[38]) // 2
@@ -122,7 +125,7 @@ def _object_to_choice(found: Mapping[int, bytes], usable: Container[int]) -> Obj
 
 def object_to_server_hello(message: bytes) -> Objection | None:
     """Say why we should not go on after a ServerHello or HelloRetryRequest; None if we may."""
-    share = (_extensions(message) or {}).get(_KEY_SHARE, b"")
+    share = (extensions(message) or {}).get(_KEY_SHARE, b"")
     # A HelloRetryRequest names the group only, a ServerHello puts its share behind it.
     return _object_to_group(_number(share, 0)) if len(share) >= 2 else None
 
@@ -134,16 +137,16 @@ def is_retry(flight: bytes, start: int = 0) -> bool:
 
 def selects_tls_1_3(message: bytes) -> bool:
     """Whether a ServerHello says TLS 1.3; it does so in an extension (RFC 8446 section 4.2.1)."""
-    return (_extensions(message) or {}).get(_SUPPORTED_VERSIONS) == _TLS_1_3
+    return (extensions(message) or {}).get(_SUPPORTED_VERSIONS) == _TLS_1_3
 
 
 def named_groups(message: bytes) -> tuple[int, ...]:
     """The groups that a ClientHello names, in its order."""
-    return tuple(_entries((_extensions(message) or {}).get(_SUPPORTED_GROUPS, b"")))
+    return tuple(_entries((extensions(message) or {}).get(_SUPPORTED_GROUPS, b"")))
 
 
-def _extensions(message: bytes) -> dict[int, bytes] | None:
-    """Those extensions of a hello that matter here, up to one that does not fit; None if there is no place for any."""
+def extensions(message: bytes) -> dict[int, bytes] | None:
+    """Return those extensions of a hello that are looked at, up to one that does not fit; None if there is no place for any."""
     found: dict[int, bytes] = {}
     try:
         # RFC 8446 section 4.1.2: header, version, random, session id; suites, and compression methods.

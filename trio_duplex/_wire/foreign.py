@@ -116,3 +116,13 @@ def name_foreign(data: bytes) -> str:
         return f"plain text beginning {text.decode('ascii')!r}{more}"
     more = "..." if len(data) > _BYTES_SHOWN else ""
     return f"unknown bytes 0x{data[:_BYTES_SHOWN].hex()}{more}"
+
+
+def advice_on(looks_like: str) -> str:
+    """Say what to do about a peer that does not speak TLS, by what its bytes look like."""
+    if "PROXY protocol" in looks_like:
+        return (
+            "turn off send-proxy (HAProxy), proxy_protocol (nginx) or the like for this backend: "
+            "the proxy in front must relay the peer's bytes from the first one on"
+        )
+    return "send this peer to another port, or set it to TLS"
