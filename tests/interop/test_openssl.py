@@ -188,6 +188,54 @@ def test_a_server_of_tls_1_1_says_protocol_version_to_us(
     assert error.tls_reason.endswith("protocol_version")
 
 
+# ------------------------------------------------------------------------------------- ALPN
+
+
+@pytest.fixture(scope="module")
+def picky_server(files: Files) -> Generator[EchoServer]:
+    server = EchoServer(
+        Credentials.mutual(certificate_chain=files.ours, trust=files.trust, alpn=["fleet/1"])
+    )
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("alpn", [None, "http/1.1", "http/1.1,fleet/1"])
+def test_a_peer_that_selects_no_protocol_of_ours(
+    picky_server: EchoServer,
+    files: Files,
+    tmp_path: Path,
+    alpn: str | None,
+    role: Role,
+    version: Version,
+) -> None:
+    if alpn == "http/1.1" and role is Role.CLIENT:
+        pytest.skip("s_server refuses us itself then")
+    options = (OPTION[version], *(("-alpn", alpn) if alpn else ()))
+    with contextlib.ExitStack() as stack:
+        relay = stack.enter_context(Relay(picky_server.watched_port))
+        if role is Role.SERVER:
+            peer = s_client(relay.port, files, *options, certificate=files.peer)
+        else:
+            peer = s_server(relay.port, files, tmp_path, *options, certificate=files.peer)
+        process = stack.enter_context(peer)
+        if served := "fleet/1" in (alpn or ""):
+            assert exchange(process) == MESSAGE
+        else:
+            assert b"SSL alert number 120" in report(process)
+        process.wait(30)
+        relay.wait()
+    if not served:
+        assert plaintext_alerts(relay.from_target)[-1:] == [(2, 120)]
+        error = picky_server.outcome().error
+        assert type(error) is HandshakeError
+        assert error.role is role
+    else:
+        assert picky_server.outcome().is_echo()
+
+
 # --------------------------------------------------------------------------- pre-shared keys
 
 KEY = bytes(range(32))

@@ -904,7 +904,6 @@ async def test_https_compatible_sends_no_close_notify(
     [
         (("a", "b"), ("b", "a"), "a"),
         (("a",), ("a", "b"), "a"),
-        (("a",), ("c",), None),
         ((), (), None),
     ],
 )

@@ -20,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from tests.support.contexts import new_context
 from tests.support.peers import MemoryListener
 from trio_duplex import Connection, Credentials, Role, serve_listeners
+from trio_duplex._tls.reasons import tls_alert
 from trio_duplex._trust.identity import public_key_info
 from trio_duplex._trust.pem import Pem, as_file
 from trio_duplex.events import HandshakeCompleted, NegotiationFailed
@@ -285,6 +286,5 @@ async def hear(stream: trio.abc.Stream, role: Role, peer: ssl.SSLContext) -> byt
 
 
 def _alert(cause: BaseException | None) -> str:
-    reason = cause.reason if isinstance(cause, ssl.SSLError) else None
-    _, is_alert, name = (reason or "").partition("_ALERT_")
-    return name.lower() if is_alert else "broken"
+    alert = tls_alert(cause) if isinstance(cause, ssl.SSLError) else None
+    return alert or "broken"

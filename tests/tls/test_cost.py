@@ -14,12 +14,14 @@ import trustme
 from tests.support.hellos import FINITE, GREASE, P384, X25519, hello, server_hello
 from tests.support.peers import (
     AUTHORITY,
+    CHANGE_CIPHER_SPEC,
     HANDSHAKE,
     HANDSHAKE_FAILURE,
     NODE,
     STRANGER,
     TLS13,
     RawPeer,
+    ScriptedStream,
     credentials,
     each_role,
     each_version,
@@ -150,6 +152,28 @@ async def test_every_curve_serves(
         nursery.start_soon(peer.shake_hands)
         connection = await negotiate(ours, credentials())
         assert connection.role is role
+
+
+@each_role
+@by_the_byte
+async def test_a_retry_serves_whoever_says_change_cipher_spec_in_between(
+    step: int | None, role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    """As OpenSSL does, and RFC 8446 appendix D.4 advises: it precedes the second hello."""
+    ours, theirs = memory_pair()
+    mine, context = credentials(), peer_context(role.other, TLS13)
+    (mine.server_context if role is Role.SERVER else context).set_ecdh_curve("secp384r1")
+    peer = RawPeer(
+        ScriptedStream(theirs, lambda data, below: send(below, data, step)),
+        role.other,
+        context=context,
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.shake_hands)
+        connection = await negotiate(ours, mine)
+        assert connection.role is role
+    kinds = [kind for kind, _ in records(theirs.sent)]
+    assert kinds[:3] == [HANDSHAKE, CHANGE_CIPHER_SPEC, HANDSHAKE]
 
 
 async def test_a_retry_for_a_curve_serves(autojump_clock: trio.testing.MockClock) -> None:

@@ -385,6 +385,30 @@ async def test_in_tls_1_3_it_is_enough_that_one_refuses(
     assert "access_denied" in str(gave_up.tls_reason)
 
 
+@each_version
+@pytest.mark.parametrize("per_role", [False, True], ids=["one name", "a name for each role"])
+async def test_siblings_with_a_protocol_for_each_role(
+    per_role: bool, version: ssl.TLSVersion, processes: None, autojump_clock: MockClock
+) -> None:
+    """One name for both stops ends of other protocols only, not listeners of ours."""
+    alpn = {Role.SERVER: ["to-the-hub"], Role.CLIENT: ["from-the-hub"]} if per_role else ["hub"]
+    silent, speaking = (Node(mutual(leaf, alpn=alpn)) for leaf in (A, B))
+    for node in (silent, speaking):
+        node.credentials.server_context.maximum_version = version
+    await splice(silent, speaking)
+    assert len(silent.handled) == len(speaking.handled) == (0 if per_role else 1)
+    if per_role:
+        assert kinds(silent.errors + speaking.errors) == {HandshakeError}
+        there = Node(mutual(B, alpn=alpn))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(there.serve)
+            for role in Role:  # those who dial have them the other way round
+                dialler = context(role, DIALLER)
+                dialler.set_alpn_protocols(alpn[role.other])  # type: ignore[call-overload]
+                assert await hear(there.listener.connect(), role, dialler) == b"secret"
+            nursery.cancel_scope.cancel()
+
+
 async def test_roles_do_not_hinder_honest_peers(autojump_clock: MockClock) -> None:
     node = Node(mutual(A, peer=RolesAllowed({"dialler.example": Role.CLIENT})))
     async with trio.open_nursery() as nursery:

@@ -87,6 +87,8 @@ def trust(context: ssl.SSLContext) -> trio_duplex.Credentials:
         allow_asymmetric=True,
         allow_self=True,
         own_certificate="node.pem",
+        alpn=["a"],
+        alpn_required=False,
     )
     return trio_duplex.Credentials.mutual(
         certificate_chain="node.pem",
@@ -94,6 +96,7 @@ def trust(context: ssl.SSLContext) -> trio_duplex.Credentials:
         trust="fleet-ca.pem",
         peer=only_the_known,
         alpn={Role.SERVER: ["a"], Role.CLIENT: ["b"]},
+        alpn_required=True,
         certificates_by_name={"b.example": ("b.pem", "b.key")},
         keylog=None,
         session_tickets=2,

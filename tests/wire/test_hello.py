@@ -6,7 +6,15 @@ import random
 
 import pytest
 
-from tests.support.peers import ALERT, APPLICATION_DATA, HANDSHAKE, client_hello, record, recut
+from tests.support.peers import (
+    ALERT,
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    client_hello,
+    record,
+    recut,
+)
 from trio_duplex._wire.hello import MAX_HELLO, HelloKind, HelloReader, whole_hello
 
 HELLO = client_hello()
@@ -14,10 +22,13 @@ MESSAGE = HELLO[5:]
 SERVER_HELLO = b"\x02" + (70).to_bytes(3, "big") + bytes(70)
 HELLO_REQUEST = bytes(4)
 WARNING = record(ALERT, b"\x01\x70")
+DUMMY = record(CHANGE_CIPHER_SPEC, b"\x01")
 
 
-def read(data: bytes, message_type: int = 1, *, step: int | None = None) -> HelloReader:
-    reader = HelloReader(message_type)
+def read(
+    data: bytes, message_type: int = 1, *, step: int | None = None, second: bool = False
+) -> HelloReader:
+    reader = HelloReader(message_type, second=second)
     for start in range(0, len(data), step or len(data)):
         if reader.feed(data[start : start + (step or len(data))]) is not HelloKind.INCOMPLETE:
             break
@@ -44,6 +55,19 @@ def test_however_it_is_cut(size: int, step: int | None) -> None:
 def test_whatever_openssl_passes_over_is_passed_over(between: bytes, step: int | None) -> None:
     cut = between + record(HANDSHAKE, MESSAGE[:50]) + between * 2 + record(HANDSHAKE, MESSAGE[50:])
     assert read(cut, step=step).message == MESSAGE
+
+
+@pytest.mark.parametrize("step", [1, 3, None])
+@pytest.mark.parametrize("message", [MESSAGE, SERVER_HELLO], ids=["ClientHello", "ServerHello"])
+def test_a_second_hello_may_follow_a_dummy_change_cipher_spec(
+    message: bytes, step: int | None
+) -> None:
+    data = DUMMY + WARNING + record(HANDSHAKE, message)
+    assert read(data, message[0], step=step, second=True).message == message
+    assert read(data, message[0], step=step).kind is HelloKind.OTHER
+    for payload in (b"\x02", b"\x01\x01"):
+        real = record(CHANGE_CIPHER_SPEC, payload) + record(HANDSHAKE, message)
+        assert read(real, message[0], step=step, second=True).kind is HelloKind.OTHER
 
 
 @pytest.mark.parametrize("step", [1, 3, None])

@@ -138,6 +138,7 @@ class TakenRole:
             session=self.session if client else None,
             https_compatible=self.settings.https_compatible,
             max_certificate_bytes=self.settings.max_certificate_bytes,
+            required_alpn=material.required_alpn[role],
         )
         self._made.append((handshake, material))
         return handshake

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NoReturn, TypeVar, TypeVarTuple, cast
 
 import trio
@@ -52,6 +52,7 @@ from trio_duplex._wire.alerts import (
     ALERT_CERTIFICATE_UNKNOWN,
     ALERT_DECODE_ERROR,
     ALERT_ILLEGAL_PARAMETER,
+    ALERT_NO_APPLICATION_PROTOCOL,
     ALERT_UNEXPECTED_MESSAGE,
 )
 from trio_duplex._wire.cost import (
@@ -128,6 +129,8 @@ class Handshake:
         https_compatible: As for ``trio.SSLStream``.
         max_certificate_bytes: How many bytes of a handshake the peer may send
             after its hello; nearly all of them are its certificates.
+        required_alpn: The ALPN protocols of which one must be selected; empty
+            if none need be.
 
     Attributes:
         tls: The bare ``trio.SSLStream`` over ``transport``.
@@ -147,6 +150,7 @@ class Handshake:
         session: ssl.SSLSession | None = None,
         https_compatible: bool = False,
         max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
+        required_alpn: Collection[str] = (),
     ) -> None:
         tap = _ContextTap(context, session)
         self.tls: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
@@ -170,6 +174,7 @@ class Handshake:
         self._our_hello = b""  # in the server role, and what we have sent with it
         self._usable_groups = usable_groups(context.security_level)
         self._chooses_by_name = context.sni_callback is not None
+        self._required_alpn = required_alpn
 
     def read_on(self, data: bytes | bytearray, most: int) -> bytes | bytearray:
         """Add to received data what has come with it, up to ``most`` bytes in all.
@@ -275,6 +280,7 @@ class Handshake:
         try:
             if not await self._exchange_hellos(received):
                 await self._exchange_flights()
+            await self._check_alpn()  # TLS 1.3 tells a client with the certificate
             self._our_hello = b""
         except ssl.SSLError as exc:
             raise await self._failure(exc) from exc
@@ -287,10 +293,11 @@ class Handshake:
         """
         serving = self._role is Role.SERVER
         expected = CLIENT_HELLO_TYPE if serving else SERVER_HELLO_TYPE
+        retry = False
         while True:
             message = whole_hello(received, expected)
             if message is None:
-                message, received = await self._read_hello(received, expected)
+                message, received = await self._read_hello(received, expected, second=retry)
             if serving:
                 objection = object_to_client_hello(message, self._usable_groups)
                 if self._chooses_by_name:
@@ -309,20 +316,26 @@ class Handshake:
             # Behind a ServerHello, a chain may have come already.
             if await self._take(received, 0 if serving else len(received) - len(message)):
                 return True
-            if sent := self.outgoing.read():
+            sent = self.outgoing.read()
+            retry = is_retry(sent, HEADER_SIZE) if serving else is_retry(message)
+            if sent:
+                if not retry:  # before which nothing is selected
+                    await self._check_alpn()
                 self._our_hello = sent
                 await self.send(sent)
-            if not (is_retry(sent, HEADER_SIZE) if serving else is_retry(message)):
+            if not retry:
                 return False
             received = await self.receive(HELLO_PIECE)
 
-    async def _read_hello(self, received: bytes, expected: int) -> tuple[bytes, bytes]:
+    async def _read_hello(
+        self, received: bytes, expected: int, *, second: bool
+    ) -> tuple[bytes, bytes]:
         """Read on until the peer's hello is whole.
 
         Returns:
             The message, and all that was received.
         """
-        reader, everything = HelloReader(expected), bytearray()
+        reader, everything = HelloReader(expected, second=second), bytearray()
         while reader.feed(received) is HelloKind.INCOMPLETE:
             everything += received
             received = await self.receive(HELLO_PIECE)
@@ -354,7 +367,37 @@ class Handshake:
             if await self._take(data, len(data)):
                 return
             if self.outgoing.pending:
+                await self._check_alpn()
                 await self.send(self.outgoing.read())
+
+    async def _check_alpn(self) -> None:
+        """Refuse a peer with which no protocol of ours was selected, in place of a flight of ours.
+
+        It is told in the clear, as it must be: it has not seen our next keys yet.
+
+        Raises:
+            HandshakeError: None was; the alert no_application_protocol has been sent.
+        """
+        selected = self._ssl_object.selected_alpn_protocol()
+        if not self._required_alpn or selected in self._required_alpn:
+            return
+        self.outgoing.read()
+        await send_alert(self._transport, ALERT_NO_APPLICATION_PROTOCOL)
+        raise HandshakeError(
+            "no ALPN protocol of ours was selected",
+            role=self._role,
+            peer=self._peer,
+            seen=self._seen_alpn(selected),
+            advice=f"have the peer use one of {', '.join(map(repr, self._required_alpn))} (RFC 7301); "
+            "if it can't, and may still come in, set alpn_required=False",
+        )
+
+    def _seen_alpn(self, selected: str | None) -> str:
+        if selected is not None:
+            return f"an answer that selects {selected!r}"
+        if self._role is Role.SERVER:
+            return "a ClientHello that offers no protocol of ours, or none at all"
+        return "an answer that selects no protocol"
 
     async def _take(self, data: bytes, counted: int) -> bool:
         """Give OpenSSL what the peer has sent; tell whether the handshake is done.

@@ -9,7 +9,7 @@ been withdrawn since: it is refused unless both trust alike.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import attrs
@@ -25,6 +25,10 @@ from trio_duplex._trust.vouching import SelfVouching
 
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME, which Python has no name for: whoever sets it wants no date looked at."""
+
+
+NO_ALPN: Mapping[Role, Sequence[str]] = dict.fromkeys(Role, ())
+"""No protocol is asked for, in either role."""
 
 
 def utc_now() -> datetime:
@@ -47,6 +51,8 @@ class Material:
     """How many each context had when the two were compared; None where nothing hangs on it."""
     anonymous_clients: bool = False
     """Whether the server role takes a peer that shows no certificate."""
+    required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN
+    """For each role, the protocols of which one must be selected; none if none need be."""
     verify_modes: tuple[ssl.VerifyMode, ssl.VerifyMode] = (ssl.CERT_REQUIRED, ssl.CERT_REQUIRED)
     """Of the server's and of the client's context, as they were when this was made."""
     now: Callable[[], datetime] = utc_now
@@ -64,6 +70,7 @@ class Material:
         self_vouching: SelfVouching | None = None,
         trust_roots: int | None = None,
         anonymous_clients: bool = False,
+        required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN,
     ) -> Material:
         """Make it of two contexts, and of the leaf certificates that they present."""
         for context in (server_context, client_context):
@@ -79,6 +86,7 @@ class Material:
             self_vouching=self_vouching,
             trust_roots=trust_roots,
             anonymous_clients=anonymous_clients,
+            required_alpn=required_alpn,
             verify_modes=(server_context.verify_mode, client_context.verify_mode),
         )
 
@@ -122,7 +130,7 @@ class Material:
             )
         (verified_by or self).check_unchanged(role, remote_address)
         if verified_by is not None and verified_by is not self:
-            self._check_trusts_like(verified_by, role, remote_address)
+            self._check_asks_like(verified_by, role, remote_address)
         if resumed:
             self._check_still_valid(certificate, role, remote_address)
         if not self.allow_self and self._is_ours(certificate):
@@ -172,10 +180,19 @@ class Material:
                 "contexts from files, before the credentials are made",
             )
 
-    def _check_trusts_like(
+    def _check_asks_like(
         self, verified_by: Material, role: Role, remote_address: Address | None
     ) -> None:
-        """Refuse a peer that was verified against trust that has been replaced meanwhile."""
+        """Refuse a peer that was verified against trust, or ALPN, that has been replaced meanwhile."""
+        asked, asks = set(verified_by.required_alpn[role]), set(self.required_alpn[role])
+        if asks and not (asked and asked <= asks):
+            raise PeerRejectedError(
+                "the credentials were replaced during the handshake",
+                role=role,
+                peer=format_address(remote_address),
+                seen="a handshake for which other ALPN protocols were asked",
+                advice="nothing is wrong with the peer, as far as we know: it may connect again",
+            )
         if not trust_alike(verified_by.context(role), self.context(role)):
             raise PeerRejectedError(
                 "the credentials were replaced during the handshake",

@@ -15,7 +15,7 @@ import attrs
 from cryptography import x509
 
 from trio_duplex._role import Role
-from trio_duplex._trust.admission import Material
+from trio_duplex._trust.admission import NO_ALPN, Material
 from trio_duplex._trust.blocks import load_certificates
 from trio_duplex._trust.keylog import warn_of_keylog
 from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
@@ -72,11 +72,15 @@ class Credentials:
             context, for the client's if the two contexts trust each other.
         anonymous_clients: As for `mutual`. The ``verify_mode`` of the server
             context must then be ``ssl.CERT_OPTIONAL``.
+        alpn: As for `mutual`; it is set on the contexts. Python does not tell
+            which protocols a context has, so those that you have set there
+            yourself are offered and accepted, but not required of the peer.
+        alpn_required: As for `mutual`.
 
     Raises:
         CredentialsError: A context is unfit for its role, or the two differ in
             what they demand of the peer; it names each difference.
-        ValueError: ``peer`` is no policy.
+        ValueError: ``peer`` is no policy, or ``alpn`` is out of range.
     """
 
     def __init__(
@@ -89,7 +93,10 @@ class Credentials:
         allow_self: bool = False,
         own_certificate: PemSource | TrustmeCertificate | None = None,
         anonymous_clients: bool = False,
+        alpn: Alpn = (),
+        alpn_required: bool = True,
     ) -> None:
+        protocols = _alpn_by_role(alpn)
         unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
         if defects := [defect for defect in unfit if defect]:
             raise CredentialsError(*defects)
@@ -119,6 +126,9 @@ class Credentials:
             if context.keylog_filename:  # create_default_context obeys SSLKEYLOGFILE
                 warn_of_keylog(context.keylog_filename)
             _narrow(context)
+        for role, context in ((Role.SERVER, server_context), (Role.CLIENT, client_context)):
+            if protocols[role]:
+                context.set_alpn_protocols(list(protocols[role]))
         self._source: MutualSource | None = None
         self._checks: tuple[Check, ...] = ()
         self._material = Material.of(
@@ -129,6 +139,7 @@ class Credentials:
             allow_self=allow_self,
             trust_roots=None if self._asymmetries else trust_roots,
             anonymous_clients=anonymous_clients,
+            required_alpn=protocols if alpn_required else NO_ALPN,
         )
         _warn_of_anonymous_clients(self._material)
 
@@ -145,6 +156,7 @@ class Credentials:
         peer: PeerPolicy | None = None,
         allow_self: bool = False,
         alpn: Alpn = (),
+        alpn_required: bool = True,
         certificates_by_name: Mapping[str, CertificateAndKey] | None = None,
         session_tickets: int = 0,
         minimum_version: ssl.TLSVersion = FLOOR,
@@ -187,6 +199,13 @@ class Credentials:
                 for fleets that share one.
             alpn: Protocol names to offer and accept, preferred first; or a
                 mapping from each role to them.
+            alpn_required: Refuse a peer with which none of ``alpn`` is
+                selected, with the alert no_application_protocol (:rfc:`7301`).
+                So the holder of a trusted certificate that speaks another
+                protocol is not taken for a peer, even if a stranger relays
+                between the two. False admits a peer that knows no ALPN, or
+                none of ours. Nothing is required in a role for which
+                ``alpn`` names none.
             certificates_by_name: Other certificates to present in the server
                 role, to a peer that asks for their name by SNI: from DNS name
                 to ``(chain, key)`` or a ``trustme.LeafCert``.
@@ -257,6 +276,7 @@ class Credentials:
             peer=_checked_policy(peer),
             allow_self=allow_self,
             alpn=_alpn_by_role(alpn),
+            alpn_required=alpn_required,
             certificates_by_name={_sni_name(name): pair for name, pair in given.by_name},
             session_tickets=session_tickets,
             parameters=Parameters.checked(minimum_version, ciphers, groups),

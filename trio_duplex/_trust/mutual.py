@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from trio_duplex._role import Role
-from trio_duplex._trust.admission import Material
+from trio_duplex._trust.admission import NO_ALPN, Material
 from trio_duplex._trust.blocks import (
     Block,
     Located,
@@ -67,6 +67,7 @@ class MutualSource:
     peer: PeerPolicy
     allow_self: bool
     alpn: Mapping[Role, Sequence[str]]
+    alpn_required: bool
     certificates_by_name: Mapping[str, tuple[Source, Source | None]]
     session_tickets: int
     parameters: Parameters
@@ -154,6 +155,7 @@ class MutualSource:
             allow_self=self.allow_self,
             self_vouching=trusted.self_vouching,
             anonymous_clients=self.anonymous_clients,
+            required_alpn=self.alpn if self.alpn_required else NO_ALPN,
         )
         return material, checks
 

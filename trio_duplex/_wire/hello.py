@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 
 from trio_duplex._wire.records import (
     CLIENT_HELLO_TYPE,
@@ -94,6 +95,7 @@ _MAX_RAW = 2 * MAX_HELLO
 """The same with its record headers: room for records of five bytes each. The honest put it in one
 to four."""
 
+_CHANGE_CIPHER_SPEC = 0x14
 _ALERT = 0x15
 _WARNING = 1
 _HELLO_REQUEST = bytes(4)
@@ -119,20 +121,27 @@ class HelloReader:
 
     Args:
         message_type: 1 for a ClientHello, 2 for a ServerHello.
+        second: Whether it follows a HelloRetryRequest. A change_cipher_spec may
+            then come first, as most TLS stacks send it for the sake of
+            middleboxes (RFC 8446 appendix D.4).
 
     Attributes:
         kind: What is known by now.
         size: Bytes of the message by its own header, once that has come; else 0.
     """
 
-    def __init__(self, message_type: int) -> None:
+    def __init__(self, message_type: int, *, second: bool = False) -> None:
         self.kind = HelloKind.INCOMPLETE
         self.size = 0
         self._type = message_type
+        self._may_pass_over: dict[int, Callable[[bytearray], bool]] = {_ALERT: _is_mere_warning}
+        if second:
+            self._may_pass_over[_CHANGE_CIPHER_SPEC] = _is_dummy
         self._seen = 0
         self._header = bytearray()  # of the record that is being read
         self._left = 0  # bytes that are missing of it
-        self._alert: bytearray | None = None  # its payload, if it is an alert
+        self._other: int | None = None  # its type, if it is no handshake record
+        self._payload: bytearray = bytearray()  # and what it carries then
         self._message = bytearray()
 
     @property
@@ -159,12 +168,12 @@ class HelloReader:
             piece = view[position : position + self._left]
             position += len(piece)
             self._left -= len(piece)
-            if self._alert is None:
+            if self._other is None:
                 self._message += piece
                 self._look_at_message()
             else:
-                self._alert += piece
-                if self._left == 0 and not _may_be_passed_over(self._alert):
+                self._payload += piece
+                if self._left == 0 and not self._may_pass_over[self._other](self._payload):
                     self.kind = HelloKind.OTHER
         if self.kind is HelloKind.INCOMPLETE and self._seen > _MAX_RAW:
             self.kind = HelloKind.TOO_LONG
@@ -176,9 +185,11 @@ class HelloReader:
             self._header[1],
             self._header[3] << 8 | self._header[4],
         )
-        if major != MAJOR or length > MAX_FRAGMENT or (length and kind not in (HANDSHAKE, _ALERT)):
+        unknown = kind != HANDSHAKE and kind not in self._may_pass_over
+        if major != MAJOR or length > MAX_FRAGMENT or (length and unknown):
             self.kind = HelloKind.OTHER
-        self._alert = bytearray() if kind == _ALERT else None
+        self._other = None if kind == HANDSHAKE else kind
+        self._payload.clear()
         self._left = length
         self._header.clear()
 
@@ -196,7 +207,12 @@ class HelloReader:
                 self.kind = HelloKind.COMPLETE
 
 
-def _may_be_passed_over(alert: bytearray) -> bool:
+def _is_dummy(change_cipher_spec: bytearray) -> bool:
+    """Whether it is the one of TLS 1.3, which changes nothing (RFC 8446 section 5)."""
+    return bytes(change_cipher_spec) == b"\x01"
+
+
+def _is_mere_warning(alert: bytearray) -> bool:
     """Whether OpenSSL goes on after an alert: a warning other than close_notify."""
     return len(alert) == 2 and alert[0] == _WARNING and alert[1] != 0
 
