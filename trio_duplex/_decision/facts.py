@@ -39,11 +39,9 @@ class PeerFacts:
     @property
     def key(self) -> str | None:
         """The peer's IPv4 address or IPv6 /64, which counts as one peer; None without one."""
-        match self.remote_address:
-            case (str(host), *_):
-                return host_key(host)
-            case _:
-                return None
+        # Asked once for each connection: `match` takes ten times as long.
+        address = self.remote_address
+        return host_key(address[0]) if isinstance(address, tuple) else None
 
 
 class Conduct(enum.Enum):

@@ -141,11 +141,7 @@ class PeerMemory:
             return self._otherwise.choose(peer)
         self._remembered += 1
         seconds = max(self._floor, self._round_trips * peer.round_trip)
-        return Choice(
-            seconds,
-            f"silent {entry.silences} times in a row; round trip {1000 * peer.round_trip:.0f} ms",
-            remembered=True,
-        )
+        return Choice(seconds, f"silent {entry.silences} times in a row", remembered=True)
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
         """Take what became of a connection into account.

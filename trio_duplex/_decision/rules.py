@@ -132,6 +132,20 @@ SPEAKING: WindowPolicy = _Always("SPEAKING", Choice(math.inf, "always speaking",
 become the TLS client. A server's limits bound how many may wait."""
 
 
+_Rule = tuple[
+    str, WindowPolicy, Choice | None
+]  # its name, its policy, and what that always chooses
+
+
+def _rule(name: str, policy: WindowPolicy) -> _Rule:
+    """Put a rule together; what it always chooses is chosen once."""
+    fixed: Choice | None = None
+    if isinstance(policy, Fixed | _Always):
+        choice = policy.choose(PeerFacts())
+        fixed = choice if not name else cast("Choice", _named(choice, name))
+    return name, policy, fixed
+
+
 class ByNetwork:
     """Choose by the network that the peer's address is in; the longest prefix wins.
 
@@ -160,12 +174,14 @@ class ByNetwork:
                 raise ValueError(f"{text!r} is not a network such as '10.1.0.0/16': {exc}") from exc
             self._rules.append((network, as_policy(window, f"the window of {text}")))
         self._rules.sort(key=lambda rule: -rule[0].prefixlen)
-        self._otherwise = as_policy(otherwise, "otherwise")
+        self._fallback = _rule("", as_policy(otherwise, "otherwise"))
         self._find = lru_cache(maxsize=4096)(self._look_up)  # the next connection is often alike
 
     def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
         """Choose as the rule of the peer's network does."""
-        name, policy = self._rule(peer)
+        name, policy, fixed = self._rule(peer)
+        if fixed is not None:
+            return fixed
         choice = policy.choose(peer)
         return _named(choice, name) if name else choice
 
@@ -173,24 +189,21 @@ class ByNetwork:
         """Tell the policy that chose."""
         return self._rule(peer)[1].learn(peer, outcome)
 
-    def _rule(self, peer: PeerFacts) -> tuple[str, WindowPolicy]:
-        match peer.remote_address:
-            case (str(host), *_):
-                return self._find(host)
-            case _:
-                return "", self._otherwise
+    def _rule(self, peer: PeerFacts) -> _Rule:
+        address = peer.remote_address
+        return self._find(address[0]) if isinstance(address, tuple) else self._fallback
 
-    def _look_up(self, host: str) -> tuple[str, WindowPolicy]:
+    def _look_up(self, host: str) -> _Rule:
         try:
             address = ipaddress.ip_address(host.partition("%")[0])
         except ValueError:
-            return "", self._otherwise
+            return self._fallback
         if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
         for network, policy in self._rules:
             if address.version == network.version and address in network:
-                return str(network), policy
-        return "", self._otherwise
+                return _rule(str(network), policy)
+        return self._fallback
 
 
 class ByLocalPort:
@@ -316,7 +329,7 @@ def _named(choice: Choice | Awaitable[Choice], name: str) -> Choice | Awaitable[
     if not isinstance(choice, Choice):
         return _named_later(choice, name)
     rule = f"{name}: {choice.rule or f'{choice.seconds:g} s'}"
-    return attrs.evolve(choice, rule=rule)
+    return Choice(choice.seconds, rule, remembered=choice.remembered, role=choice.role)
 
 
 async def _named_later(choice: Awaitable[Choice], name: str) -> Choice:

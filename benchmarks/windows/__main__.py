@@ -1,0 +1,52 @@
+"""``python -m benchmarks.windows``: simulate windows and policies, or run them over a real path with delay and loss."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.windows.model import World
+from benchmarks.windows.simulate import compare, table
+
+WORLDS = {
+    "loss 1 %, 1 in 1,000 starved for 2 s": World(),
+    "the same, losses in bursts (25 %)": World(burst=0.25),
+    "1 % of the speaking peers start slowly (0.2 s)": World(slow=0.01),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.windows", description=__doc__)
+    commands = parser.add_subparsers(required=True, dest="command")
+    simulating = commands.add_parser("simulate", help="run the model, and print tables")
+    simulating.add_argument("--connections", type=int, default=240_000)
+    simulating.add_argument("--addresses", type=int, default=12_000)
+    simulating.add_argument("--plot", type=Path, metavar="FILE", help="draw the first world as SVG")
+    real = commands.add_parser("real", help="run over two network namespaces (root, Linux)")
+    real.add_argument("--round-trip", type=float, default=0.1, metavar="SECONDS")
+    real.add_argument("--loss", type=float, default=0.01)
+    real.add_argument("--connections", type=int, default=200, help="of each kind of peer")
+    options = parser.parse_args(arguments)
+    if options.command == "real":
+        from benchmarks.windows.real import run
+
+        print(run(options.round_trip, options.loss, options.connections))
+        return
+    plotted = False
+    for title, world in WORLDS.items():
+        import attrs
+
+        sized = attrs.evolve(world, connections=options.connections, addresses=options.addresses)
+        results = compare(sized)
+        print(f"{title}\n\n{table(results)}\n")
+        if options.plot is not None and not plotted:
+            from benchmarks.windows.plots import draw
+
+            draw(results, options.plot)
+            plotted = True
+
+
+if __name__ == "__main__":
+    main()
