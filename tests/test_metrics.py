@@ -101,6 +101,8 @@ async def test_every_number_of_the_statistics(
     assert samples[key("observers_disabled_total")] == 0
     assert samples[key("pending_connections")] == 1
     assert samples[key("open_connections")] == 1
+    assert statistics.certificate_not_after is not None
+    assert samples[key("certificate_not_after")] == statistics.certificate_not_after.timestamp()
     for role in Role:
         assert samples[key("handshakes_in_progress", role=str(role))] == 0
     assert samples[key("decision_seconds_count")] == statistics.decision_seconds.count == 5

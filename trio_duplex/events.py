@@ -1,5 +1,6 @@
 """What happened: the events that a server's observers are called with."""
 
+from datetime import datetime
 from types import FunctionType
 
 from trio_duplex._errors import PeerRejectedError
@@ -14,6 +15,7 @@ from trio_duplex._events.events import (
     ListenerPaused,
     NegotiationFailed,
     Observer,
+    OwnCertificateExpired,
     PeerRejected,
     RoleDecided,
 )
@@ -32,12 +34,13 @@ __all__ = [
     "ListenerPaused",
     "NegotiationFailed",
     "Observer",
+    "OwnCertificateExpired",
     "PeerRejected",
     "Probe",
     "RoleDecided",
 ]
 
-_OF_ATTRIBUTES = (Connection, Decision, PeerRejectedError, Role)
+_OF_ATTRIBUTES = (Connection, Decision, PeerRejectedError, Role, datetime)
 """The types of the events' attributes: `typing.get_type_hints` looks for them here."""
 
 # Users see the public module, not the room.

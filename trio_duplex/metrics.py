@@ -187,4 +187,12 @@ _GAUGES: tuple[_Row, ...] = (
         lambda s: _by_role(s.handshaking),
     ),
     ("open_connections", "Connections with their handler.", (), lambda s: {(): s.open}),
+    (
+        "certificate_not_after",
+        "When the first of our own certificates ends, in seconds since 1970.",
+        (),
+        lambda s: (
+            {} if s.certificate_not_after is None else {(): s.certificate_not_after.timestamp()}
+        ),
+    ),
 )

@@ -7,6 +7,7 @@ import json
 import logging
 import shlex
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -46,12 +47,14 @@ from trio_duplex.events import (
     LimitReached,
     ListenerPaused,
     NegotiationFailed,
+    OwnCertificateExpired,
     PeerRejected,
     Probe,
     RoleDecided,
 )
 
 PEER = "192.0.2.7:4711"
+ENDED = datetime(2026, 2, 3, 4, 5, tzinfo=UTC)
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 BUG = ZeroDivisionError("division by zero")
 DECISION = Decision(Role.SERVER, Reason.SPOKE, 0.25, 5.0)
@@ -203,6 +206,15 @@ def test_no_room_in_the_machine(log: Clock, caplog: pytest.LogCaptureFixture) ->
     assert "Too many" in values["why"]
 
 
+def test_a_certificate_of_ours_has_ended(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    log(OwnCertificateExpired(not_after=ENDED, peer=PEER))
+    (record,) = caplog.records
+    word, values = parsed(record)
+    assert (word, record.levelno) == ("own-certificate-expired", ERROR)
+    assert "2026-02-03 04:05 UTC" in values["why"]
+    assert "reload()" in values["advice"]
+
+
 async def test_what_is_on_its_way_is_not_logged(
     log: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -294,6 +306,7 @@ def test_faults_of_ours_are_summarised_too(log: Clock, caplog: pytest.LogCapture
     [
         (LimitReached(limit="pending", value=3, peer=PEER), LIMIT_INTERVAL),
         (ListenerPaused(error=OSError("no room"), seconds=0.1, peer=None), PAUSE_INTERVAL),
+        (OwnCertificateExpired(not_after=ENDED, peer=PEER), PAUSE_INTERVAL),
     ],
 )
 def test_what_lasts_is_said_less_often(

@@ -30,6 +30,7 @@ KINDS = {
     "ALPN": {120: "no_application_protocol"},
     "expired": {45: "certificate_expired"},
     "certificate": {42: "bad_certificate", 48: "unknown_ca", 49: "access_denied"},
+    "gave up": {0: "close_notify", 90: "user_canceled"},
     "protocol": {10: "unexpected_message", 47: "illegal_parameter", 50: "decode_error"},
 }
 

@@ -7,6 +7,7 @@ harm: one that raises is logged and disabled.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 import attrs
 
@@ -134,6 +135,20 @@ class ConnectionClosed(ConnectionEvent):
     def bytes_sent(self) -> int:
         """Bytes of application data sent through the `~trio_duplex.Connection`."""
         return self.connection.bytes_sent
+
+
+@attrs.frozen(kw_only=True)
+class OwnCertificateExpired(Event):
+    """A negotiation ended, well or not, while a certificate of our own had expired.
+
+    Peers refuse us then, each in its own words, and not all of them say why.
+    ``peer`` is whose negotiation it was; the fault is ours.
+
+    Attributes:
+        not_after: When the certificate ended.
+    """
+
+    not_after: datetime
 
 
 @attrs.frozen(kw_only=True)

@@ -31,6 +31,7 @@ from trio_duplex._events.events import (
     LimitReached,
     ListenerPaused,
     NegotiationFailed,
+    OwnCertificateExpired,
 )
 from trio_duplex._events.probes import MutedNetworks, host_of
 from trio_duplex._stream.connection import Connection
@@ -45,7 +46,8 @@ LIMIT_INTERVAL = 10.0
 """The same for limits that are reached: a state that lasts, not an incident."""
 
 PAUSE_INTERVAL = 60.0
-"""The same for a machine that has no room: that is said once, and is over soon."""
+"""The same for a machine that has no room, and for a certificate of ours that has expired:
+that is said once, and lasts until somebody acts."""
 
 MAX_WHY = 400
 """Characters of an exception's text. Ours are shorter; what leaves a handler may
@@ -145,6 +147,19 @@ class LogObserver:
                     facts=lambda: {
                         "limit": event.limit,
                         "value": event.value,
+                        "peer": event.peer,
+                    },
+                )
+            case OwnCertificateExpired(not_after=not_after):
+                self._fault(
+                    logging.ERROR,
+                    "own certificate",
+                    "own-certificate-expired",
+                    interval=PAUSE_INTERVAL,
+                    peer=event.peer,
+                    facts=lambda: {
+                        "why": f"ours ended on {not_after:%Y-%m-%d %H:%M} UTC, so peers refuse us",
+                        "advice": "renew it, then reload(); if it is in force, set this machine's clock",
                         "peer": event.peer,
                     },
                 )

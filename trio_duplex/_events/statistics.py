@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 
 import attrs
 
@@ -69,6 +70,8 @@ class Statistics:
         open: Connections now with their handler.
         observers_disabled: Observers that raised, and are no longer called.
         decision_seconds: How long role decisions took.
+        certificate_not_after: When the first of our own certificates ends;
+            None if we present none.
     """
 
     accepted: int
@@ -87,6 +90,7 @@ class Statistics:
     open: int
     observers_disabled: int
     decision_seconds: Histogram
+    certificate_not_after: datetime | None = None
 
 
 class Counts:
@@ -136,7 +140,12 @@ class Counts:
                 pass
 
     def statistics(
-        self, *, pending: int, handshaking: Mapping[Role, int], observers_disabled: int
+        self,
+        *,
+        pending: int,
+        handshaking: Mapping[Role, int],
+        observers_disabled: int,
+        certificate_not_after: datetime | None = None,
     ) -> Statistics:
         """Freeze the counts, with the live numbers beside them."""
         return Statistics(
@@ -160,4 +169,5 @@ class Counts:
                 counts=tuple(self._decision_counts),
                 total=self._decision_total,
             ),
+            certificate_not_after=certificate_not_after,
         )

@@ -24,6 +24,7 @@ from trio_duplex._events.events import (
     ListenerPaused,
     NegotiationFailed,
     Observer,
+    OwnCertificateExpired,
     PeerRejected,
     RoleDecided,
 )
@@ -165,6 +166,7 @@ class Acceptor:
             if connection is None:
                 place.end()
                 owner.lost(place)
+        self._tell_of_expiry(place)
         if connection is None:
             return
         connection.close_timeout = self.limits.close_timeout
@@ -180,6 +182,14 @@ class Acceptor:
         )
         await owner.take(connection, place)
 
+    def _tell_of_expiry(self, place: Place) -> None:
+        """Report that a certificate of ours has ended, if it has: whatever the peer's alert, if any, says."""
+        material = self._in_force()
+        if material.not_after is not None and material.has_expired:
+            self.reporter.report(
+                OwnCertificateExpired(peer=place.peer, not_after=material.not_after)
+            )
+
     def _in_force(self) -> Material:
         return self.credentials.material
 
@@ -189,6 +199,7 @@ class Acceptor:
             pending=self.room.pending,
             handshaking={role: len(turns) for role, turns in self.room.turns.items()},
             observers_disabled=self.reporter.disabled,
+            certificate_not_after=self._in_force().not_after,
         )
 
     async def run_background_tasks(self) -> None:

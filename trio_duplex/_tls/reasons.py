@@ -9,14 +9,17 @@ def tls_alert(exc: ssl.SSLError) -> str | None:
     """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
     # Python has no name for some reasons, such as no_application_protocol; OpenSSL's text has.
     reason = exc.reason or str(exc).upper().partition(" (_SSL")[0].replace(" ", "_")
-    if reason in _ALERTS_WITHOUT_THE_WORD:
-        return _ALERTS_WITHOUT_THE_WORD[reason]
+    if reason in _OTHER_NAMES:
+        return _OTHER_NAMES[reason]
+    if isinstance(exc, ssl.SSLZeroReturnError) or reason == "[SSL]_UNKNOWN_ERROR":
+        return "close_notify"  # at level warning, and at level fatal
     _, is_alert, alert = reason.partition("_ALERT_")
     return alert.lower() if is_alert else None
 
 
-# OpenSSL's names for the alerts of RFC 6066, which lack the word.
-_ALERTS_WITHOUT_THE_WORD = {
+# OpenSSL's names for the alerts of RFC 6066, which lack the word; and one that it spells otherwise.
+_OTHER_NAMES = {
+    "TLSV1_ALERT_USER_CANCELLED": "user_canceled",
     "TLSV1_UNRECOGNIZED_NAME": "unrecognized_name",
     "TLSV1_UNSUPPORTED_EXTENSION": "unsupported_extension",
     "TLSV1_CERTIFICATE_UNOBTAINABLE": "certificate_unobtainable",
@@ -56,7 +59,9 @@ _ADVICE = {
         _CERTIFICATE,
     ),
     "internal_error": "the peer failed for a reason of its own, which its log should tell",
-    "user_canceled": "the peer gave the handshake up for a reason of its own",
+    **dict.fromkeys(
+        ("close_notify", "user_canceled"), "the peer gave the handshake up for a reason of its own"
+    ),
 }
 
 

@@ -56,7 +56,9 @@ class Material:
     verify_modes: tuple[ssl.VerifyMode, ssl.VerifyMode] = (ssl.CERT_REQUIRED, ssl.CERT_REQUIRED)
     """Of the server's and of the client's context, as they were when this was made."""
     now: Callable[[], datetime] = utc_now
-    """The clock by which a resumed session's certificate is judged."""
+    """The clock by which a resumed session's certificate is judged, and our own."""
+    not_after: datetime | None = None
+    """When the first of our own certificates ends; None if we have none."""
 
     @classmethod
     def of(
@@ -88,7 +90,13 @@ class Material:
             anonymous_clients=anonymous_clients,
             required_alpn=required_alpn,
             verify_modes=(server_context.verify_mode, client_context.verify_mode),
+            not_after=min((each.not_valid_after_utc for each in own), default=None),
         )
+
+    @property
+    def has_expired(self) -> bool:
+        """Whether one of our own certificates has ended, by our clock."""
+        return self.not_after is not None and self.now() > self.not_after
 
     def context(self, role: Role) -> ssl.SSLContext:
         """The TLS context for ``role``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from os import PathLike
 
 import attrs
@@ -311,6 +312,15 @@ class Credentials:
     def peer(self) -> PeerPolicy:
         """Who the peer may be."""
         return self._material.peer
+
+    @property
+    def not_after(self) -> datetime | None:
+        """When the first of our own certificates ends: until then, `reload` a new one.
+
+        Those that are chosen by name count, too; None if there is no
+        certificate of ours.
+        """
+        return self._material.not_after
 
     @property
     def checks(self) -> tuple[Check, ...]:
