@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import attrs
 
@@ -93,6 +93,26 @@ def _bulk() -> Sequence[Goal]:
     ]
 
 
+def _fairness() -> Iterator[Goal]:
+    for scenario, about in (
+        ("fair-one-byte", "beside 28 one-byte answers a second"),
+        ("fair-one-byte-many", "beside 280 of them from 250 addresses"),
+        ("fair-mute", "beside 260 mute peers a second from one address"),
+        ("fair-mute-many", "beside 260 mute peers a second from 250 addresses"),
+    ):
+        for kind in ("silent", "speaking"):
+            served = Key(scenario, f"{kind} in", "duplex")
+            yield Goal(f"{kind} peers that get in, {about}, %", served, 100, at_least=True)
+    worst = Key("fair-one-byte", "silent worst", "duplex")
+    yield Goal("the slowest silent peer, beyond its window, s", worst, 2.0)
+    for kind in ("silent", "speaking"):
+        fleet = f"fleet-{kind}"
+        served = Key(fleet, "served", "duplex")
+        yield Goal(f"{kind} devices of a slow fleet that are served, %", served, 100, at_least=True)
+        times = Key(fleet, "against endless patience", "duplex")
+        yield Goal("the time of all, against a server with endless patience", times, 2.0)
+
+
 GOALS: Sequence[Goal] = (
     _against("trio", "handshake", "cpu", 0.80, "CPU per handshake, against bare Trio"),
     Goal(
@@ -173,4 +193,5 @@ GOALS: Sequence[Goal] = (
     Goal("files left open after them", Key("mute", "files left", "duplex"), 0),
     Goal("files left open after garbage", Key("garbage", "files left", "duplex"), 0),
     Goal("log lines for 20,000 pieces of garbage", Key("garbage", "log lines", "duplex"), 100),
+    *_fairness(),
 )

@@ -62,6 +62,9 @@ class Options:
         port: Where to listen, together with others; 0 for a port of its own.
         log: Whether to log what an operator would want to see.
         timed: Whether to take the times from accept to handler.
+        limits: `trio_duplex.Limits` by JSON, as users get them with ``"{}"``; if
+            empty, peers may all come from one address.
+        files: What ``ulimit -n`` is to be; 0 for as many as may be.
     """
 
     handler: str = ECHO
@@ -70,6 +73,8 @@ class Options:
     port: int = 0
     log: bool = False
     timed: bool = False
+    limits: str = ""
+    files: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -118,6 +123,8 @@ def _python(name: str, *arguments: str) -> Callable[[Place, Options], Running]:
                 f"--port={options.port}",
                 *(["--log"] if options.log else []),
                 *(["--timed"] if options.timed else []),
+                *([f"--limits={options.limits}"] if options.limits else []),
+                *([f"--files={options.files}"] if options.files else []),
             ],
             log=place.folder / f"{name}.log",
         )

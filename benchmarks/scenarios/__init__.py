@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import crowds, data, growth, handshakes, hostile, memory, roles
+from benchmarks.scenarios import crowds, data, fairness, growth, handshakes, hostile, memory, roles
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for module in (handshakes, roles, memory, data, crowds, growth, hostile)
+    for module in (handshakes, roles, memory, data, crowds, growth, hostile, fairness)
     for scenario in module.SCENARIOS
 }

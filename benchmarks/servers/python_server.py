@@ -11,7 +11,7 @@ import asyncio
 import gc
 import json
 import logging
-import math
+import resource
 import signal
 import socket
 import ssl
@@ -124,8 +124,7 @@ def serve_duplex(options: argparse.Namespace) -> None:
                     credentials,
                     window=options.window,
                     handshake_timeout=options.handshake_timeout,
-                    # All our peers come from one address.
-                    limits=trio_duplex.Limits(pending_per_address=math.inf),
+                    limits=trio_duplex.Limits(**json.loads(options.limits)),
                     observers=[observe] if options.timed else [],
                     task_status=task_status,
                 )
@@ -337,11 +336,17 @@ def main() -> None:
     parser.add_argument(
         "--calm", action="store_true", help="collect garbage as docs/limits advises"
     )
+    parser.add_argument(  # by default all peers come from one address
+        "--limits", default='{"pending_per_address": Infinity}', help="trio_duplex.Limits, as JSON"
+    )
+    parser.add_argument("--files", type=int, default=0, help="ulimit -n; 0 for the most")
     parser.add_argument("--timed", action="store_true", help="tell times when SIGUSR2 comes")
     options = parser.parse_args()
     if options.log:
         logging.basicConfig(level=logging.INFO)
     processes.raise_file_limit()
+    if options.files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (options.files, options.files))
     signal.signal(signal.SIGUSR1, lambda *_: gc.collect())
     if options.calm:
         gc.set_threshold(100_000, 50, 100)
