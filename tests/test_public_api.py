@@ -163,9 +163,13 @@ SIGNATURES: dict[Callable[..., Any], tuple[list[str], dict[str, object]]] = {
         {
             "certificate_chain": REQUIRED,
             "private_key": None,  # in the chain
-            "trust": REQUIRED,
+            "trust": None,  # then trusted_certificates must be given: see CredentialsError
+            "trusted_certificates": None,
             "peer": None,  # AnyTrustedPeer()
             "allow_self": False,
+            "alpn": (),
+            "alpn_required": True,
+            "anonymous_clients": False,
         },
     ),
 }

@@ -197,12 +197,13 @@ def context(
     leaf: Leaf | None,
     *,
     version: ssl.TLSVersion | None = None,
-    trust: Authority = FLEET,
+    trust: Authority | None = FLEET,
     kind: type[ssl.SSLContext] = ssl.SSLContext,
 ) -> ssl.SSLContext:
     """The context of somebody who plays this role, and trusts like us."""
     made = new_context(role, kind)
-    made.load_verify_locations(cadata=trust.pem.decode())
+    if trust is not None:
+        made.load_verify_locations(cadata=trust.pem.decode())
     if leaf is not None:
         with as_file(Pem("leaf", leaf.private_key_and_cert_chain_pem.bytes())) as path:
             made.load_cert_chain(path)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import ssl
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial as with_options
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
 from tests.support.contexts import new_context
+from tests.support.tools import require_tool
 from tests.support.trust import FLEET, LISTENER, STRANGERS, Authority, Leaf, context, keys_of, meet
 from trio_duplex import (
     Credentials,
@@ -23,6 +28,7 @@ from trio_duplex import (
     PeerRejectedError,
     Role,
 )
+from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.probe import offers_shared_key, presented_certificates, takes_shared_key
 from trio_duplex._trust.symmetry import differences, unfitness
 
@@ -188,23 +194,157 @@ def directory(folder: Path, authority: Authority) -> Change:
 
 @each_role
 async def test_roots_in_a_directory_beside_those_of_a_file(
-    role: Role, tmp_path: Path, autojump_clock: MockClock
+    role: Role, tmp_path: Path, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
-    """Nothing tells of the directory until OpenSSL has found something in it: then nobody comes in."""
+    """Nothing tells of the directory until OpenSSL has found something in it.
+
+    Then the chain tells, so that a stranger locks nobody out.
+    """
     made = contexts()
     directory(tmp_path, STRANGERS)(made[role])
     credentials = build(made)
     stranger, friend = STRANGERS.issue("peer.example"), FLEET.issue("peer.example")
     assert (await meet(credentials, role, context(role.other, friend))).error is None
-    for leaf in (stranger, friend):
-        meeting = await meet(credentials, role, context(role.other, leaf))
+    for _ in range(2):
+        meeting = await meet(credentials, role, context(role.other, stranger))
         assert type(meeting.error) is PeerRejectedError
         assert meeting.handled == []
         assert "capath" in str(meeting.error)
+        assert (await meet(credentials, role, context(role.other, friend))).error is None
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(told) == 1
+    assert "capath" in told[0].getMessage()
     # As in the other role, which trusts what it is seen to trust.
     meeting = await meet(credentials, role.other, context(role, stranger))
     assert type(meeting.error) is HandshakeError
     assert (await meet(credentials, role.other, context(role, friend))).error is None
+
+
+@each_role
+async def test_a_mere_name_in_the_directory_locks_nobody_out(
+    role: Role, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """The stranger holds no certificate of that authority: he has only named it as his issuer."""
+    made = contexts()
+    directory(tmp_path, STRANGERS)(made[role])
+    credentials = build(made)
+    forged = Authority("strangers").issue("peer.example")
+    meeting = await meet(credentials, role, context(role.other, forged))
+    assert type(meeting.error) is HandshakeError
+    assert credentials.context(role).cert_store_stats()["x509"] == 2
+    friend = context(role.other, FLEET.issue("peer.example"))
+    assert (await meet(credentials, role, friend)).error is None
+
+
+@each_role
+@pytest.mark.parametrize("own", [None, LISTENER.chain_pem], ids=["", "own_certificate"])
+def test_an_intermediate_whose_root_is_in_a_directory_is_refused_at_once(
+    own: bytes | None, role: Role, tmp_path: Path
+) -> None:
+    intermediate = Authority("intermediate", issuer=STRANGERS)
+    made = contexts()
+    for each in made.values():
+        each.load_verify_locations(cadata=intermediate.pem.decode())
+    directory(tmp_path, STRANGERS)(made[role])
+    (defect,) = defects(made, own_certificate=own)
+    assert "capath" in defect
+
+
+@pytest.mark.parametrize("partial", [False, True])
+def test_an_intermediate_vouches_under_partial_chains_only(partial: bool) -> None:
+    intermediate = Authority("intermediate", issuer=STRANGERS)
+    both = context(Role.SERVER, LISTENER)
+    both.load_verify_locations(cadata=intermediate.pem.decode())
+    if partial:
+        both.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    else:
+        both.verify_flags &= ~ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    roots = ComparedRoots.of(both)
+    both.load_verify_locations(cadata=STRANGERS.pem.decode())
+    leaf, every = (
+        intermediate.issue("peer.example"),
+        (intermediate.certificate, STRANGERS.certificate),
+    )
+    chain = (leaf.der, *(each.public_bytes(Encoding.DER) for each in every))
+    assert roots.vouch_for(leaf.der, lambda: chain, both, Role.SERVER) is partial
+
+
+@pytest.mark.parametrize("seen", [False, True])
+async def test_a_resumed_session_has_no_chain_to_look_at(
+    seen: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    made = contexts()
+    directory(tmp_path, STRANGERS)(made[Role.SERVER])
+    credentials = build(made)
+    friend, stranger = FLEET.issue("peer.example"), STRANGERS.issue("peer.example")
+    admit = with_options(
+        credentials.material.admit, role=Role.SERVER, remote_address=None, resumed=True
+    )
+    if seen:
+        await admit(
+            friend.der,
+            lambda: (friend.der, FLEET.certificate.public_bytes(Encoding.DER)),
+            resumed=False,
+        )
+    await meet(credentials, Role.SERVER, context(Role.CLIENT, stranger))
+    for leaf, admitted in ((friend, seen), (stranger, False)):
+        if admitted:
+            await admit(leaf.der, tuple)
+        else:
+            with pytest.raises(PeerRejectedError):
+                await admit(leaf.der, tuple)
+
+
+# ----------------------------------------------------------------- OpenSSL's own trust settings
+
+SETTINGS = {
+    "-addreject clientAuth": Role.SERVER,
+    "-addreject serverAuth": Role.CLIENT,
+    "-addtrust serverAuth": Role.SERVER,
+    "-addtrust clientAuth": Role.CLIENT,
+    "-addtrust serverAuth -addtrust clientAuth": None,
+    "-setalias fleet": None,
+}
+
+
+@pytest.mark.parametrize(("options", "rejecting"), SETTINGS.items())
+@pytest.mark.parametrize("version", [None, TLS13], ids=["", "TLS1.3 only"])
+@pytest.mark.parametrize("foreign", [False, True], ids=["our own root", "another root"])
+def test_trust_settings_that_differ_by_role(
+    foreign: bool,
+    version: ssl.TLSVersion | None,
+    options: str,
+    rejecting: Role | None,
+    tmp_path: Path,
+) -> None:
+    """A TRUSTED CERTIFICATE block says for which purposes: Python shows it like any other."""
+    plain, trusted = tmp_path / "plain.pem", tmp_path / "trusted.pem"
+    plain.write_bytes((STRANGERS if foreign else FLEET).pem)
+    command: list[str | Path] = [
+        require_tool("openssl"),
+        "x509",
+        "-in",
+        plain,
+        "-trustout",
+        "-out",
+        trusted,
+    ]
+    subprocess.run([*command, *options.split()], check=True)
+    made: dict[Role, ssl.SSLContext] = {}
+    for role in Role:
+        made[role] = context(role, LISTENER, version=version, trust=FLEET if foreign else None)
+        made[role].load_verify_locations(trusted)
+    before = [(each.minimum_version, each.maximum_version, each.options) for each in made.values()]
+    if rejecting is None:
+        build(made)
+    else:
+        (defect, _) = defects(made)
+        assert f"the {rejecting} role only" in defect
+        assert "TRUSTED CERTIFICATE" in defect
+        assert ("strangers" if foreign else "fleet") in defect
+        build(made, allow_asymmetric=True)
+    after = [(each.minimum_version, each.maximum_version, each.options) for each in made.values()]
+    assert [each[:2] for each in after] == [each[:2] for each in before]
 
 
 async def test_roots_in_a_directory_of_one_role_may_be_allowed(

@@ -124,6 +124,10 @@ async def late_verdict(connection: trio_duplex.Connection) -> str:
         broken: trio.BrokenResourceError = exc
         rejected: trio_duplex.PeerRejectedError = exc
         return f"{broken} {rejected} {exc.alert}"
+    assert_type(connection.is_anonymous, bool)
+    if connection.is_anonymous:
+        return "anybody"
+    assert_type(connection.peer, trio_duplex.PeerIdentity)
     return connection.peer.spiffe_id or str(connection.peer)
 
 

@@ -117,9 +117,11 @@ class Server:
         return DrainResult(finished=max(0, finished), cancelled=left, dropped=dropped)
 
     def replace_credentials(self, credentials: Credentials) -> None:
-        """Use other credentials for every connection whose role is decided from now on.
+        """Use other credentials from now on.
 
-        Connections that are open, or in their handshake, go on with the former.
+        Connections that are open go on. Whoever is in the handshake is judged
+        by the new credentials when it ends: their policy is asked, and a peer
+        that was verified against other trust is refused; it may connect again.
 
         Raises:
             TypeError: They are no credentials; the former stay in force.

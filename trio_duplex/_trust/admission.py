@@ -18,9 +18,10 @@ from cryptography import x509
 from trio_duplex._errors import PeerRejectedError, SelfConnectionError
 from trio_duplex._role import Role
 from trio_duplex._sockets.address import Address, format_address
+from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.identity import PeerIdentity, public_key_info
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, judge
-from trio_duplex._trust.symmetry import trust_alike, trusted_certificates
+from trio_duplex._trust.symmetry import trust_alike
 from trio_duplex._trust.vouching import SelfVouching
 
 NO_CHECK_TIME = 0x200000
@@ -47,8 +48,8 @@ class Material:
     own_public_keys: frozenset[bytes]
     self_vouching: SelfVouching | None = None
     """The certificates that vouch for themselves only, if there are any."""
-    trust_roots: int | None = None
-    """How many each context had when the two were compared; None where nothing hangs on it."""
+    compared_roots: ComparedRoots | None = None
+    """What each context trusted when the two were compared; None where nothing hangs on it."""
     anonymous_clients: bool = False
     """Whether the server role takes a peer that shows no certificate."""
     required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN
@@ -70,7 +71,7 @@ class Material:
         *,
         allow_self: bool,
         self_vouching: SelfVouching | None = None,
-        trust_roots: int | None = None,
+        compared_roots: ComparedRoots | None = None,
         anonymous_clients: bool = False,
         required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN,
     ) -> Material:
@@ -86,7 +87,7 @@ class Material:
             allow_self=allow_self,
             own_public_keys=frozenset(map(public_key_info, own)),
             self_vouching=self_vouching,
-            trust_roots=trust_roots,
+            compared_roots=compared_roots,
             anonymous_clients=anonymous_clients,
             required_alpn=required_alpn,
             verify_modes=(server_context.verify_mode, client_context.verify_mode),
@@ -136,7 +137,7 @@ class Material:
                 advice="give the peer a certificate; shared keys do not tell the roles apart "
                 "(RFC 9257 section 4.1) and are never accepted",
             )
-        (verified_by or self).check_unchanged(role, remote_address)
+        (verified_by or self).check_unchanged(certificate, chain, role, remote_address)
         if verified_by is not None and verified_by is not self:
             self._check_asks_like(verified_by, role, remote_address)
         if resumed:
@@ -164,8 +165,14 @@ class Material:
         identity = _identity(certificate, chain, role, remote_address)
         await judge(self.peer, identity, role, remote_address)
 
-    def check_unchanged(self, role: Role, remote_address: Address | None) -> None:
-        """Refuse where the context demands less than it did when the two were compared."""
+    def check_unchanged(
+        self,
+        certificate: bytes,
+        chain: Callable[[], Sequence[bytes]],
+        role: Role,
+        remote_address: Address | None,
+    ) -> None:
+        """Refuse where the context demanded less than it did when the two were compared."""
         context = self.context(role)
         verify_mode = self.verify_modes[0 if role is Role.SERVER else 1]
         if context.verify_mode is not verify_mode:
@@ -178,14 +185,15 @@ class Material:
                 advice="nobody is admitted in this role while it is so; change nothing in a "
                 "context that credentials were made of",
             )
-        if self.trust_roots not in (None, trusted_certificates(context)):
+        roots = self.compared_roots
+        if roots is not None and not roots.vouch_for(certificate, chain, context, role):
             raise PeerRejectedError(
-                f"the {role} context has come to trust more than when it was compared",
+                "no trust root vouches for the peer that both contexts had when they were compared",
                 role=role,
                 peer=format_address(remote_address),
                 seen="a trust root that OpenSSL found in a directory (capath), or a late addition",
-                advice="nobody is admitted in this role any more; load the trust roots of both "
-                "contexts from files, before the credentials are made",
+                advice="load the trust roots of both contexts from files, before the credentials "
+                "are made",
             )
 
     def _check_asks_like(

@@ -17,6 +17,7 @@ from cryptography import x509
 
 from trio_duplex._role import Role
 from trio_duplex._trust.admission import NO_ALPN, Material
+from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.blocks import load_certificates
 from trio_duplex._trust.keylog import warn_of_keylog
 from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
@@ -101,6 +102,8 @@ class Credentials:
         unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
         if defects := [defect for defect in unfit if defect]:
             raise CredentialsError(*defects)
+        # Before any handshake, for which more may be looked up; the same in both, or they differ.
+        compared = ComparedRoots.of(server_context)
         self._asymmetries = differences(
             server_context, client_context, anonymous_clients=anonymous_clients
         )
@@ -110,19 +113,17 @@ class Credentials:
                 "the peer picks the role, so it would pick the weaker check: make both the "
                 "same, or say allow_asymmetric=True",
             )
-        # Before any handshake, for which more may be looked up; the same in both, or they differ.
-        trust_roots = trusted_certificates(server_context)
         if own_certificate is None:
             presented = presented_certificates(server_context, client_context)
             own = [x509.load_der_x509_certificate(leaf) for leaf in presented]
-            both = (server_context, client_context)
-            if not self._asymmetries and {*map(trusted_certificates, both)} != {trust_roots}:
-                raise CredentialsError(
-                    "the trust roots can't be compared: OpenSSL looks some of them up in a directory "
-                    "(capath); load them from a file"
-                )
         else:
             own = load_certificates(Source(own_certificate, "own certificate").read())[:1]
+        both = (server_context, client_context)
+        if not self._asymmetries and {*map(trusted_certificates, both)} != {compared.number}:
+            raise CredentialsError(
+                "the trust roots can't be compared: OpenSSL looks some of them up in a directory "
+                "(capath); load them from a file"
+            )
         for context in (server_context, client_context):
             if context.keylog_filename:  # create_default_context obeys SSLKEYLOGFILE
                 warn_of_keylog(context.keylog_filename)
@@ -138,7 +139,7 @@ class Credentials:
             _checked_policy(peer),
             own,
             allow_self=allow_self,
-            trust_roots=None if self._asymmetries else trust_roots,
+            compared_roots=None if self._asymmetries else compared,
             anonymous_clients=anonymous_clients,
             required_alpn=protocols if alpn_required else NO_ALPN,
         )

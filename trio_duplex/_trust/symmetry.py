@@ -7,11 +7,18 @@ can't be compared, because a context does not tell it, counts as different.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
+from cryptography import x509
+
 from trio_duplex._role import Role
-from trio_duplex._trust.probe import offers_shared_key, takes_shared_key
+from trio_duplex._trust.probe import (
+    offers_shared_key,
+    presented_certificates,
+    takes_shared_key,
+)
+from trio_duplex._trust.settings import rejected_roots
 
 FLOOR = ssl.TLSVersion.TLSv1_2
 """The lowest TLS version in either role (RFC 9325 section 3.1.1)."""
@@ -118,7 +125,34 @@ def differences(
                 f"{what} differ: {_show(ours)} in the server role, "
                 f"{_show(theirs)} in the client role"
             )
-    return tuple(found)
+    return (*found, *_different_settings(server, client))
+
+
+def _different_settings(server: ssl.SSLContext, client: ssl.SSLContext) -> Iterator[str]:
+    """Where a trust root is one in one role only (``openssl x509 -addtrust``, ``-addreject``)."""
+    if ssl.CERT_NONE in (server.verify_mode, client.verify_mode):
+        return  # said already
+    roots = _trust_roots(server)
+    if roots != _trust_roots(client):
+        return  # likewise
+    rejected = {
+        role: rejected_roots(context, role, roots)
+        for role, context in ((Role.SERVER, server), (Role.CLIENT, client))
+    }
+    for role, by_role in rejected.items():
+        by_other = rejected[role.other]
+        if by_role is None:
+            if presented_certificates(server, client):  # else it shakes hands with nobody
+                yield (
+                    f"OpenSSL's trust settings can't be found out in the {role} role, because it "
+                    "makes no handshake of TLS 1.2 in memory"
+                )
+        elif by_other is not None and (only := by_role - by_other):
+            yield (
+                f"{len(only)} trust roots are rejected in the {role} role only, by the settings of "
+                "OpenSSL's TRUSTED CERTIFICATE blocks; load plain ones "
+                f"(openssl x509 -in FILE -out PLAIN): {', '.join(sorted(map(_subject, only))[:3])}"
+            )
 
 
 def _wrong_verify_mode(role: Role, mode: ssl.VerifyMode, expected: ssl.VerifyMode) -> str:
@@ -163,8 +197,16 @@ def _trusted_non_authorities(context: ssl.SSLContext) -> int:
     return trusted_certificates(context) - context.cert_store_stats()["x509_ca"]
 
 
+def _subject(root: bytes) -> str:
+    return repr(x509.load_der_x509_certificate(root).subject.rfc4514_string())
+
+
+def _trust_roots(context: ssl.SSLContext) -> frozenset[bytes]:
+    return frozenset(context.get_ca_certs(binary_form=True))
+
+
 _DEMANDS: dict[str, Callable[[ssl.SSLContext], object]] = {
-    "trust roots": lambda context: frozenset(context.get_ca_certs(binary_form=True)),
+    "trust roots": _trust_roots,
     "numbers of revocation lists": lambda context: context.cert_store_stats()["crl"],
     "minimum TLS versions": lowest_version,
     "verify_flags": lambda context: context.verify_flags,

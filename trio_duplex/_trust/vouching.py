@@ -10,13 +10,11 @@ contain an authority.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import attrs
 
-_REMEMBERED = 4096
-"""Certificates that are known to come from an authority, at most: 100 bytes each."""
+from trio_duplex._trust.seen import SeenCertificates
 
 
 @attrs.frozen(eq=False)
@@ -30,7 +28,7 @@ class SelfVouching:
 
     certificates: frozenset[bytes] = attrs.field(repr=False)
     authorities: frozenset[bytes] = attrs.field(repr=False)
-    _seen: dict[bytes, None] = attrs.field(factory=dict[bytes, None], repr=False, init=False)
+    _seen: SeenCertificates = attrs.field(factory=SeenCertificates, repr=False, init=False)
 
     def vouched_for(self, certificate: bytes, chain: Sequence[bytes]) -> bool:
         """Tell whether the verified certificate of a peer may be believed.
@@ -42,16 +40,9 @@ class SelfVouching:
         """
         if certificate in self.certificates:
             return True
-        digest = hashlib.sha256(certificate).digest()
         if not chain:
-            return digest in self._seen
+            return certificate in self._seen
         if self.authorities.isdisjoint(chain):
             return False
-        self._remember(digest)
+        self._seen.add(certificate)
         return True
-
-    def _remember(self, digest: bytes) -> None:
-        self._seen.pop(digest, None)
-        self._seen[digest] = None
-        if len(self._seen) > _REMEMBERED:
-            del self._seen[next(iter(self._seen))]
