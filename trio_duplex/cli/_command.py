@@ -10,6 +10,7 @@ from trio_duplex.cli._certs.certs import certs
 from trio_duplex.cli._check.check import check
 from trio_duplex.cli._config.config import config
 from trio_duplex.cli._config.serve import serve
+from trio_duplex.cli._connect.connect import connect
 from trio_duplex.cli._demo.demo import demo
 from trio_duplex.cli._echo.echo import echo
 from trio_duplex.cli._exec.exec import exec_
@@ -26,6 +27,7 @@ def command() -> None:
 command.add_command(certs)
 command.add_command(check)
 command.add_command(config)
+command.add_command(connect)
 command.add_command(demo)
 command.add_command(echo)
 command.add_command(exec_)

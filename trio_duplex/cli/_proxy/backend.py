@@ -36,7 +36,7 @@ async def connect(backends: Sequence[BackendAddress], *, timeout: float) -> trio
         except trio.TooSlowError:
             failures.append(f"{backend} did not answer within {timeout:g} s")
         except OSError as exc:
-            failures.append(f"{backend}: {_reason(exc)}")
+            failures.append(f"{backend}: {unreachable_reason(exc)}")
         if len(backends) > 1:
             log.debug("backend-skipped", backend=backend, why=failures[-1])
     raise BackendDownError("; ".join(failures))
@@ -52,7 +52,8 @@ async def _connect(backend: BackendAddress) -> trio.SocketStream:
             return await trio.open_unix_socket(path)
 
 
-def _reason(exc: OSError) -> str:
+def unreachable_reason(exc: OSError) -> str:
+    """Why there is no TCP connection, in a few words."""
     if isinstance(exc, socket.gaierror):
         return f"the name does not resolve ({exc.strerror})"
     cause: BaseException | None = exc

@@ -1,0 +1,111 @@
+"""The subcommand ``trio-duplex connect``: one connection, with standard input and output as its other end."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import trio
+
+from trio_duplex import CertificateRejectedError, Connection, DuplexError
+from trio_duplex.cli._connect.exits import EXIT_CODES, ConnectExit, exit_code
+from trio_duplex.cli._connect.reach import reach
+from trio_duplex.cli._connect.report import report
+from trio_duplex.cli._connect.settings import ConnectSettings
+from trio_duplex.cli._connect.standard import OutputError, StandardStreams
+from trio_duplex.cli._proxy.forward import copy
+from trio_duplex.cli._run import run
+from trio_duplex.cli._service.command import ServiceCommand, given_options, parameters_of
+from trio_duplex.cli._service.configuration import command_line_settings
+from trio_duplex.cli._service.exits import Exit, ServiceError
+from trio_duplex.cli._service.facts import Facts
+from trio_duplex.cli._service.material import make_credentials
+from trio_duplex.cli._text import plain
+
+HELP = """Connect to HOST:PORT in either TLS role, and copy standard input and output.
+
+The end of standard input is told to the peer (close_notify), and what it still
+sends is copied until it finishes too. Like ``openssl s_client``, but it can
+also be the TLS server of the connection that it dials (--role server), and with
+--listen the end that is dialled.
+"""
+
+
+def _connect(**values: object) -> None:
+    given = given_options(click.get_current_context(), values)
+    settings = command_line_settings(ConnectSettings, given, name="connect")
+    if len(settings.target) != (1 if settings.listen is None else 0):
+        raise ServiceError(
+            "connect: give either HOST:PORT or --listen ADDR; see trio-duplex connect --help",
+            Exit.USAGE,
+        )
+    sys.exit(run(lambda: _main(settings)))
+
+
+connect = ServiceCommand(
+    "connect",
+    callback=_connect,
+    example=(
+        "trio-duplex connect 127.0.0.1:8443 -v \\\n"
+        "    --cert node.pem --key node.key --trust ca.pem"
+    ),
+    help=HELP,
+    params=[*parameters_of(ConnectSettings)],
+    exit_codes=EXIT_CODES,
+)
+
+
+async def _main(settings: ConnectSettings) -> int:
+    credentials = make_credentials(settings)
+    try:
+        connection = await reach(settings, credentials, _tell)
+    except DuplexError as exc:
+        _tell(str(exc))
+        return exit_code(exc)
+    connection.idle_timeout = settings.idle_timeout
+    if settings.verbose:
+        for line in report(Facts.of(connection), settings):
+            _tell(line)
+    try:
+        async with connection:
+            await _copy_both_ways(connection, half_close=not settings.no_half_close)
+    except CertificateRejectedError as exc:
+        _tell(str(exc))
+        return exit_code(exc)
+    except (trio.BrokenResourceError, OutputError) as exc:
+        _tell(str(exc) or "the connection broke")
+        return ConnectExit.CUT
+    if settings.verbose:
+        _tell(f"ended: {connection.bytes_received} bytes received, {connection.bytes_sent} sent")
+    return ConnectExit.ENDED
+
+
+async def _copy_both_ways(connection: Connection, *, half_close: bool) -> None:
+    """Copy until the peer has finished. Where we have finished first, it is told."""
+    standard = StandardStreams()
+    failures: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def to_peer() -> None:
+            try:
+                await copy(standard, connection)
+                if half_close:
+                    await connection.send_eof()
+            except trio.BrokenResourceError as exc:
+                failures.append(exc)  # what we receive may tell the reason better
+
+        async def from_peer() -> None:
+            try:
+                await copy(connection, standard)
+            except (trio.BrokenResourceError, OutputError) as exc:
+                failures.insert(0, exc)
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(to_peer)
+        nursery.start_soon(from_peer)
+    if failures:
+        raise failures[0]
+
+
+def _tell(line: str) -> None:
+    click.echo(f"trio-duplex: {plain(line)}", err=True)

@@ -1,0 +1,116 @@
+"""The options of ``trio-duplex connect``."""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+from trio_duplex import Role
+from trio_duplex.cli._service.addresses import (
+    ListenAddress,
+    TcpAddress,
+    backend_address,
+    listen_address,
+)
+from trio_duplex.cli._service.option import option
+from trio_duplex.cli._service.settings import TIME, CredentialSettings, positive_seconds, seconds
+
+EITHER = "either"
+
+LISTENING_WINDOW = 5.0
+"""Seconds: that of every listener."""
+
+DIALLING_WINDOW = 2.0
+"""Seconds, with ``--role either``. Shorter than `LISTENING_WINDOW`, so that two ends that both
+wait do not also both speak at the same moment, which would be glare."""
+
+
+def dialled_address(text: str) -> TcpAddress:
+    """Read where to connect to."""
+    address = backend_address(text)
+    if not isinstance(address, TcpAddress):
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8443")  # noqa: TRY004
+    return address
+
+
+def role(text: str) -> Role | None:
+    """Read a role; None leaves it to the peer."""
+    if text == EITHER:
+        return None
+    try:
+        return Role(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not client, server or either") from None
+
+
+@attrs.frozen(kw_only=True)
+class ConnectSettings(CredentialSettings):
+    """What one connection is told."""
+
+    target: tuple[TcpAddress, ...] = option(
+        dialled_address,
+        multiple=True,
+        argument=True,
+        metavar="[HOST:PORT]",
+        help="Where to connect to.",
+    )
+    role: Role | None = option(
+        role,
+        default=Role.CLIENT,
+        metavar="client|server|either",
+        help="The TLS role that we play; either takes the one that the peer leaves us.",
+    )
+    listen: ListenAddress | None = option(
+        listen_address,
+        metavar="ADDR",
+        help="Be the other end: accept one connection at HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME, "
+        "in the role that the peer leaves us unless --role says otherwise.",
+    )
+    no_half_close: bool = option(
+        str,
+        flag=True,
+        help="At the end of standard input, do not tell the peer that it was the end.",
+    )
+    verbose: bool = option(
+        str,
+        flag=True,
+        short="-v",
+        help="Tell on stderr what was decided, who the peer is, and how that was verified.",
+    )
+    wait: float = option(
+        seconds,
+        default=0.0,
+        metavar="SECONDS",
+        group=TIME,
+        help="Try again for so long while nobody listens there; with --listen, how long to wait for "
+        "somebody, where 0 is for ever.",
+    )
+    window: float | None = option(
+        seconds,
+        metavar="SECONDS",
+        group=TIME,
+        help="Detection window: how long to wait for the peer's first bytes, where the role is left to "
+        f"it.  [default: {LISTENING_WINDOW:g} with --listen, else {DIALLING_WINDOW:g}]",
+    )
+    connect_timeout: float = option(
+        positive_seconds,
+        default=math.inf,
+        metavar="SECONDS",
+        group=TIME,
+        help="How long the name's lookup and the TCP connection may take.",
+    )
+    handshake_timeout: float = option(
+        positive_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        group=TIME,
+        help="Bound of the handshake; as TLS server it must cover the listener's window too.",
+    )
+    idle_timeout: float = option(
+        positive_seconds,
+        default=math.inf,
+        metavar="SECONDS",
+        group=TIME,
+        help="End the connection when nothing was received or sent for so long.",
+    )
