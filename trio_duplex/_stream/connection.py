@@ -72,11 +72,11 @@ In pieces of this size it is also three times as fast; smaller ones gain nothing
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
-class Connection(trio.abc.Stream):
+class Connection(trio.abc.HalfCloseableStream):
     """An authenticated TLS stream, and the role that we play on it.
 
-    It is a ``trio.abc.Stream``: every handler written for one takes it
-    unchanged. Made by `negotiate`, `serve_tcp`, `serve_listeners`,
+    It is a ``trio.abc.HalfCloseableStream``: every handler written for a
+    ``trio.abc.Stream`` takes it unchanged. Made by `negotiate`, `serve_tcp`, `serve_listeners`,
     `DuplexListener` and `open_tcp_connection`, never directly.
 
     Attributes:
@@ -110,6 +110,7 @@ class Connection(trio.abc.Stream):
         "_active",
         "_broken",
         "_cut",
+        "_ended",
         "_finished",
         "_gave_up",
         "_handshake",
@@ -150,6 +151,7 @@ class Connection(trio.abc.Stream):
         self._broken: str | None = None  # why, if it is
         self._gave_up = False
         self._cut = False  # a send was cancelled half-way, and the peer must notice
+        self._ended = False  # we have sent ours
         self._finished = False  # the peer has sent its close_notify
 
     @property
@@ -208,7 +210,10 @@ class Connection(trio.abc.Stream):
         most = RECEIVE_SIZE if max_bytes is None else index(max_bytes)
         first = min(most, RECORD_SIZE)
         try:
-            if self.idle_timeout == math.inf:
+            if self._handshake.aside:
+                await trio.lowlevel.checkpoint()
+                data = self._handshake.take_aside(first)
+            elif self.idle_timeout == math.inf:
                 data = await self.tls.receive_some(first)
             else:
                 data = await self._receive_unless_idle(first)
@@ -219,6 +224,10 @@ class Connection(trio.abc.Stream):
         except trio.BrokenResourceError as exc:
             # After the first error, OpenSSL says no more what it was.
             cause = as_ragged_end(self._handshake.failure or exc.__cause__)
+            # Python has two ways to tell the peer's close_notify, and this one once we have sent ours.
+            if isinstance(cause, ssl.SSLZeroReturnError) or (self._ended and self._finished):
+                self._finished = True
+                return b""
             await self._send_alert()
             error = self._late_verdict(cause) or self._explained(exc, cause)
             if error is exc:  # not ours, so neither is its cause to be set
@@ -251,9 +260,13 @@ class Connection(trio.abc.Stream):
                 not take it all within ``send_timeout``.
             CertificateRejectedError: As for `receive_some`, where nothing was
                 received yet.
-            trio.ClosedResourceError: The connection was closed here.
+            trio.ClosedResourceError: The connection was closed here, or
+                `send_eof` was called.
             trio.BusyResourceError: Another task is sending.
         """
+        if self._ended:
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError("send_eof was called on this connection")
         if self._cut:
             await trio.lowlevel.checkpoint()
             raise trio.BrokenResourceError(self._broken)
@@ -353,6 +366,27 @@ class Connection(trio.abc.Stream):
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         await self._give_up(f"the peer took no data within {self.send_timeout:g} s (send_timeout)")
+
+    async def send_eof(self) -> None:
+        """Send the close_notify: nothing more comes from us. Receiving goes on.
+
+        A peer with TLS 1.3 may go on sending (RFC 8446 section 6.1). One with
+        TLS 1.2 must answer with its own close_notify at once, and drop what it
+        has not sent yet (RFC 5246 section 7.2.1); many keep to the rule of
+        TLS 1.3 there too, this library among them. To do it again changes nothing.
+
+        Raises:
+            trio.BrokenResourceError: The connection is broken.
+            trio.ClosedResourceError: The connection was closed here.
+            trio.BusyResourceError: Another task is sending.
+        """
+        await self.wait_send_all_might_not_block()
+        if self._ended:
+            return
+        if self._cut or self._handshake.is_broken():
+            raise trio.BrokenResourceError(self._broken)
+        self._ended = True
+        await self._handshake.send_close_notify()
 
     async def aclose(self) -> None:
         """Send a close_notify and close, within ``close_timeout`` seconds.

@@ -137,6 +137,7 @@ class Handshake:
         outgoing: What OpenSSL has written and nobody has sent yet.
         https_compatible: As given.
         failure: The fatal error that `read_on` has met.
+        aside: Data that was received and decrypted before `send_close_notify`.
     """
 
     def __init__(
@@ -168,6 +169,7 @@ class Handshake:
         self._transport = transport
         self._role = role
         self._peer = peer
+        self.aside = b""
         self._certificate: bytes | None = b""  # until it is asked for
         self._max_flight = max_certificate_bytes
         self._flight = 0  # bytes that the peer has sent behind its hello
@@ -200,7 +202,41 @@ class Handshake:
 
     def has_unread(self) -> bool:
         """Whether TLS holds anything of the peer's that nobody has received."""
-        return bool(self._incoming.pending or self._ssl_object.pending())
+        return bool(self.aside or self._incoming.pending or self._ssl_object.pending())
+
+    def take_aside(self, most: int) -> bytes:
+        """Take what `send_close_notify` has put aside, up to so many bytes."""
+        taken, self.aside = self.aside[:most], self.aside[most:]
+        return taken
+
+    async def send_close_notify(self) -> None:
+        """Send the close_notify; what the peer sends can still be received.
+
+        ``SSLObject.unwrap`` writes it, and looks for the peer's at once. Data that it
+        finds in its place is a fatal error, so no data may be there: what has come is put
+        aside before. Nothing awaits in between.
+
+        Raises:
+            trio.BrokenResourceError: The transport takes no more.
+        """
+        if pending := self._ssl_object.pending():  # the rest of a record, decrypted already
+            self.aside = self._ssl_object.read(pending)
+        unread = self._incoming.read()
+        try:
+            self._ssl_object.unwrap()
+        except ssl.SSLWantReadError:
+            pass
+        finally:
+            if unread:
+                self._incoming.write(unread)
+        data = self.outgoing.read()
+        while True:
+            try:
+                await self._transport.send_all(data)
+            except trio.BusyResourceError:  # a receive answers a key update: it went first
+                await trio.lowlevel.checkpoint()
+            else:
+                return
 
     def is_broken(self) -> bool:
         """Whether TLS has failed for good, whoever's call it was that found out."""

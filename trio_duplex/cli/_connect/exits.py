@@ -20,12 +20,18 @@ class ConnectExit(enum.IntEnum):
 
 EXIT_CODES: dict[str, str] = {
     str(int(ConnectExit.ENDED)): "both ends finished, and all data came",
-    str(int(ConnectExit.CUT)): "the connection broke, data may be missing; or output can't be written",
+    str(
+        int(ConnectExit.CUT)
+    ): "the connection broke, data may be missing; or output can't be written",
     str(int(Exit.USAGE)): "the command line is wrong",
     str(int(Exit.CREDENTIALS)): "our certificate, key, trust file or CRL can't be used",
     str(int(Exit.ADDRESS)): "no TCP connection: nobody listens there, or nobody came",
-    str(int(ConnectExit.NO_TLS)): "no TLS: the peer speaks something else, left, or its TLS does not fit",
-    str(int(ConnectExit.REFUSED)): "a certificate was refused: the peer's by us, or ours by the peer",
+    str(
+        int(ConnectExit.NO_TLS)
+    ): "no TLS: the peer speaks something else, left, or its TLS does not fit",
+    str(
+        int(ConnectExit.REFUSED)
+    ): "a certificate was refused: the peer's by us, or ours by the peer",
     "130, 143": "ended by SIGINT or SIGTERM",
 }
 

@@ -9,8 +9,8 @@ from cryptography import x509
 from trio_duplex import Address, PeerIdentity, Reason
 from trio_duplex.cli._connect.settings import ConnectSettings
 from trio_duplex.cli._options import format_host_port
-from trio_duplex.cli._text import plain
 from trio_duplex.cli._service.facts import Facts
+from trio_duplex.cli._text import plain
 
 _WHY = {
     Reason.SPOKE: "the peer spoke first, after {waited:.3f} s",

@@ -30,7 +30,7 @@ def dialled_address(text: str) -> TcpAddress:
     """Read where to connect to."""
     address = backend_address(text)
     if not isinstance(address, TcpAddress):
-        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8443")  # noqa: TRY004
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8443")
     return address
 
 

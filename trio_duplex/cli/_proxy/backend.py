@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Sequence
 
@@ -59,4 +60,5 @@ def unreachable_reason(exc: OSError) -> str:
     cause: BaseException | None = exc
     while isinstance(cause, OSError) and cause.errno is None:  # Trio wraps what each address said
         cause = cause.__cause__ and first_error(cause.__cause__)
-    return getattr(cause, "strerror", None) or str(exc)
+    number = getattr(cause, "errno", None)
+    return os.strerror(number) if number else str(exc)  # Trio's own text repeats the address
