@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import socket
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -16,10 +20,16 @@ import trio_duplex
 ROOT = Path(__file__).parent.parent
 
 
+def readme_text() -> str:
+    """The README."""
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def readme_block(name: str) -> str:
     """What stands in the fence between the README's markers of this name."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = text.partition(f"<!-- begin {name} -->\n")[2].partition(f"<!-- end {name} -->")[0]
+    block = (
+        readme_text().partition(f"<!-- begin {name} -->\n")[2].partition(f"<!-- end {name} -->")[0]
+    )
     fence, _, rest = block.partition("\n")
     assert fence.startswith("```")
     code, end, _ = rest.partition("```\n")
@@ -30,6 +40,68 @@ def readme_block(name: str) -> str:
 def test_readme_shows_the_example_as_it_is() -> None:
     name = "docs/examples/echo.py"
     assert readme_block(name) == (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_readme_shows_the_first_server_as_it_is() -> None:
+    shown = readme_block("first-server").partition("<<'EOF'\n")[2].partition("EOF\n")[0]
+    assert shown == (ROOT / "docs/examples/first_server.py").read_text(encoding="utf-8")
+
+
+TIME = r"\b\d\.\d{3}\b"
+FIRST_FIVE_MINUTES = (
+    "first-certificates",
+    "first-server",
+    "first-speaking-peer",
+    "first-silent-peer",
+    "first-look",
+)
+
+
+@pytest.fixture
+def shell_path(tmp_path: Path) -> str:
+    """A PATH on which ``python`` and ``trio-duplex`` are those under test."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, words in [("python", ""), ("trio-duplex", " -m trio_duplex")]:
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{words} "$@"\n')
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+def test_readme_pasted_from_top_to_bottom(tmp_path: Path, shell_path: str) -> None:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        free = str(sock.getsockname()[1])
+    # What `python -m pip install ...` gives, the tests have already.
+    demo = readme_block("demo-command").rpartition("&&")[2]
+    blocks = [demo, *map(readme_block, FIRST_FIVE_MINUTES)]
+    # The blocks are pasted into one shell; and the server is not left behind if one fails.
+    pasted = "".join(f"{block}\necho END OF BLOCK\n" for block in blocks).replace("8443", free)
+    result = subprocess.run(
+        ["bash", "-c", f"trap 'kill $(jobs -p) 2>/dev/null' EXIT\n{pasted}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "PATH": shell_path, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)},
+    )
+    answers = result.stdout.split("END OF BLOCK\n")
+    assert len(answers) == len(blocks) + 1, result.stdout + result.stderr
+    demonstrated, made, started, speaking, silent, looked, _ = answers
+    assert "WRONG" not in demonstrated
+    assert "lab/peer.example.key" in made
+    assert started == ""
+    assert speaking == "I speak first\n", result.stderr
+    assert silent == "I wait for you\n", result.stderr
+    # What the README says that one sees; times differ, and so does what it leaves out.
+    shown = readme_text().split("```text\n")[1].partition("```")[0].replace("8443", free)
+    seen = re.sub(TIME, "TIME", looked).splitlines()
+    patterns = [
+        re.escape(re.sub(TIME, "TIME", line)).replace("…", ".*") for line in shown.splitlines()
+    ]
+    assert [p for p in patterns if not any(re.fullmatch(p, line) for line in seen)] == []
+    assert len(seen) == len(patterns), looked
+    assert "unknown_ca" in result.stderr  # which the stranger is told
 
 
 @pytest.mark.parametrize("name", ["demo-command", "test-command"])

@@ -210,6 +210,7 @@ class Connection(trio.abc.HalfCloseableStream):
         most = RECEIVE_SIZE if max_bytes is None else index(max_bytes)
         first = min(most, RECORD_SIZE)
         try:
+            data: bytes | bytearray
             if self._handshake.aside:
                 await trio.lowlevel.checkpoint()
                 data = self._handshake.take_aside(first)

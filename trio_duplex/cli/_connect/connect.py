@@ -72,8 +72,12 @@ async def _main(settings: ConnectSettings) -> int:
     except CertificateRejectedError as exc:
         _tell(str(exc))
         return exit_code(exc)
-    except (trio.BrokenResourceError, OutputError) as exc:
+    except trio.BrokenResourceError as exc:
         _tell(str(exc) or "the connection broke")
+        return ConnectExit.CUT
+    except OutputError as exc:
+        if str(exc):
+            _tell(str(exc))
         return ConnectExit.CUT
     if settings.verbose:
         _tell(f"ended: {connection.bytes_received} bytes received, {connection.bytes_sent} sent")

@@ -16,7 +16,11 @@ from trio_duplex.cli._connect.settings import (
 from trio_duplex.cli._proxy.backend import unreachable_reason
 from trio_duplex.cli._service.addresses import ListenAddress, TcpAddress
 from trio_duplex.cli._service.exits import Exit, ServiceError
-from trio_duplex.cli._service.listeners import ListenerPool, sockets_addresses
+from trio_duplex.cli._service.listeners import (
+    ListenerPool,
+    StreamListener,
+    sockets_addresses,
+)
 
 RETRY = 0.1
 """Seconds between two attempts to dial somebody who does not listen yet."""
@@ -98,11 +102,11 @@ async def _accept(address: ListenAddress, patience: float, tell: Tell) -> trio.S
         pool.close()
 
 
-async def _first(listeners: Sequence[trio.SocketListener]) -> trio.SocketStream:
+async def _first(listeners: Sequence[StreamListener]) -> trio.SocketStream:
     """The first stream that any of them accepts; all are closed then."""
     accepted: list[trio.SocketStream] = []
 
-    async def accept(listener: trio.SocketListener, scope: trio.CancelScope) -> None:
+    async def accept(listener: StreamListener, scope: trio.CancelScope) -> None:
         async with listener:
             accepted.append(await listener.accept())
             scope.cancel()

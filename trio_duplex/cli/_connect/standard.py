@@ -16,7 +16,7 @@ PIECE = 64 * 1024
 
 
 class OutputError(Exception):
-    """Standard output takes no more; the text says why."""
+    """Standard output takes no more; the text says why, and is empty where its reader has left."""
 
 
 class StandardStreams(trio.abc.Stream):
@@ -52,7 +52,11 @@ class StandardStreams(trio.abc.Stream):
                 )
                 view = view[written:]
         except OSError as exc:
-            raise OutputError(f"can't write standard output: {exc.strerror}") from exc
+            # A reader that has left knows that it has: `head` is told nothing either.
+            left = isinstance(exc, BrokenPipeError)
+            raise OutputError(
+                "" if left else f"can't write standard output: {exc.strerror}"
+            ) from exc
 
     async def wait_send_all_might_not_block(self) -> None:
         """Do not wait: the thread does."""

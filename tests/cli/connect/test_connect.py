@@ -1,0 +1,240 @@
+"""``trio-duplex connect``, as a user runs it: in each role, at either end, and how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+from click.testing import CliRunner
+
+from tests.support.command import PATIENCE, START, Command, run_command
+from tests.support.half_closing import HalfClosingPeer
+from trio_duplex import Role
+from trio_duplex.cli._command import command
+
+TEN_MEGABYTES = bytes(range(256)) * (10 << 12)
+DIALLING_ROLES = pytest.mark.parametrize("role", ["client", "server", "either"])
+
+
+def identity(folder: Path, name: str = "peer", trust: str = "ca") -> list[str]:
+    """The options that name certificate, key and trust."""
+    return [
+        *("--cert", str(folder / f"{name}.pem"), "--key", str(folder / f"{name}.key")),
+        *("--trust", str(folder / f"{trust}.pem")),
+    ]
+
+
+async def connect(
+    *arguments: object, stdin: bytes = b"", stdout: int | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """Run it to its end."""
+    with trio.fail_after(2 * PATIENCE):
+        return await trio.run_process(
+            [*START, "connect", *map(str, arguments)],
+            stdin=stdin,
+            capture_stderr=True,
+            check=False,
+            **({"capture_stdout": True} if stdout is None else {"stdout": stdout}),
+        )
+
+
+@asynccontextmanager
+async def server(name: str, folder: Path, *options: object) -> AsyncIterator[tuple[Command, str]]:
+    """A service of ours; gives it and its address."""
+    arguments = ["--listen", "127.0.0.1:0", "--window", "0.3", *identity(folder, "node"), *options]
+    async with run_command(name, *arguments) as running:
+        ((host, port),) = await running.addresses()
+        yield running, f"{host}:{port}"
+
+
+@DIALLING_ROLES
+async def test_echo_in_each_role(folder: Path, role: str) -> None:
+    async with server("echo", folder) as (running, address):
+        result = await connect(address, "--role", role, *identity(folder), "-v", stdin=b"hello\n")
+        assert result.returncode == 0, result.stderr
+        assert result.stdout == b"hello\n"
+        # The other end, which waits for less long than we do, spoke first where it was left open.
+        ours = "client" if role == "client" else "server"
+        told = result.stderr.decode()
+        assert f"role: {ours} (" in told
+        assert "TLSv1.3" in told
+        assert "peer: node.example" in told
+        assert "CN=the node" in told
+        assert "--peer-name node.example" in told  # what would make it stricter
+        await running.line("connected", "identity=", "peer.example")
+
+
+@pytest.mark.parametrize("role", ["client", "server"])
+async def test_ten_megabytes_through_proxy_with_half_close(folder: Path, role: str) -> None:
+    async def digest_then_data(stream: trio.SocketStream) -> None:
+        found = hashlib.sha256()
+        async for data in stream:
+            found.update(data)
+        await stream.send_all(found.digest() + TEN_MEGABYTES)
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            lambda task_status: trio.serve_tcp(
+                digest_then_data, 0, host="127.0.0.1", task_status=task_status
+            )
+        )
+        backend = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        async with server("proxy", folder, "--to", backend) as (_, address):
+            result = await connect(address, "--role", role, *identity(folder), stdin=TEN_MEGABYTES)
+        nursery.cancel_scope.cancel()
+    assert result.returncode == 0, result.stderr
+    assert result.stdout[:32] == hashlib.sha256(TEN_MEGABYTES).digest()
+    assert result.stdout[32:] == TEN_MEGABYTES
+
+
+@pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
+async def test_the_end_that_is_dialled(folder: Path, role: Role) -> None:
+    async with run_command(
+        *("connect", "--listen", "127.0.0.1:0", "--window", "0.3", "-v"),
+        *identity(folder, "node"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as listening:
+        line = await listening.line("listening on")
+        peer = await HalfClosingPeer.dial(int(line.rpartition(":")[2]), folder, role)
+        try:
+            await listening.line(f"role: {role.other} (the peer ")
+            assert listening.process.stdin is not None
+            await listening.process.stdin.send_all(b"from standard input")
+            await listening.process.stdin.aclose()
+            assert await peer.receive_all() == b"from standard input"
+            await peer.send(b"to standard output")
+            await peer.send_end()
+            assert listening.process.stdout is not None
+            with trio.fail_after(PATIENCE):
+                assert await listening.process.stdout.receive_some() == b"to standard output"
+                assert await listening.process.wait() == 0
+        finally:
+            await peer.aclose()
+
+
+async def test_two_ends_of_the_command(folder: Path) -> None:
+    """`--wait` has the one that dials wait for the one that listens."""
+    with trio.fail_after(2 * PATIENCE):
+        (free,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        address = f"127.0.0.1:{free.socket.getsockname()[1]}"
+        await free.aclose()
+        results: dict[str, subprocess.CompletedProcess[bytes]] = {}
+
+        async def run(name: str, *arguments: object) -> None:
+            results[name] = await connect(
+                *arguments, *identity(folder, name), stdin=f"I am {name}".encode()
+            )
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, "peer", address, "--wait", PATIENCE)
+            nursery.start_soon(run, "node", "--listen", address, "--wait", PATIENCE)
+    assert (results["peer"].returncode, results["peer"].stdout) == (0, b"I am node")
+    assert (results["node"].returncode, results["node"].stdout) == (0, b"I am peer")
+
+
+async def test_without_half_close_the_peer_ends_it(folder: Path) -> None:
+    async with run_command(
+        *("connect", "--listen", "127.0.0.1:0", "--no-half-close"),
+        *identity(folder, "node"),
+    ) as listening:
+        line = await listening.line("listening on")
+        peer = await HalfClosingPeer.dial(int(line.rpartition(":")[2]), folder, Role.CLIENT)
+        try:
+            with trio.move_on_after(0.5) as scope:
+                await peer.receive()
+            assert scope.cancelled_caught  # standard input was empty, and nothing was said of it
+            await peer.send_end()
+            with trio.fail_after(PATIENCE):
+                assert await listening.process.wait() == 0
+        finally:
+            await peer.aclose()
+
+
+@pytest.mark.parametrize(
+    ("role", "name", "trust", "options", "code"),
+    [
+        ("client", "peer", "ca", ["--peer-name", "another.example"], 6),  # we refuse
+        ("server", "peer", "ca", ["--peer-name", "another.example"], 6),
+        ("client", "peer", "strangers", [], 6),  # an authority that we do not trust
+        ("client", "node", "ca", [], 6),  # our own certificate
+        ("server", "peer", "ca", ["--handshake-timeout", "0.1"], 5),  # the window is longer
+    ],
+)
+async def test_exit_codes_of_negotiations(
+    folder: Path, role: str, name: str, trust: str, options: list[str], code: int
+) -> None:
+    trustme.CA().cert_pem.write_to_path(folder / "strangers.pem")
+    async with server("echo", folder) as (_, address):
+        result = await connect(address, "--role", role, *identity(folder, name, trust), *options)
+    assert result.returncode == code, result.stderr
+    assert result.stdout == b""
+    assert result.stderr.startswith(b"trio-duplex: ")
+    assert result.stderr.count(b"\n") == 1
+
+
+async def test_exit_codes_of_what_is_no_tls_or_is_cut(folder: Path) -> None:
+    async def speak_ssh(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"SSH-2.0-OpenSSH_9.2\r\n")
+        await stream.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        listeners: list[trio.SocketListener] = await nursery.start(
+            lambda task_status: trio.serve_tcp(
+                speak_ssh, 0, host="127.0.0.1", task_status=task_status
+            )
+        )
+        port = listeners[0].socket.getsockname()[1]
+        result = await connect(f"127.0.0.1:{port}", *identity(folder))
+        nursery.cancel_scope.cancel()
+    assert result.returncode == 5
+    assert b"SSH" in result.stderr
+
+    async with run_command(
+        "connect", "--listen", "127.0.0.1:0", *identity(folder, "node")
+    ) as listening:
+        line = await listening.line("listening on")
+        peer = await HalfClosingPeer.dial(int(line.rpartition(":")[2]), folder, Role.CLIENT)
+        await peer.aclose()  # without a close_notify
+        with trio.fail_after(PATIENCE):
+            assert await listening.process.wait() == 1
+        await listening.line("data may be missing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["127.0.0.1:1"], 4),
+        (["127.0.0.1:1", "--wait", "0.2"], 4),
+        (["nowhere.invalid:443"], 4),
+        (["--listen", "127.0.0.1:0", "--wait", "0.2"], 4),
+        (["--listen", "192.0.2.1:1"], 4),
+        ([], 2),
+        (["127.0.0.1:1", "--listen", "127.0.0.1:0"], 2),
+        (["127.0.0.1"], 2),
+        (["127.0.0.1:1", "--role", "both"], 2),
+        (["127.0.0.1:1", "--wait", "soon"], 2),
+        (["127.0.0.1:1", "--cert", "absent.pem"], 3),
+    ],
+)
+def test_exit_codes_without_a_connection(folder: Path, arguments: list[str], code: int) -> None:
+    result = CliRunner().invoke(command, ["connect", *identity(folder), *arguments])
+    assert result.exit_code == code, result.output
+    assert result.output.splitlines()[-1].startswith("trio-duplex: ")
+    assert isinstance(result.exception, SystemExit)  # and no other
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+async def test_a_full_disk(folder: Path) -> None:
+    async with server("echo", folder) as (_, address):
+        with Path("/dev/full").open("wb") as full:
+            result = await connect(address, *identity(folder), stdin=b"x", stdout=full.fileno())
+    assert result.returncode == 1
+    assert b"No space left" in result.stderr
+    assert result.stderr.count(b"\n") == 1
