@@ -311,7 +311,8 @@ async def test_last_words_do_not_drain_for_ever() -> None:
 async def test_last_words_on_a_stream_that_has_no_half_close(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    outer, other = await connection_pair()
+    connection, other = await connection_pair()
+    outer = connection.tls
     assert not isinstance(outer, trio.abc.HalfCloseableStream)
     await send_last_words(outer, pending())
     assert await receive_exactly(other, 5) == b"alert"

@@ -12,8 +12,7 @@ from trio_duplex.cli._connect.exits import EXIT_CODES, ConnectExit, exit_code
 from trio_duplex.cli._connect.reach import reach
 from trio_duplex.cli._connect.report import report
 from trio_duplex.cli._connect.settings import ConnectSettings
-from trio_duplex.cli._connect.standard import OutputError, StandardStreams
-from trio_duplex.cli._proxy.forward import copy
+from trio_duplex.cli._connect.standard import OutputError, StandardStreams, copy
 from trio_duplex.cli._run import run
 from trio_duplex.cli._service.command import ServiceCommand, given_options, parameters_of
 from trio_duplex.cli._service.configuration import command_line_settings
