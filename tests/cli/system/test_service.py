@@ -197,3 +197,21 @@ async def test_what_is_missing_is_one_line(
         assert await command.process.wait() == code
         await command.line(says)
         assert len([line for line in command.lines if "trio-duplex:" in line]) == 1
+
+
+async def test_stopped_process_of_two_on_one_socket_loses_nobody(folder: Path) -> None:
+    """What `trio-duplex-worker@.service` relies on: the kernel wakes a process that accepts."""
+    async with backend() as to:
+        with socket.create_server(("127.0.0.1", 0), backlog=200) as listener:
+            number, port = listener.fileno(), listener.getsockname()[1]
+            start = partial(
+                run_command, *proxy(folder, f"fd:{number}", to), pass_fds=(listener.fileno(),)
+            )
+            async with start() as stopped, start() as serving:
+                await stopped.line("listening")
+                await serving.line("listening")
+                stopped.process.send_signal(signal.SIGSTOP)
+                for _ in range(100):
+                    await talk(folder, port, Role.CLIENT)
+                assert not stopped.find("closed")
+                await serving.line("closed", count=100)
