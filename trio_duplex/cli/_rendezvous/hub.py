@@ -46,6 +46,8 @@ class Hub(Service[HubSettings]):
     given one of the connections that wait; agents take turns.
     """
 
+    why_one_process = "a client must find the agents' connections that wait in its own process"
+
     def __init__(self, settings: HubSettings) -> None:
         super().__init__(settings)
         if not settings.listen_agents:

@@ -146,6 +146,8 @@ class Configuration:
                 except ServiceError as exc:
                     defects.append(exc.format_message())
         defects += _shared_addresses(services)
+        if process.workers > 1:
+            defects += _confined(services, _place("workers", process.origins["workers"]))
         if not services and not defects:
             names = ", ".join(f"[{name}.NAME]" for name in self.kinds)
             defects.append(f"{self.file}: it has no service; write a table {names}")
@@ -180,6 +182,15 @@ def _shared_addresses(services: Iterable[Service[Any]]) -> Iterator[str]:
             if address in owners:
                 yield f"{service.name}: {owners[address]} listens on {address} too; give each its own"
             owners[address] = service.name
+
+
+def _confined(services: Iterable[Service[Any]], option: str) -> Iterator[str]:
+    for service in services:
+        if service.why_one_process:
+            yield (
+                f"{option}: {service.name} runs in one process, because {service.why_one_process}; "
+                "leave it out, or give that service a process of its own"
+            )
 
 
 def expand(value: object) -> object:

@@ -73,6 +73,11 @@ class ListenerPool:
         """Take listening sockets that somebody else has opened for an address."""
         self._sockets[address] = list(sockets)
 
+    @property
+    def addresses(self) -> set[ListenAddress]:
+        """Every address that is open."""
+        return {*self._sockets}
+
     def sockets(self, address: ListenAddress) -> Sequence[socket.socket]:
         """The open sockets of an address."""
         return self._sockets[address]

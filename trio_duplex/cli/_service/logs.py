@@ -69,16 +69,19 @@ def _value(value: object) -> str:
 class TextFormatter(logging.Formatter):
     """``LEVEL line``, behind the time, or behind a priority where journald reads it."""
 
-    def __init__(self, *, journal: bool, several: bool) -> None:
+    def __init__(self, *, journal: bool, several: bool, worker: int = 0) -> None:
         super().__init__()
         self._journal = journal
         self._several = several
+        self._worker = worker
 
     def format(self, record: logging.LogRecord) -> str:
         """Write a record."""
         text = record.getMessage()
         if self._several and (service := SERVICE.get()):
             text = f"{text} service={_value(service)}"
+        if self._worker:
+            text = f"{text} worker={self._worker}"
         if record.exc_info:
             text = f"{text}\n{self.formatException(record.exc_info)}"
         if self._journal:  # sd-daemon(3): one prefix for each line
@@ -91,6 +94,10 @@ class TextFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """One JSON object a line."""
 
+    def __init__(self, *, worker: int = 0) -> None:
+        super().__init__()
+        self._worker = worker
+
     def format(self, record: logging.LogRecord) -> str:
         """Write a record."""
         message = record.getMessage()
@@ -100,6 +107,7 @@ class JsonFormatter(logging.Formatter):
             "time": when.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "service": SERVICE.get() or None,
+            "worker": self._worker or None,
             "event": word,
         }
         pairs = _PAIR.findall(rest)
@@ -112,13 +120,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps({key: value for key, value in entry.items() if value is not None})
 
 
-def set_up(*, log_format: str, level: int, several: bool) -> None:
-    """Send the log of this process to stderr."""
+def set_up(*, log_format: str, level: int, several: bool, worker: int = 0) -> None:
+    """Send the log of this process to stderr.
+
+    Args:
+        log_format: ``text`` or ``json``.
+        level: The least that is shown.
+        several: Whether lines name their service.
+        worker: This process's number among the workers, which its lines bear; 0 for none.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
-        JsonFormatter()
+        JsonFormatter(worker=worker)
         if log_format == "json"
-        else TextFormatter(journal="JOURNAL_STREAM" in os.environ, several=several)
+        else TextFormatter(journal="JOURNAL_STREAM" in os.environ, several=several, worker=worker)
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -10,14 +10,12 @@ succeeded by another on the same sockets; its open connections stay with it.
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import trio
 
@@ -25,9 +23,8 @@ from trio_duplex import Credentials
 from trio_duplex.cli._service.configuration import Configuration, Plan
 from trio_duplex.cli._service.exits import Exit, ServiceError, first_error
 from trio_duplex.cli._service.listeners import ListenerPool, sockets_addresses
+from trio_duplex.cli._service.loaded import Loaded, look_at, service_key
 from trio_duplex.cli._service.logs import log, set_up
-from trio_duplex.cli._service.material import make_credentials
-from trio_duplex.cli._service.option import option_name, options_of, show_value
 from trio_duplex.cli._service.service import Context, Service
 from trio_duplex.cli._service.settings import ProcessSettings
 
@@ -50,12 +47,19 @@ class Host:
     def bound(self, process: ProcessSettings) -> None:
         """All addresses are open and all keys are read: privileges may go."""
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run beside the services, until cancelled: a watchdog."""
-        task_status.started()
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds within which somebody wants to hear `alive`; None where nobody does."""
+        return None
+
+    def alive(self) -> None:
+        """We have not hung."""
 
     def ready(self, status: str) -> None:
         """All services serve, at start or after a reload."""
+
+    def status(self, status: str) -> None:
+        """How it goes, in one line."""
 
     def reloading(self) -> None:
         """A reload begins."""
@@ -65,7 +69,7 @@ class Host:
 
 
 def run_services(configuration: Configuration, host: Host | None = None) -> int:
-    """Serve until told to stop.
+    """Serve in this process until told to stop.
 
     Returns:
         The exit code.
@@ -73,10 +77,21 @@ def run_services(configuration: Configuration, host: Host | None = None) -> int:
     Raises:
         ServiceError: It can't start, or a service failed.
     """
-    supervisor = Supervisor(configuration, host or Host())
+    return run_to_end(SingleProcess(configuration, host or Host()).run)
+
+
+def run_to_end(main: Callable[[], Awaitable[int]]) -> int:
+    """Run ``main`` under Trio.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        ServiceError: It can't start, or a service failed.
+    """
     failure: BaseException | None = None
     try:
-        return trio.run(supervisor.run)
+        return trio.run(main)
     except* ServiceError as group:
         failure = first_error(group)
     except* OSError as group:
@@ -86,74 +101,65 @@ def run_services(configuration: Configuration, host: Host | None = None) -> int:
     raise failure
 
 
-class Supervisor:
-    """The services of a process, and what it is told.
+class Running:
+    """The services that run in this process.
 
     Args:
-        configuration: Where settings come from.
+        pool: The sockets that they listen on.
         host: The system around us.
     """
 
-    def __init__(self, configuration: Configuration, host: Host) -> None:
-        self._configuration = configuration
+    def __init__(self, pool: ListenerPool, host: Host) -> None:
+        self._pool = pool
         self._host = host
-        self._pool = ListenerPool(host.inherited())
-        self._plan = Plan(ProcessSettings(), ())
+        self._loaded = Loaded(Plan(ProcessSettings(), ()), (), {}, {})
         self._running: dict[tuple[type[Service[Any]], str], Context] = {}
         self._retired: list[Context] = []
-        self._digests: dict[Path, str] = {}
-        self._seen: dict[Path, tuple[int, int, int] | None] = {}
-        self._reloading = trio.CancelScope()
-        self._reloads, self._asked = trio.open_memory_channel[str](1)
 
-    async def run(self) -> int:
-        """Start, serve and stop; give the exit code."""
-        code = Exit.STOPPED
-        plan = self._configuration.plan()
-        _set_up_log(plan)
-        with trio.open_signal_receiver(*_signals()) as signals:
-            try:
-                async with trio.open_nursery() as nursery:
-                    await self._start(plan, nursery)
-                    nursery.start_soon(self._reload_when_asked, nursery)
-                    nursery.start_soon(self._reload_in_time)
-                    nursery.start_soon(self._watch_files)
-                    nursery.start_soon(self._end_with_services, nursery)
-                    stopped_by = 0
-                    async for number in signals:
-                        if number == getattr(signal, "SIGHUP", None):
-                            self._ask("SIGHUP")
-                        elif not stopped_by:
-                            stopped_by = number
-                            nursery.start_soon(self._drain, nursery)
-                        else:
-                            log.warning("stopped", by=signal.Signals(number).name, at_once="yes")
-                            for context in (*self._running.values(), *self._retired):
-                                context.cancel()
-                            nursery.cancel_scope.cancel()
-                            return 128 + number
-            finally:
-                self._pool.close()
-        return code
-
-    # -------------------------------------------------------------------------------------------- start
-
-    async def _start(self, plan: Plan, nursery: trio.Nursery) -> None:
-        self._seen = _stats(plan)  # before they are read: what changes then is seen later
-        credentials = _all_credentials(plan)
-        await self._pool.open(_addresses(plan))
-        self._host.bound(plan.process)
-        await nursery.start(self._host.run)
-        for service, own in zip(plan.services, credentials, strict=True):
-            context = await self._serve(service, own, nursery)
-            self._running[type(service), service.name] = context
-        self._plan = plan
-        self._digests = _digests(plan)
+    async def start(self, loaded: Loaded, nursery: trio.Nursery) -> None:
+        """Serve, and say so; the addresses are open already."""
+        if self._host.watchdog is not None:
+            nursery.start_soon(self._say_alive, self._host.watchdog / 2)
+        for service, credentials in zip(loaded.plan.services, loaded.credentials, strict=True):
+            self._running[service_key(service)] = await self._serve(service, credentials, nursery)
+        self._loaded = loaded
         # What is there now stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
-        self._host.ready(self._status())
+        self._host.ready(f"serving {loaded.names}")
+
+    async def drain(self) -> None:
+        """Accept nothing new, let connections finish, and cancel what is left at the timeout."""
+        timeout = self._loaded.plan.process.drain_timeout
+        self._host.stopping()
+        log.info("draining", timeout=f"{timeout:g}")
+        self._pool.close()
+        totals = [0, 0]
+
+        async def drain(context: Context) -> None:
+            finished, cancelled = await context.drain(timeout)
+            totals[0] += finished
+            totals[1] += cancelled
+
+        async with trio.open_nursery() as drains:
+            for context in (*self._running.values(), *self._retired):
+                drains.start_soon(drain, context)
+        log.info("stopped", finished=totals[0], cancelled=totals[1])
+
+    async def retire(self) -> None:
+        """Accept nothing new, and wait until what is open has ended by itself."""
+        self._pool.close()
+        contexts = tuple(self._running.values())
+        for context in contexts:
+            await context.retire()
+        for context in contexts:
+            await context.wait_done()
+
+    def end_at_once(self) -> None:
+        """End every service without any grace."""
+        for context in (*self._running.values(), *self._retired):
+            context.cancel()
 
     async def _serve(
         self, service: Service[Any], credentials: Credentials, nursery: trio.Nursery
@@ -165,29 +171,64 @@ class Supervisor:
                 log.info("listening", name=service.name, address=shown)
         return context
 
-    def _status(self) -> str:
-        names = ", ".join(context.service.name for context in self._running.values())
-        return f"serving {names}"
+    async def _say_alive(self, every: float) -> None:
+        """Feed the watchdog from the loop that serves: one that hangs is one that starves it."""
+        while True:
+            self._host.alive()
+            await trio.sleep(every)
+
+
+class SingleProcess(Running):
+    """Services in one process, which reads their settings itself and is told by signals.
+
+    Args:
+        configuration: Where settings come from, also at a reload.
+        host: The system around us.
+    """
+
+    def __init__(self, configuration: Configuration, host: Host) -> None:
+        super().__init__(ListenerPool(host.inherited()), host)
+        self._configuration = configuration
+        self._reloading = trio.CancelScope()
+        self._reloads, self._asked = trio.open_memory_channel[str](1)
+
+    async def run(self) -> int:
+        """Start, serve and stop; give the exit code."""
+        plan = self._configuration.plan()
+        set_up_log(plan)
+        with trio.open_signal_receiver(*service_signals()) as signals:
+            try:
+                async with trio.open_nursery() as nursery:
+                    loaded = Loaded.of(plan)
+                    await self._pool.open(loaded.addresses)
+                    self._host.bound(plan.process)
+                    await self.start(loaded, nursery)
+                    nursery.start_soon(self._reload_when_asked, nursery)
+                    nursery.start_soon(self._reload_in_time)
+                    nursery.start_soon(self._watch_files)
+                    nursery.start_soon(self._end_with_services, nursery)
+                    stopped_by = 0
+                    async for number in signals:
+                        if number == getattr(signal, "SIGHUP", None):
+                            self._ask("SIGHUP")
+                        elif not stopped_by:
+                            stopped_by = number
+                            nursery.start_soon(self._stop, nursery)
+                        else:
+                            log.warning("stopped", by=signal.Signals(number).name, at_once="yes")
+                            self.end_at_once()
+                            nursery.cancel_scope.cancel()
+                            return 128 + number
+            finally:
+                self._pool.close()
+        return Exit.STOPPED
 
     # -------------------------------------------------------------------------------------------- stop
 
-    async def _drain(self, nursery: trio.Nursery) -> None:
+    async def _stop(self, nursery: trio.Nursery) -> None:
         """Drain everything, and end."""
         self._reloading.cancel()
-        self._host.stopping()
-        log.info("draining", timeout=f"{self._plan.process.drain_timeout:g}")
-        self._pool.close()
-        totals = [0, 0]
-
-        async def drain(context: Context) -> None:
-            finished, cancelled = await context.drain(self._plan.process.drain_timeout)
-            totals[0] += finished
-            totals[1] += cancelled
-
-        async with trio.open_nursery() as drains:
-            for context in (*self._running.values(), *self._retired):
-                drains.start_soon(drain, context)
-        log.info("stopped", finished=totals[0], cancelled=totals[1])
+        await self.drain()
         nursery.cancel_scope.cancel()
 
     async def _end_with_services(self, nursery: trio.Nursery) -> None:
@@ -214,7 +255,7 @@ class Supervisor:
     async def _reload_in_time(self) -> None:
         started = trio.current_time()
         while True:
-            due = started + self._plan.process.reload_every
+            due = started + self._loaded.plan.process.reload_every
             if trio.current_time() >= due:
                 self._ask("--reload-every")
                 started = trio.current_time()
@@ -223,58 +264,48 @@ class Supervisor:
 
     async def _watch_files(self) -> None:
         """Ask for a reload once changed files have not changed for one look more."""
-        before = self._seen
+        asked = before = self._loaded.seen
         while True:
-            await trio.sleep(min(self._plan.process.watch, LONGEST_SLEEP))
-            if self._plan.process.watch == float("inf"):
+            plan = self._loaded.plan
+            await trio.sleep(min(plan.process.watch, LONGEST_SLEEP))
+            if self._loaded.plan is not plan:
+                asked = before = self._loaded.seen
+            if self._loaded.plan.process.watch == float("inf"):
                 continue
-            now = _stats(self._plan)
-            if now != self._seen and now == before:
-                self._seen = now
+            now = look_at(self._loaded.plan)
+            if now != asked and now == before:
+                asked = now
                 self._ask("changed files")
             before = now
 
     async def _reload(self, why: str, nursery: trio.Nursery) -> None:
         self._host.reloading()
+        former = self._loaded
         try:
-            plan = self._configuration.plan()
-            seen = _stats(plan)
-            credentials = _all_credentials(plan)
-            await self._pool.open(_addresses(plan))
+            loaded = Loaded.read(self._configuration)
+            await self._pool.open(loaded.addresses)
         except ServiceError as exc:
-            log.error(
-                "reload-failed",
-                because=why,
-                why=exc.format_message(),
-                advice="what was in force stays in force",
-            )
-            self._host.ready(self._status())
+            log_failed_reload(why, exc.format_message())
+            self._host.ready(f"serving {former.names}")
             return
-        digests = _digests(plan)
-        changed = [f"file {path}" for path in digests if digests[path] != self._digests.get(path)]
-        former, running = dict(self._running), dict[tuple[type[Service[Any]], str], Context]()
-        for service, own in zip(plan.services, credentials, strict=True):
-            context = former.pop((type(service), service.name), None)
+        left, running = dict(self._running), dict[tuple[type[Service[Any]], str], Context]()
+        for service, credentials in zip(loaded.plan.services, loaded.credentials, strict=True):
+            context = left.pop(service_key(service), None)
             if context is not None and context.service.settings == service.settings:
-                context.replace_credentials(own)
-                running[type(service), service.name] = context
+                context.replace_credentials(credentials)
+                running[service_key(service)] = context
                 continue
-            changed += _changes(context, service)
-            successor = await self._serve(service, own, nursery)
-            running[type(service), service.name] = successor
+            running[service_key(service)] = await self._serve(service, credentials, nursery)
             if context is not None:
                 await self._retire(context)
-        for context in former.values():
-            changed.append(f"service {context.service.name} removed")
+        for context in left.values():
             await self._retire(context)
-        self._running = running
-        self._pool.keep(_addresses(plan))
-        if plan.process != self._plan.process:
-            changed += _differences(self._plan.process, plan.process)
-            _set_up_log(plan)
-        self._plan, self._digests, self._seen = plan, digests, seen
-        log.info("reloaded", because=why, changed=", ".join(changed) or "nothing")
-        self._host.ready(self._status())
+        self._running, self._loaded = running, loaded
+        self._pool.keep(loaded.addresses)
+        log_reload(why, former, loaded)
+        if loaded.plan.process.workers > 1:
+            log.warning("one-process", advice="restart it: a reload does not make workers of it")
+        self._host.ready(f"serving {loaded.names}")
 
     async def _retire(self, context: Context) -> None:
         await context.retire()
@@ -282,71 +313,33 @@ class Supervisor:
         self._retired.append(context)
 
 
-def _all_credentials(plan: Plan) -> list[Credentials]:
-    return [make_credentials(service.settings) for service in plan.services]
+def log_reload(why: str, former: Loaded, loaded: Loaded) -> None:
+    """Say that a reload has come into force, in the form that the log has now."""
+    if loaded.plan.process != former.plan.process:
+        set_up_log(loaded.plan)
+    changed = ", ".join(loaded.changes_since(former))
+    log.info("reloaded", because=why, changed=changed or "nothing")
 
 
-def _addresses(plan: Plan) -> list[Any]:
-    return [address for service in plan.services for address in service.addresses()]
+def log_failed_reload(because: str, why: str) -> None:
+    """Say that a reload has come to nothing."""
+    log.error("reload-failed", because=because, why=why, advice="what was in force stays in force")
 
 
-def _files(plan: Plan) -> list[Path]:
-    return [*plan.files, *(path for service in plan.services for path in service.files())]
-
-
-def _stats(plan: Plan) -> dict[Path, tuple[int, int, int] | None]:
-    found: dict[Path, tuple[int, int, int] | None] = {}
-    for path in _files(plan):
-        try:
-            stat = path.stat()
-        except OSError:
-            found[path] = None
-        else:
-            found[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-    return found
-
-
-def _digests(plan: Plan) -> dict[Path, str]:
-    found: dict[Path, str] = {}
-    for path in _files(plan):
-        try:
-            found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-        except OSError:
-            found[path] = ""
-    return found
-
-
-def _changes(context: Context | None, service: Service[Any]) -> list[str]:
-    if context is None:
-        return [f"service {service.name} added"]
-    return [
-        f"{service.name}: {change}"
-        for change in _differences(context.service.settings, service.settings)
-    ]
-
-
-def _differences(old: object, new: object) -> list[str]:
-    changes: list[str] = []
-    for field, _, _, _ in options_of(type(new)):
-        before, after = getattr(old, field), getattr(new, field)
-        if before != after:
-            changes.append(f"{option_name(field)} is {_shown(after)}")
-    return changes
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, tuple):
-        return " ".join(map(show_value, cast("tuple[object, ...]", value))) or "none"
-    return show_value(value) or "none"
-
-
-def _set_up_log(plan: Plan) -> None:
+def set_up_log(plan: Plan, worker: int = 0) -> None:
+    """Send the log where the plan says, in the name of a worker if there are several."""
     process = plan.process
     level = logging.DEBUG if process.verbose else logging.WARNING if process.quiet else logging.INFO
-    set_up(log_format=process.log_format, level=level, several=len(plan.services) > 1)
+    set_up(
+        log_format=process.log_format,
+        level=level,
+        several=len(plan.services) > 1,
+        worker=worker,
+    )
 
 
-def _signals() -> Iterable[signal.Signals]:
+def service_signals() -> Iterable[signal.Signals]:
+    """The signals that a service obeys."""
     yield from (signal.SIGINT, signal.SIGTERM)
     if sys.platform != "win32":
         yield signal.SIGHUP

@@ -62,6 +62,8 @@ class Service(abc.ABC, Generic[SettingsT]):
     """
 
     needs_listen: ClassVar[bool] = True
+    why_one_process: ClassVar[str] = ""
+    """Why it can't run in several workers, where it can't: what its connections share."""
     descriptors: ClassVar[int] = 1
     """File descriptors that a connection takes, ours and those that the service opens for it."""
 

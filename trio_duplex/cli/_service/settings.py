@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 WHO = "Who we are, and who may come in"
 TIME = "Waiting and limits"
 PROCESS = "The process"
+
+MOST_WORKERS = 1024
+"""More processes than this are a slip of the finger."""
 
 
 # ------------------------------------------------------------------------------------------------ how values are read
@@ -49,6 +53,15 @@ def count(text: str) -> float:
         return math.inf
     if not (text.isascii() and text.isdigit() and int(text) >= 1):
         raise ValueError(f"{text!r} is not a whole number of at least 1, or inf")
+    return int(text)
+
+
+def worker_count(text: str) -> int:
+    """Read how many processes are to serve."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
+        raise ValueError(f"{text!r} is not a whole number from 1 to {MOST_WORKERS}")
+    if int(text) > 1 and sys.platform == "win32":
+        raise ValueError("Windows can't fork; 1 is all that it can have")
     return int(text)
 
 
@@ -369,6 +382,14 @@ class ProcessSettings:
     )
     quiet: bool = option(
         str, flag=True, short="-q", group=PROCESS, help="Log only warnings and errors."
+    )
+    workers: int = option(
+        worker_count,
+        default=1,
+        metavar="N",
+        group=PROCESS,
+        help="Processes that serve, on the same listening sockets: one for each CPU. Limits such "
+        "as --connections count in each of them.",
     )
     drain_timeout: float = option(
         seconds,

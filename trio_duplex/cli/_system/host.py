@@ -6,8 +6,6 @@ import os
 import socket
 from collections.abc import Mapping, MutableMapping, Sequence
 
-import trio
-
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.run import Host
 from trio_duplex.cli._service.settings import ProcessSettings
@@ -64,19 +62,25 @@ class SystemHost(Host):
         except PrivilegesError as exc:
             raise ServiceError(str(exc), Exit.USAGE) from exc
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Feed the watchdog from Trio's own loop: one that hangs is one that starves it."""
-        task_status.started()
-        if self._notifier.watchdog is None:
-            await trio.sleep_forever()
-        else:
-            while True:  # at half the time, as sd_watchdog_enabled(3) advises
-                self._notifier.tell(WATCHDOG)
-                await trio.sleep(self._notifier.watchdog / 2)
+    @property
+    def watchdog(self) -> float | None:
+        """Seconds within which the manager wants to hear `alive`.
+
+        Whoever feeds it does so at half of them, as sd_watchdog_enabled(3) advises.
+        """
+        return self._notifier.watchdog
+
+    def alive(self) -> None:
+        """Feed the watchdog."""
+        self._notifier.tell(WATCHDOG)
 
     def ready(self, status: str) -> None:
         """We serve, also again after a reload."""
         self._notifier.tell(READY, status_line(status))
+
+    def status(self, status: str) -> None:
+        """How it goes."""
+        self._notifier.status(status)
 
     def reloading(self) -> None:
         """We reload."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from trio_duplex.cli._service.configuration import Configuration
 from trio_duplex.cli._service.run import run_services
@@ -18,4 +19,10 @@ def start(configuration: Configuration) -> int:
     Raises:
         ServiceError: It can't start, or a service failed.
     """
-    return run_services(configuration, SystemHost.take_from(os.environ))
+    host = SystemHost.take_from(os.environ)
+    if sys.platform != "win32" and configuration.plan().process.workers > 1:
+        # Imported when there are any: the module needs fork().
+        from trio_duplex.cli._workers.supervisor import supervise
+
+        return supervise(configuration, host)
+    return run_services(configuration, host)
