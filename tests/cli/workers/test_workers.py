@@ -8,7 +8,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -90,7 +90,7 @@ class Workers:
 
 
 @asynccontextmanager
-async def run_workers(folder: Path, *, count: int = 2) -> AsyncIterator[Workers]:
+async def run_workers(folder: Path, *, count: int = 2) -> AsyncGenerator[Workers]:
     """Start it, and see in the end that no process is left behind."""
     path = folder / "service.toml"
     if not path.exists():
@@ -135,7 +135,9 @@ async def echo(peer: HalfClosingPeer, data: bytes) -> None:
     assert await peer.receive_exactly(len(data)) == data
 
 
-async def dial_many(workers: Workers, folder: Path, role: Role, count: int) -> list[HalfClosingPeer]:
+async def dial_many(
+    workers: Workers, folder: Path, role: Role, count: int
+) -> list[HalfClosingPeer]:
     peers: list[HalfClosingPeer] = []
 
     async def dial() -> None:

@@ -39,7 +39,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, NoReturn, Self
 
 import attrs
@@ -48,7 +48,7 @@ import trio
 from trio_duplex.cli._service.configuration import Configuration
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.listeners import ListenerPool
-from trio_duplex.cli._service.loaded import Loaded, look_at
+from trio_duplex.cli._service.loaded import Loaded, Seen, look_at
 from trio_duplex.cli._service.logs import log
 from trio_duplex.cli._service.run import (
     LONGEST_SLEEP,
@@ -178,7 +178,8 @@ class Supervisor:
         self._next_look = now + self._look_every()
         self._next_timed = now + loaded.plan.process.reload_every
         self._next_alive = now
-        self._asked_for = self._last_seen = loaded.seen
+        self._asked_for: Seen = loaded.seen
+        self._last_seen: Seen = loaded.seen
         self._selector = selectors.DefaultSelector()
         self._awake, self._wake = socket.socketpair()
         self._signals: deque[int] = deque()
@@ -550,7 +551,7 @@ def _open(pool: ListenerPool, loaded: Loaded) -> None:
 
 
 @contextlib.contextmanager
-def _wakeup_descriptor_free() -> Iterator[None]:
+def _wakeup_descriptor_free() -> Generator[None]:
     """Trio has a wakeup descriptor of its own, and warns if there is one already."""
     ours = signal.set_wakeup_fd(-1)
     try:
