@@ -21,6 +21,7 @@ from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.identity import PeerIdentity, public_key_info
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, judge
+from trio_duplex._trust.sessions import is_full, take_over
 from trio_duplex._trust.symmetry import trust_alike
 from trio_duplex._trust.vouching import SelfVouching
 
@@ -56,6 +57,12 @@ class Material:
     """For each role, the protocols of which one must be selected; none if none need be."""
     verify_modes: tuple[ssl.VerifyMode, ssl.VerifyMode] = (ssl.CERT_REQUIRED, ssl.CERT_REQUIRED)
     """Of the server's and of the client's context, as they were when this was made."""
+    fresh_server_context: Callable[[], ssl.SSLContext] | None = attrs.field(
+        default=None, repr=False
+    )
+    """Makes another one like ``server_context``, without its sessions; None if nothing can."""
+    loaded: object = attrs.field(factory=object, repr=False)
+    """The same in each state that came of the same certificates and trust."""
     now: Callable[[], datetime] = utc_now
     """The clock by which a resumed session's certificate is judged, and our own."""
     not_after: datetime | None = None
@@ -74,6 +81,7 @@ class Material:
         compared_roots: ComparedRoots | None = None,
         anonymous_clients: bool = False,
         required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN,
+        fresh_server_context: Callable[[], ssl.SSLContext] | None = None,
     ) -> Material:
         """Make it of two contexts, and of the leaf certificates that they present."""
         for context in (server_context, client_context):
@@ -90,6 +98,7 @@ class Material:
             compared_roots=compared_roots,
             anonymous_clients=anonymous_clients,
             required_alpn=required_alpn,
+            fresh_server_context=fresh_server_context,
             verify_modes=(server_context.verify_mode, client_context.verify_mode),
             not_after=min((each.not_valid_after_utc for each in own), default=None),
         )
@@ -98,6 +107,13 @@ class Material:
     def has_expired(self) -> bool:
         """Whether one of our own certificates has ended, by our clock."""
         return self.not_after is not None and self.now() > self.not_after
+
+    def without_old_sessions(self) -> Material:
+        """The same, but with a fresh server context if the cache of the present one is full."""
+        if self.fresh_server_context is None or not is_full(self.server_context):
+            return self
+        fresh = take_over(self.server_context, self.fresh_server_context())
+        return attrs.evolve(self, server_context=fresh)
 
     def context(self, role: Role) -> ssl.SSLContext:
         """The TLS context for ``role``."""
@@ -138,7 +154,7 @@ class Material:
                 "(RFC 9257 section 4.1) and are never accepted",
             )
         (verified_by or self).check_unchanged(certificate, chain, role, remote_address)
-        if verified_by is not None and verified_by is not self:
+        if verified_by is not None and verified_by.loaded is not self.loaded:
             self._check_asks_like(verified_by, role, remote_address)
         if resumed:
             self._check_still_valid(certificate, role, remote_address)

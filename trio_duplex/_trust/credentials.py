@@ -35,6 +35,7 @@ from trio_duplex._trust.pem import (
 )
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy
 from trio_duplex._trust.probe import presented_certificates
+from trio_duplex._trust.sessions import LOOK_EVERY
 from trio_duplex._trust.symmetry import (
     FLOOR,
     differences,
@@ -84,6 +85,8 @@ class Credentials:
             what they demand of the peer; it names each difference.
         ValueError: ``peer`` is no policy, or ``alpn`` is out of range.
     """
+
+    _asked = 0  # how often for what is in force
 
     def __init__(
         self,
@@ -212,7 +215,7 @@ class Credentials:
                 role, to a peer that asks for their name by SNI: from DNS name
                 to ``(chain, key)`` or a ``trustme.LeafCert``.
             session_tickets: How many TLS 1.3 session tickets the server role
-                gives out. Each costs about 45 µs of a 330 µs handshake
+                gives out; 0 means none in TLS 1.2 either. Each costs about 45 µs of a 330 µs handshake
                 (measured), and few peers of this kind resume: 0 by default.
             minimum_version: The lowest TLS version in both roles:
                 ``ssl.TLSVersion.TLSv1_2`` or ``TLSv1_3``. What was raised on
@@ -331,7 +334,16 @@ class Credentials:
     @property
     def material(self) -> Material:
         """What is in force now, as one; for the library itself."""
+        self._asked += 1
+        if self._asked % LOOK_EVERY == 0:
+            self._renew_server_context()
         return self._material
+
+    def _renew_server_context(self) -> None:
+        try:
+            self._material = self._material.without_old_sessions()
+        except (OSError, CredentialsError) as exc:  # no descriptor left, say: the next one may do
+            LOGGER.warning("the cache of TLS 1.2 sessions can't be emptied now: %s", exc)
 
     def reload(self) -> None:
         """Read the same files again; what is negotiated from now on uses them.

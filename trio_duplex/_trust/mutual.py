@@ -156,6 +156,7 @@ class MutualSource:
             self_vouching=trusted.self_vouching,
             anonymous_clients=self.anonymous_clients,
             required_alpn=self.alpn if self.alpn_required else NO_ALPN,
+            fresh_server_context=lambda: self._context(pair, password, trusted, Role.SERVER),
         )
         return material, checks
 
@@ -165,6 +166,8 @@ class MutualSource:
         if role is Role.SERVER:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.num_tickets = self.session_tickets
+            if not self.session_tickets:
+                context.options |= ssl.OP_NO_TICKET  # of TLS 1.2
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False  # the peer policy's task, in both roles
