@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from benchmarks.costs import GROUPS, INTERMEDIATES
 from benchmarks.results import Key, Run
 from benchmarks.statistics import Summary
 
@@ -113,6 +114,16 @@ def _fairness() -> Iterator[Goal]:
         yield Goal("the time of all, against a server with endless patience", times, 2.0)
 
 
+def _costs() -> Iterator[Goal]:
+    for role in ("server", "client"):
+        for group in GROUPS:
+            key = Key("costs", f"{role}: {group}", "duplex")
+            yield Goal(f"as TLS {role}, a hello for {group} beyond an ordinary one, ms", key, 2.0)
+        for length in INTERMEDIATES:
+            key = Key("costs", f"{role}: {length} intermediates", "duplex")
+            yield Goal(f"as TLS {role}, a chain of {length} intermediates likewise, ms", key, 5.0)
+
+
 GOALS: Sequence[Goal] = (
     _against("trio", "handshake", "cpu", 0.80, "CPU per handshake, against bare Trio"),
     Goal(
@@ -194,4 +205,5 @@ GOALS: Sequence[Goal] = (
     Goal("files left open after garbage", Key("garbage", "files left", "duplex"), 0),
     Goal("log lines for 20,000 pieces of garbage", Key("garbage", "log lines", "duplex"), 100),
     *_fairness(),
+    *_costs(),
 )

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from benchmarks.scenario import Scenario
-from benchmarks.scenarios import crowds, data, fairness, growth, handshakes, hostile, memory, roles
+from benchmarks.scenarios import (
+    costs,
+    crowds,
+    data,
+    fairness,
+    growth,
+    handshakes,
+    hostile,
+    memory,
+    roles,
+)
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for module in (handshakes, roles, memory, data, crowds, growth, hostile, fairness)
+    for module in (handshakes, roles, memory, data, crowds, growth, hostile, fairness, costs)
     for scenario in module.SCENARIOS
 }

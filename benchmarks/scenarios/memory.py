@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import math
+import time
 from collections.abc import Mapping
 
 from benchmarks.bench import Bench
 from benchmarks.processes import Client
 from benchmarks.scenario import Measure, Scenario
-from benchmarks.subjects import CROWD, ECHO, GARBAGE, Options, Running, Subject
+from benchmarks.subjects import CROWD, ECHO, GARBAGE, MUTE, SILENT_ROLE, Options, Running, Subject
 
 FEW = 400
 """Connections of subjects that take hundreds of kilobytes for each: a tenth of them tells it too."""
@@ -41,22 +44,67 @@ def slope(client: Client, server: Running, subject: Subject, state: str, count: 
     return (levels[1] - levels[0]) / count / 1000
 
 
+def full(bench: Bench, subject: Subject) -> Mapping[str, float]:
+    """Every bound of the default limits reached at once, by peers that stay as they are."""
+    parts = 100 if bench.quick else 1
+    pending, greeted, handshaking, connections = 15_000, 256, 1_000, 18_000
+    patient = {
+        "client_handshakes": greeted // parts or 1,
+        "server_handshakes": handshaking // parts,
+        "connections": connections,
+        "pending": pending,
+        **dict.fromkeys(("pending_per_address", "turn_timeout"), math.inf),
+        **dict.fromkeys(("greeting_patience", "opening_patience"), math.inf),
+    }
+    options = Options(window=1.0, handshake_timeout=3600.0, limits=json.dumps(patient))
+    with bench.fresh_server(subject, options) as server:
+        bench.client.call("handshakes", port=server.port, count=20, in_flight=2)
+        empty = server.process.resident()
+        total = 0
+        idle = connections - pending - greeted - handshaking
+        for state, count in (
+            ("used", idle),
+            ("handshaking", handshaking),
+            ("silent", greeted),
+            ("silent", pending),
+        ):
+            bench.client.call("hold", port=server.port, count=count // parts, state=state)
+            total += count // parts
+            server.process.wait_for_files(total)
+            if state == "silent":
+                time.sleep(2.0)  # past the window: the first are greeted, and the others in line
+        server.process.collect_garbage()
+        return {"before": empty / 1e6, "full": server.process.resident() / 1e6}
+
+
 SCENARIOS = [
     Scenario(
-        name=f"memory-{name}",
-        about=f"resident memory of each of {count:,} connections {about}"
-        + (f" (or of {FEW})" if count > FEW else ""),
-        units={"memory": "kB"},
-        # That a message more changes nothing is of interest in Python alone.
-        needs=frozenset([GARBAGE if name == "used" else ECHO]),
-        measure=held(state, count),
-        rounds=3,
+        name="memory-full",
+        about="resident memory when every default limit is reached: 15,000 pending, 256 greeted, "
+        "1,000 handshakes in the server role, and 1,744 open connections",
+        units={"before": "MB", "full": "MB"},
+        needs=frozenset([MUTE, SILENT_ROLE]),
+        measure=full,
+        rounds=1,
         warm_up=False,
-    )
-    for name, state, count, about in (
-        ("pending", "silent", 5000, "that were dialled in silence"),
-        ("handshaking", "handshaking", 400, "that have sent a ClientHello and nothing more"),
-        ("idle", "idle", 400, "that have completed the handshake"),
-        ("used", "used", 400, "that have echoed a message"),
-    )
+    ),
+    *(
+        Scenario(
+            name=f"memory-{name}",
+            about=f"resident memory of each of {count:,} connections {about}"
+            + (f" (or of {FEW})" if count > FEW else ""),
+            units={"memory": "kB"},
+            # That a message more changes nothing is of interest in Python alone.
+            needs=frozenset([GARBAGE if name == "used" else ECHO]),
+            measure=held(state, count),
+            rounds=3,
+            warm_up=False,
+        )
+        for name, state, count, about in (
+            ("pending", "silent", 5000, "that were dialled in silence"),
+            ("handshaking", "handshaking", 400, "that have sent a ClientHello and nothing more"),
+            ("idle", "idle", 400, "that have completed the handshake"),
+            ("used", "used", 400, "that have echoed a message"),
+        )
+    ),
 ]

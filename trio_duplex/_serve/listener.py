@@ -41,7 +41,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         listener: Any listener of streams. It is closed with this one.
         credentials: What we present and whom we trust, for both roles.
         window: The detection window, in seconds.
-        handshake_timeout: Seconds for each handshake.
+        handshake_timeout: Seconds for each handshake; as for `serve_listeners`.
         https_compatible: As for `negotiate`.
         session: As for `serve_listeners`.
         max_certificate_bytes: As for `negotiate`.

@@ -49,7 +49,9 @@ async def serve_listeners(
             are closed in the end. Each has a nursery of its own.
         credentials: What we present and whom we trust, for both roles.
         window: The detection window, in seconds; 0 and ``math.inf`` are allowed.
-        handshake_timeout: Seconds for each handshake, from the role decision.
+        handshake_timeout: Seconds for each handshake. They begin when the role
+            is decided, and stop while the peer is in our line for its turn
+            (`Limits.turn_timeout` bounds that); the policy's verdict counts.
         https_compatible: As for `negotiate`.
         session: A function from a peer's remote address to the TLS session of
             ``credentials.client_context`` to resume, or None: called where we
