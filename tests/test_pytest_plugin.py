@@ -16,6 +16,8 @@ import trustme
 import trio_duplex
 import trio_duplex.testing
 
+pytestmark = pytest.mark.slow
+
 # An inner run forgets what it imported, and cryptography can't be imported twice: so it is
 # imported here, with all that the inner runs use of it.
 trustme.CA().issue_cert("x.example")

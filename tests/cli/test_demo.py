@@ -24,6 +24,8 @@ from trio_duplex.cli._demo.peers import Authority, Outcome
 from trio_duplex.cli._demo.verdict import Ours, Theirs
 from trio_duplex.cli._run import run
 
+pytestmark = pytest.mark.slow
+
 LINE = re.compile(
     r"(?P<verdict>ok|WRONG) +(?P<name>[a-z]+ peer) (?P<address>127\.0\.0\.1:\d+): "
     r"waited (?P<waited>\d+\.\d{3}) s, role (?P<role>server|client|not taken)"

@@ -27,6 +27,8 @@ from trio_duplex.cli._command import command
 from trio_duplex.cli._load import load as _load
 from trio_duplex.testing import Authority, Certificate, Flaw, ThreadServerFactory
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _limits_as_they_were() -> Iterator[None]:

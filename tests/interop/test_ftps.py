@@ -22,6 +22,8 @@ from tests.interop.harness import TIMEOUT, TLS_VERSIONS, VERSIONS, Files, Versio
 from tests.support.tools import require_tool
 from trio_duplex import Connection, Credentials, Reason, Role, negotiate
 
+pytestmark = pytest.mark.interop
+
 WINDOW = 0.3
 
 HELD = 0.2

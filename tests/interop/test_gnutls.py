@@ -22,6 +22,8 @@ from tests.interop.harness import (
 from tests.support.tools import require_tool
 from trio_duplex import Connection, Reason, Role, negotiate
 
+pytestmark = pytest.mark.interop
+
 PRIORITY = "NORMAL:-VERS-ALL:+VERS-TLS{}"
 
 LINE = 4096

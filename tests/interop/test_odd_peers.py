@@ -27,6 +27,8 @@ from tests.interop.harness import (
 from tests.support.tools import require_tool
 from trio_duplex import HandshakeError, NotTLSError, Reason, Role
 
+pytestmark = pytest.mark.interop
+
 
 class Neighbour:
     """A healthy peer: echoes before, while and after something odd happens beside it.

@@ -32,6 +32,8 @@ from tests.interop.harness import (
 from tests.support.tools import require_tool
 from trio_duplex import Credentials, HandshakeError, PeerRejectedError, Reason, Role
 
+pytestmark = pytest.mark.interop
+
 OPTION = {"1.1": "-tls1_1", "1.2": "-tls1_2", "1.3": "-tls1_3"}
 OLD = ("-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0")
 

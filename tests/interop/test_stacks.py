@@ -33,6 +33,8 @@ from tests.interop.harness import (
 from tests.support.tools import require_tool
 from trio_duplex import Reason, Role
 
+pytestmark = pytest.mark.interop
+
 SOURCES = Path(__file__).with_name("peers")
 CASES = [(manner, version) for manner in ("silent", "speaking") for version in VERSIONS]
 

@@ -11,6 +11,8 @@ import trio
 from tests.interop.harness import TIMEOUT, VERSIONS, Files, Version, python_context
 from trio_duplex import Role, negotiate
 
+pytestmark = pytest.mark.interop
+
 UPLOAD = bytes(range(256)) * 256
 """64 KiB: our kernel takes it all, and the peer's, which is given a small buffer, does not."""
 

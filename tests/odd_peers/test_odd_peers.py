@@ -16,6 +16,8 @@ from trio_duplex._wire.foreign import SIGNATURES
 from trio_duplex._wire.opening import classify
 from trio_duplex.events import Accepted
 
+pytestmark = pytest.mark.slow
+
 VERSION_NAMES = {TLS12: "TLS1.2", TLS13: "TLS1.3"}
 PHASE_NAMES = {
     WINDOW: "window",

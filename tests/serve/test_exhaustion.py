@@ -34,6 +34,8 @@ from tests.support.peers import (
 from trio_duplex import DuplexListener, Role, Server, serve_listeners
 from trio_duplex.events import ListenerPaused
 
+pytestmark = pytest.mark.slow
+
 NO_ROOM = [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM]
 each_errno = pytest.mark.parametrize("code", NO_ROOM, ids=errno.errorcode.__getitem__)
 

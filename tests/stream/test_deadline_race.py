@@ -124,6 +124,7 @@ class InCrowd(Supervision):
         return self.crowd.readable(stream.socket)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_threads_take_turns_quickly")
 @pytest.mark.parametrize("crowded", [False, True], ids=["alone", "in a crowd"])
 async def test_the_deadline_race_loses_no_byte_and_never_hangs(crowded: bool) -> None:

@@ -248,6 +248,7 @@ def follow_advice(error: CredentialsError, folder: Path) -> Path:
     return folder / "a file.pem"
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("kind", CONVERTED)
 def test_the_command_that_converts_a_certificate(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a file"
@@ -258,6 +259,7 @@ def test_the_command_that_converts_a_certificate(kind: str, tmp_path: Path) -> N
     assert load_certificates(Source(made, "certificate chain").read()) == [LEAF.certificate]
 
 
+@pytest.mark.interop
 @pytest.mark.parametrize("kind", ["DER", "traditional DER", "OpenSSH"])
 def test_the_command_that_converts_a_key(kind: str, tmp_path: Path) -> None:
     encoding = Encoding.PEM if kind == "OpenSSH" else Encoding.DER

@@ -85,6 +85,7 @@ def test_each_has_a_verdict(made: Any, grade: Grade, trust: Any) -> None:
         assert {check.role for check in found} == set(Role)
 
 
+@pytest.mark.interop
 def test_a_sha1_signature_has_a_verdict(tmp_path: Path) -> None:
     openssl = require_tool("openssl")
     (tmp_path / "ca.pem").write_bytes(FLEET.pem)

@@ -187,6 +187,7 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert not Path("lab").exists()
 
 
+@pytest.mark.interop
 def test_what_operators_are_told_works() -> None:
     """The `openssl` lines, as they are printed, make a certificate that is fit for both roles."""
     require_tool("openssl")

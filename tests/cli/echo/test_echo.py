@@ -15,6 +15,8 @@ from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer, peer_context
 from trio_duplex import Role
 
+pytestmark = pytest.mark.slow
+
 
 @asynccontextmanager
 async def run_echo(credentials: list[str], *options: object) -> AsyncIterator[tuple[Command, int]]:

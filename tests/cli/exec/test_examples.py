@@ -12,6 +12,8 @@ from tests.support.command import run_command
 from tests.support.tools import require_tool
 from trio_duplex import Role
 
+pytestmark = pytest.mark.interop
+
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 TLS = ["-cert", "peer.pem", "-key", "peer.key", "-CAfile", "ca.pem", "-quiet"]
 

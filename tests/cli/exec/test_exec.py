@@ -18,6 +18,8 @@ from tests.support.command import Command, run_command
 from tests.support.half_closing import HalfClosingPeer
 from trio_duplex import Role
 
+pytestmark = pytest.mark.slow
+
 BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 """The role of the peer; we play the other."""
 

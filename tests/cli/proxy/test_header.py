@@ -293,6 +293,7 @@ def ask(port: int, header: bytes) -> bytes:
     return answer
 
 
+@pytest.mark.interop
 def test_haproxy_understands_both_versions_and_checks_the_sum(haproxy: int) -> None:
     to: Address = ("198.51.100.1", 8443)
     assert b"<192.0.2.7|4711|198.51.100.1|>" in ask(haproxy, encode_v1(V4, to))

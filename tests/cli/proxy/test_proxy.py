@@ -20,6 +20,8 @@ from tests.support.half_closing import HalfClosingPeer
 from tests.support.tools import require_tool
 from trio_duplex import Role
 
+pytestmark = pytest.mark.slow
+
 BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 TEN_MEGABYTES = 10 << 20
 
@@ -93,6 +95,7 @@ async def test_ten_megabytes_each_way_with_half_close(
         assert await command.stop() == 0
 
 
+@pytest.mark.interop
 @BOTH
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 async def test_openssl_as_peer(

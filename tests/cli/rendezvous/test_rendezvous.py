@@ -22,6 +22,8 @@ import trustme
 from tests.support.command import Command, run_command
 from tests.support.tools import require_tool
 
+pytestmark = pytest.mark.interop
+
 HTTP_TIMEOUT = 30
 """Seconds after which curl takes a request for hung: it then says so, and the test fails."""
 

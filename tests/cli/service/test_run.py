@@ -18,6 +18,8 @@ from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer
 from trio_duplex import Role
 
+pytestmark = pytest.mark.slow
+
 BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 
 

@@ -15,6 +15,8 @@ from trio_duplex.cli._system.privileges import (
     find_identity,
 )
 
+pytestmark = pytest.mark.slow
+
 NOBODY = 65534
 
 BECOME = """

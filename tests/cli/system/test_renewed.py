@@ -7,6 +7,10 @@ import stat
 import subprocess
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 HOOK = Path(__file__).parents[3] / "docs/deploy/renewed.sh"
 
 

@@ -19,6 +19,8 @@ from tests.support.peers import echo
 from tests.support.tools import require_tool
 from trio_duplex import Credentials, Role, open_tcp_connection
 
+pytestmark = pytest.mark.interop
+
 MESSAGE = os.urandom(100_000)
 
 

@@ -11,6 +11,8 @@ import pytest
 from tests.support.command import START
 from tests.support.tools import require_tool
 
+pytestmark = pytest.mark.interop
+
 UNITS = Path(__file__).parents[3] / "docs/deploy/systemd"
 SERVICES = sorted(UNITS.glob("*.service"))
 MOST_EXPOSED = 2.0
