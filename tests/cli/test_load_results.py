@@ -57,6 +57,11 @@ def refused_certificate() -> ssl.SSLCertVerificationError:
         (ssl.SSLError("odd"), "tls_error", "odd"),
         (refused_certificate(), "certificate refused", "certificate has expired"),
         (ssl.SSLEOFError(8, "EOF occurred"), "end of stream", "the server hung up"),
+        (
+            ssl_error("UNEXPECTED_EOF_WHILE_READING", "unexpected eof while reading"),
+            "end of stream",  # as CPython 3.11.2 has it
+            "the server hung up",
+        ),
         (ssl.SSLZeroReturnError(6, "closed"), "close_notify", "the server finished"),
         (HungUpError("no ClientHello"), "end of stream", "no ClientHello"),
         (PeerEndedError("after 3 of 5"), "close_notify", "after 3 of 5"),

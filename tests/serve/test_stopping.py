@@ -76,7 +76,12 @@ class StandardPeer:
     def last_words(self) -> bytes:
         """Read to the end, which must be a close_notify: a bare end of stream raises."""
         with self._tls:
-            return self._tls.recv(100)
+            try:
+                return self._tls.recv(100)
+            except ssl.SSLError as exc:
+                if exc.reason != "UNEXPECTED_EOF_WHILE_READING":
+                    raise
+                raise ssl.SSLEOFError(*exc.args) from exc  # as CPython 3.11.2 should
 
 
 Stop = Callable[[Server, trio.Nursery, list[Connection]], Awaitable[object]]

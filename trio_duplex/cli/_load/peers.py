@@ -310,10 +310,13 @@ def _finish(sock: ssl.SSLSocket) -> Peer:
     try:
         while (yield from tls(sock, partial(sock.recv, RECEIVE_SIZE))):
             pass
-    except ssl.SSLEOFError:
-        return
     except ssl.SSLZeroReturnError:
         pass
+    except ssl.SSLError as exc:
+        # CPython 3.11.2 raises a plain SSLError for a stream that ends without a close_notify.
+        if not isinstance(exc, ssl.SSLEOFError) and exc.reason != "UNEXPECTED_EOF_WHILE_READING":
+            raise
+        return
     yield from _wait_for_end(sock)
 
 

@@ -178,7 +178,8 @@ def classify_error(error: OSError) -> tuple[str, str]:
             return "certificate refused", error.verify_message
         case HungUpError():
             return "end of stream", str(error)
-        case ssl.SSLEOFError():
+        # The latter is how CPython 3.11.2 raises the former.
+        case ssl.SSLEOFError() | ssl.SSLError(reason="UNEXPECTED_EOF_WHILE_READING"):
             return "end of stream", "the server hung up"
         case ssl.SSLZeroReturnError():
             return "close_notify", "the server finished"
