@@ -205,6 +205,7 @@ async def failing(
     return result.error, told[0] if told else None
 
 
+@pytest.mark.slow
 @each_role
 @pytest.mark.parametrize("handle", OWN, ids=name)
 async def test_an_error_of_the_handlers_own_is_not_the_peers(

@@ -56,6 +56,8 @@ from trio_duplex.events import (
     NegotiationFailed,
 )
 
+pytestmark = pytest.mark.slow
+
 BOUND = 200.0
 """Seconds within which all must have ended. Of virtual time: every timeout here is far below."""
 

@@ -51,6 +51,7 @@ async def connected(
 # ------------------------------------------------------------------------------ Trio's own contract
 
 
+@pytest.mark.slow
 @each_version
 async def test_contract_in_memory(
     version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
@@ -74,6 +75,7 @@ async def test_contract_with_held_tickets(
     await trio.testing.check_half_closeable_stream(pair, None)
 
 
+@pytest.mark.slow
 @each_version
 async def test_contract_over_tcp(version: ssl.TLSVersion) -> None:
     async def pair() -> tuple[Connection, Connection]:

@@ -231,9 +231,12 @@ class Connection(trio.abc.HalfCloseableStream):
                 return b""
             await self._send_alert()
             error = self._late_verdict(cause) or self._explained(exc, cause)
-            if error is exc:  # not ours, so neither is its cause to be set
-                raise
-            raise error from cause
+            try:
+                if error is exc:  # not ours, so neither is its cause to be set
+                    raise
+                raise error from cause
+            finally:
+                del error, cause  # else this frame holds what holds it: only a collection frees it
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         self.bytes_received += len(data)
@@ -282,9 +285,12 @@ class Connection(trio.abc.HalfCloseableStream):
             if self._may_be_refused():  # the verdict stands unread behind the reset
                 cause = await self._handshake.unread_alert() or cause
             error = self._late_verdict(cause) or self._explained(exc, cause)
-            if error is exc:
-                raise
-            raise error from cause
+            try:
+                if error is exc:
+                    raise
+                raise error from cause
+            finally:
+                del error, cause  # likewise
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
 
@@ -361,9 +367,12 @@ class Connection(trio.abc.HalfCloseableStream):
                 return
         except trio.BrokenResourceError as exc:
             error = self._explained(exc, exc.__cause__)
-            if error is exc:
-                raise
-            raise error from exc.__cause__
+            try:
+                if error is exc:
+                    raise
+                raise error from exc.__cause__
+            finally:
+                del error  # likewise
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         await self._give_up(f"the peer took no data within {self.send_timeout:g} s (send_timeout)")

@@ -585,7 +585,7 @@ class Handshake:
                 peer=self._peer,
                 seen=str(exc) or None,
                 advice="its own log should say why",
-                hung_up=self._certificate is None,  # else it has said who it is
+                hung_up=not self._certificate,  # else it has said who it is
             ) from exc
 
 
