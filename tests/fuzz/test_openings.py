@@ -381,6 +381,7 @@ async def serve_them(peers: list[Peer], limits: Limits) -> None:
         statistics = server.statistics()
         refused = statistics.limits.get("connections", 0)
         ended = statistics.closed + sum(statistics.failed.values())
+        ended += sum(statistics.probes.values())  # failed too, but told apart
         assert ended == statistics.accepted
         assert len(peers) - refused <= ended <= len(peers)
         assert (statistics.open, statistics.pending) == (0, 0)
