@@ -8,6 +8,7 @@ from trio_duplex._events.events import (
     Accepted,
     ConnectionClosed,
     ConnectionEvent,
+    Crossed,
     Event,
     HandlerFailed,
     HandshakeCompleted,
@@ -16,7 +17,9 @@ from trio_duplex._events.events import (
     NegotiationFailed,
     Observer,
     OwnCertificateExpired,
+    PeerChangedKind,
     PeerRejected,
+    PolicyFailed,
     RoleDecided,
 )
 from trio_duplex._events.probes import Probe
@@ -27,6 +30,7 @@ __all__ = [
     "Accepted",
     "ConnectionClosed",
     "ConnectionEvent",
+    "Crossed",
     "Event",
     "HandlerFailed",
     "HandshakeCompleted",
@@ -35,7 +39,9 @@ __all__ = [
     "NegotiationFailed",
     "Observer",
     "OwnCertificateExpired",
+    "PeerChangedKind",
     "PeerRejected",
+    "PolicyFailed",
     "Probe",
     "RoleDecided",
 ]

@@ -122,6 +122,24 @@ _COUNTERS: tuple[_Row, ...] = (
         lambda s: {(str(role), str(reason)): n for (role, reason), n in s.decided.items()},
     ),
     (
+        "crossings",
+        "Times that two ClientHellos crossed, by the role in which we went on.",
+        ("role",),
+        lambda s: _by_role(s.crossings),
+    ),
+    (
+        "peers_changed_kind",
+        "Times that a memory of peers took one for another kind, by what it was from then on.",
+        ("kind",),
+        lambda s: {(kind,): s.changed_kind.get(kind, 0) for kind in ("silent", "speaking")},
+    ),
+    (
+        "policy_failures",
+        "Window policies that raised or took too long, by class of error.",
+        ("error",),
+        lambda s: _by_name(s.policy_failures),
+    ),
+    (
         "handshakes",
         "Handshakes completed, peer admitted.",
         ("role",),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trio_duplex import Reason, Role, windows
-from trio_duplex._decision.rules import as_policy
+from trio_duplex._decision.rules import Asked, as_policy
 from trio_duplex.windows import ByLocalPort, ByNetwork, Choice, Conduct, Outcome, PeerFacts
 
 SPOKE = Outcome(conduct=Conduct.SPOKE, admitted=True, waited=0.01)
@@ -164,12 +164,38 @@ async def test_async_function_chooses() -> None:
 
 
 @pytest.mark.parametrize("answer", ["5", None, lambda peer: 5.0])
-def test_answer_that_is_no_window_is_a_type_error(answer: Any) -> None:
+async def test_answer_that_is_no_window_is_a_type_error(answer: Any) -> None:
     def wrong(peer: PeerFacts) -> Any:
         return answer
 
+    asked = as_policy(wrong).choose(PeerFacts())
+    assert inspect.isawaitable(asked)
     with pytest.raises(TypeError, match="wrong"):
-        as_policy(wrong).choose(PeerFacts())
+        await asked
+
+
+async def test_error_of_a_function_says_what_applies_instead() -> None:
+    def broken(peer: PeerFacts) -> float:
+        raise ZeroDivisionError
+
+    async def broken_later(peer: PeerFacts) -> float:
+        raise ZeroDivisionError
+
+    for function in (broken, broken_later):
+        policy = ByNetwork({"192.0.2.0/24": windows.Ask(function, otherwise=0.5, timeout=3)})
+        asked = policy.choose(at("192.0.2.1"))
+        assert isinstance(asked, Asked)
+        assert asked.timeout == 3
+        with pytest.raises(ZeroDivisionError):
+            await asked
+        name = function.__name__
+        assert asked.otherwise() == Choice(0.5, f"192.0.2.0/24: {name} failed: 0.5 s")
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan])
+def test_choice_checks_its_seconds(seconds: float) -> None:
+    with pytest.raises(ValueError):
+        Choice(seconds)
 
 
 @pytest.mark.parametrize("arguments", [{"timeout": -1}, {"otherwise": math.nan}])

@@ -42,6 +42,7 @@ from trio_duplex import (
     Server,
     WhenFull,
     serve_listeners,
+    windows,
 )
 from trio_duplex._serve.acceptor import Acceptor, Listener
 from trio_duplex._serve.limits import Limit, open_files
@@ -224,14 +225,25 @@ async def test_a_peer_that_is_dropped_as_its_window_closes(
 # ---------------------------------------------------------------------------------- per address
 
 
+class Deaf:
+    """Does not mind what happens to places."""
+
+    def decided(self, place: Place, decision: Decision) -> None:
+        pass
+
+    def crossed(self, place: Place, decision: Decision) -> None:
+        pass
+
+    def peer_changed(self, place: Place, change: windows.Change) -> None:
+        pass
+
+    def policy_failed(self, place: Place, error: Exception) -> None:
+        pass
+
+
 def a_room(**options: Any) -> tuple[Room, list[tuple[str, float, str | None]]]:
     told: list[tuple[str, float, str | None]] = []
-    decided: list[tuple[Place, Decision]] = []
-    room = Room(
-        Limits(**options),
-        lambda *limit: told.append(limit),
-        lambda place, decision: decided.append((place, decision)),
-    )
+    room = Room(Limits(**options), lambda *limit: told.append(limit), Deaf())
     return room, told
 
 

@@ -19,6 +19,7 @@ from tests.support.peers import MemoryListener, credentials, echo, open_descript
 from trio_duplex import DuplexListener, Reason, Server, serve_listeners
 from trio_duplex._sockets.crowd import AT_ONCE, Crowd
 from trio_duplex._stream.detect import detect
+from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Supervision
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
@@ -252,5 +253,7 @@ async def test_woken_for_nothing_is_not_silence() -> None:
 
     with pair() as (ours, theirs):
         supervision = Jumpy()
-        decision, opening = await detect(trio.SocketStream(ours), float("inf"), None, supervision)
-    assert (decision.reason, opening, supervision.woken) == (Reason.SPOKE, b"x", 2)
+        settings = Settings(window=math.inf)
+        detected = await detect(trio.SocketStream(ours), settings, None, supervision)
+    seen = detected.decision.reason, detected.opening, supervision.woken
+    assert seen == (Reason.SPOKE, b"x", 2)

@@ -195,7 +195,7 @@ async def serve(stream: trio.SocketStream, mine: Credentials, crowd: Crowd | Non
         else:
             supervision = InCrowd(crowd)
             try:
-                detected = await detect(stream, WINDOW, None, supervision)
+                detected = await detect(stream, Settings(WINDOW), None, supervision)
                 connection = await take_role(
                     detected,
                     stream,

@@ -22,6 +22,7 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
+    ALERT,
     UNEXPECTED_MESSAGE,
     RawPeer,
     RecordingStream,
@@ -494,18 +495,32 @@ async def test_a_peer_that_takes_nothing_does_not_extend_it(
 # ------------------------------------------------------------------------------------------- glare
 
 
+def with_random(hello: bytes, *, largest: bool) -> bytes:
+    """The same ClientHello with the largest of all randoms, or the least."""
+    return hello[:11] + (b"\xff" if largest else b"\0") * 32 + hello[43:]
+
+
+async def abort(stream: RecordingStream) -> None:
+    """The end of a TLS client that knows nothing of crossings, when it reads our ClientHello."""
+    await stream.send_all(bytes([ALERT, 3, 3, 0, 2, 2, UNEXPECTED_MESSAGE]))
+    await stream.aclose()
+
+
 @each_version
+@pytest.mark.parametrize("larger", list(Role), ids=str)
 @pytest.mark.parametrize("late", [0.0, 0.25, 3.0])
 async def test_glare_says_by_how_much(
-    version: ssl.TLSVersion, late: float, autojump_clock: trio.testing.MockClock
+    version: ssl.TLSVersion, late: float, larger: Role, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """A peer that knows nothing of crossings has aborted, whoever would stay client."""
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
 
         async def peer() -> None:
             # At `late` = 0, after our ClientHello and yet in the same instant.
             await (trio.sleep(5.0 + late) if late else theirs.stream.receive_some())
-            await theirs.send_all(client_hello())
+            await theirs.send_all(with_random(client_hello(), largest=larger is Role.SERVER))
+            await abort(theirs)
 
         nursery.start_soon(peer)
         with pytest.raises(GlareError) as caught:
@@ -518,8 +533,31 @@ async def test_glare_says_by_how_much(
     (advised, was) = (float(number) for number in re.findall(r"[\d.]+(?= s)", error.advice or ""))
     assert 5.0 + late < advised <= 5.0 + late + 0.2
     assert was == 5.0
-    assert plain_alerts(ours.sent) == [UNEXPECTED_MESSAGE]
     assert isinstance(error.__cause__, HandshakeError)
+
+
+@pytest.mark.parametrize("role", [None, Role.CLIENT])
+async def test_hello_in_answer_that_can_not_be_read_is_refused_with_an_alert(
+    role: Role | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Something shares its last record; or our role was given, and nothing may be resolved."""
+    ours, theirs = memory_pair()
+
+    async def peer() -> None:
+        hello = client_hello()
+        await trio.sleep(5.5)
+        if role is None:
+            size = int.from_bytes(hello[3:5], "big") + 1
+            hello = hello[:3] + size.to_bytes(2, "big") + hello[5:] + b"\0"
+        await theirs.send_all(hello)
+        await receive_all(theirs)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer)
+        with pytest.raises(GlareError):
+            await negotiate(ours, credentials(), role=role)
+        nursery.cancel_scope.cancel()
+    assert plain_alerts(ours.sent) == [UNEXPECTED_MESSAGE]
 
 
 @pytest.mark.parametrize("size", [1, 5, 200])
@@ -534,6 +572,7 @@ async def test_glare_with_a_client_hello_in_pieces(
         for start in range(0, len(pieces), 3):
             await theirs.send_all(pieces[start : start + 3])
             await trio.sleep(0.001)
+        await abort(theirs)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer)
@@ -541,10 +580,11 @@ async def test_glare_with_a_client_hello_in_pieces(
             await negotiate(ours, credentials())
         nursery.cancel_scope.cancel()
     assert caught.value.missed_by == 0.5  # its first byte tells
-    assert plain_alerts(ours.sent) == [UNEXPECTED_MESSAGE]
 
 
-async def test_two_of_ours_cross(autojump_clock: trio.testing.MockClock) -> None:
+async def test_one_of_ours_that_must_be_client_is_not_made_a_server(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """One that listens, and one that dials and is as slow to speak as the window is long."""
     listening, dialling = memory_pair()
     errors = []

@@ -162,10 +162,11 @@ class PeerMemory:
 
     def statistics(self) -> MemoryStatistics:
         """What it holds now and has done so far. Takes time in proportion to what it holds."""
+        entries = list(self._entries.values())  # at once: it may be asked from another thread
         return MemoryStatistics(
-            peers=len(self._entries),
-            silent=sum(map(self._is_silent, self._entries.values())),
-            mixed=sum(entry.lost >= LOST_FOR_GOOD for entry in self._entries.values()),
+            peers=len(entries),
+            silent=sum(map(self._is_silent, entries)),
+            mixed=sum(entry.lost >= LOST_FOR_GOOD for entry in entries),
             remembered=self._remembered,
             forgotten=self._forgotten,
             changed=self._changed,
@@ -187,12 +188,14 @@ class PeerMemory:
         text = json.dumps({"version": VERSION, "peers": peers}, separators=(",", ":"))
         write_privately(path, text)
 
-    def load(self, path: str | PathLike[str], *, now: float) -> int:
+    def load(self, path: str | PathLike[str], *, now: float | None = None) -> int:
         """Remember what a file holds, beside what is remembered already.
 
         Args:
             path: A file that `save` wrote. A missing file holds nothing.
-            now: Wall-clock seconds; entries that have expired are left out.
+            now: Wall-clock seconds, to leave out entries that have expired.
+                With None, the default, they are found when their peer next
+                connects.
 
         Returns:
             How many peers were loaded.
@@ -207,9 +210,10 @@ class PeerMemory:
             return 0
         loaded = 0
         for key, entry in _parsed(text, str(path)).items():
-            # A file from the future, or from a wrong clock, must not live for ever.
-            entry.seen = min(entry.seen, now)
-            if now - entry.seen <= self._life and key not in self._entries:
+            if now is not None:  # as in `_entry`
+                entry.seen = min(entry.seen, now)
+            expired = now is not None and now - entry.seen > self._life
+            if not expired and key not in self._entries:
                 self._put(key, entry)
                 loaded += 1
         return loaded
@@ -255,7 +259,11 @@ class PeerMemory:
     def _entry(self, peer: PeerFacts) -> _Entry | None:
         key = self._key_of(peer)
         entry = self._entries.get(key) if key is not None else None
-        if entry is not None and peer.now - entry.seen > self._life:
+        if entry is None:
+            return None
+        # A file from the future, or from a wrong clock, must not live for ever.
+        entry.seen = min(entry.seen, peer.now)
+        if peer.now - entry.seen > self._life:
             assert key is not None
             del self._entries[key]
             self._forgotten += 1

@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from functools import lru_cache
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import attrs
 
@@ -44,11 +44,36 @@ class Choice:
     remembered: bool = False
     role: Role | None = None
 
+    def __attrs_post_init__(self) -> None:
+        check_seconds("seconds", self.seconds)
+
     def reason_of_silence(self) -> Reason:
         """Why we become the TLS client if the peer has sent nothing when the window ends."""
         if self.role is Role.CLIENT:
             return Reason.RULE
         return Reason.REMEMBERED if self.remembered else Reason.SILENT
+
+
+@attrs.frozen(eq=False)
+class Asked:
+    """What a function of the user's has yet to choose, or has failed to choose.
+
+    Await it, for ``timeout`` seconds at most. If it is late or raises, `otherwise` chooses.
+
+    Attributes:
+        answer: The choice that is to come, or the error in which the function ended.
+        timeout: Seconds that it may take.
+        otherwise: Chooses in its place.
+    """
+
+    answer: Awaitable[Choice] | Exception
+    timeout: float
+    otherwise: Callable[[], Choice | Awaitable[Choice]]
+
+    def __await__(self) -> Generator[Any, Any, Choice]:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return (yield from self.answer.__await__())
 
 
 @attrs.frozen
@@ -93,13 +118,15 @@ class Fixed:
     """
 
     seconds: float
+    choice: Choice = attrs.field(init=False, repr=False, eq=False)
+    """The choice, made once: it is the same for every connection."""
 
     def __attrs_post_init__(self) -> None:
-        check_seconds("window", self.seconds)
+        object.__setattr__(self, "choice", Choice(check_seconds("window", self.seconds)))
 
     def choose(self, peer: PeerFacts, /) -> Choice:  # noqa: ARG002 - the protocol's
         """Choose the window."""
-        return Choice(float(self.seconds))
+        return self.choice
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
         """Nothing is learned."""
@@ -276,14 +303,22 @@ class Ask:
     def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
         """Ask the function.
 
-        Raises:
-            TypeError, ValueError: What it returned is no window.
-            Exception: What the function raised.
+        Returns:
+            The choice; or, where the function is async or has failed, an `Asked`
+            that gives the choice or raises the error when it is awaited.
         """
-        answer = self._function(peer)
-        if inspect.isawaitable(answer):
-            return self._later(peer, answer)
-        return self._choice(peer, answer)
+        answer: Choice | Awaitable[Choice] | Exception
+        try:
+            window = self._function(peer)
+            if not inspect.isawaitable(window):
+                return self._choice(peer, window)
+            answer = self._later(peer, window)
+        except Exception as exc:  # noqa: BLE001 - it is the user's, and may raise anything
+            answer = exc
+        return Asked(answer, self.timeout, lambda: self._in_its_place(peer))
+
+    def _in_its_place(self, peer: PeerFacts) -> Choice | Awaitable[Choice]:
+        return _named(self.otherwise.choose(peer), f"{self._name} failed")
 
     async def _later(self, peer: PeerFacts, answer: Awaitable[float | WindowPolicy]) -> Choice:
         choice = self._choice(peer, await answer)
@@ -326,6 +361,11 @@ def as_policy(window: object, name: str = "window") -> WindowPolicy:
 
 def _named(choice: Choice | Awaitable[Choice], name: str) -> Choice | Awaitable[Choice]:
     """Put the rule that applied in front of the words of the policy that it led to."""
+    if isinstance(choice, Asked):
+        asked, answer = choice, choice.answer
+        if not isinstance(answer, Exception):
+            answer = _named_later(answer, name)
+        return Asked(answer, asked.timeout, lambda: _named(asked.otherwise(), name))
     if not isinstance(choice, Choice):
         return _named_later(choice, name)
     rule = f"{name}: {choice.rule or f'{choice.seconds:g} s'}"

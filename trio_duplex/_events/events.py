@@ -56,6 +56,48 @@ class RoleDecided(ConnectionEvent):
 
 
 @attrs.frozen(kw_only=True)
+class Crossed(ConnectionEvent):
+    """Two ClientHellos crossed, and both ends can know who goes on as the TLS client.
+
+    A peer that does not know how to resolve it has aborted by then: the connection fails
+    with a `~trio_duplex.GlareError`.
+
+    Attributes:
+        decision: The decision as it is from now on. It names the role that we
+            play; if that has changed, ``waited`` counts until the peer's
+            ClientHello came.
+    """
+
+    decision: Decision
+
+
+@attrs.frozen(kw_only=True)
+class PeerChangedKind(ConnectionEvent):
+    """A `~trio_duplex.windows.PeerMemory` takes a peer for another kind from now on.
+
+    Attributes:
+        key: The memory's key for the peer, such as its address.
+        silent: Whether it is known as a silent peer now, and gets the short window.
+    """
+
+    key: str
+    silent: bool
+
+
+@attrs.frozen(kw_only=True)
+class PolicyFailed(ConnectionEvent):
+    """A window policy raised or took too long: our own fault, not the peer's.
+
+    The connection goes on, with the window that the policy names for this case.
+
+    Attributes:
+        error: What it raised; a ``trio.TooSlowError`` if it took too long.
+    """
+
+    error: Exception
+
+
+@attrs.frozen(kw_only=True)
 class HandshakeCompleted(ConnectionEvent):
     """The peer is authenticated and admitted; the handler comes next.
 

@@ -32,6 +32,8 @@ from trio_duplex._events.events import (
     ListenerPaused,
     NegotiationFailed,
     OwnCertificateExpired,
+    PeerChangedKind,
+    PolicyFailed,
 )
 from trio_duplex._events.probes import MutedNetworks, host_of
 from trio_duplex._stream.connection import Connection
@@ -134,6 +136,25 @@ class LogObserver:
                         # A probe's level says it already, where it was known by its error.
                         **({} if event.probe is None else {"probe": str(event.probe)}),
                     },
+                )
+            case PeerChangedKind():
+                level = logging.DEBUG if event.peer in self._muted else logging.INFO
+                if self._logger.isEnabledFor(level):
+                    kind = "silent" if event.silent else "speaking"
+                    self._write(
+                        level,
+                        "peer-changed-kind",
+                        {"number": event.number, "peer": event.peer, "key": event.key, "now": kind},
+                        address=host_of(event.peer),
+                    )
+            case PolicyFailed(error=error):
+                self._fault(
+                    logging.ERROR,
+                    f"{type(error).__name__} in window policy",
+                    "policy-failed",
+                    error,
+                    peer=event.peer,
+                    facts=lambda: {"number": event.number, "peer": event.peer},
                 )
             case HandlerFailed():
                 self._failed_handlers[event.number] = event  # one line, when it is closed
@@ -308,6 +329,7 @@ def _connection(event: ConnectionClosed) -> dict[str, object]:
         "identity": _identity(event.connection),
         "role": str(decision.role),
         "reason": str(decision.reason),
+        **({"rule": decision.rule} if decision.rule else {}),
         "waited": decision.waited,
         "received": event.bytes_received,
         "sent": event.bytes_sent,

@@ -12,12 +12,15 @@ import attrs
 from trio_duplex._events.events import (
     Accepted,
     ConnectionClosed,
+    Crossed,
     Event,
     HandlerFailed,
     HandshakeCompleted,
     LimitReached,
     ListenerPaused,
     NegotiationFailed,
+    PeerChangedKind,
+    PolicyFailed,
     RoleDecided,
 )
 from trio_duplex._events.probes import Probe
@@ -54,7 +57,16 @@ class Statistics:
 
     Attributes:
         accepted: Connections accepted so far.
-        decided: Role decisions so far, by role and reason.
+        decided: Role decisions so far, by role and reason, as they were when
+            the window ended.
+        crossings: Times that two ClientHellos crossed so far, by the role in
+            which we went on. Where that is the server's, ``decided`` has
+            counted the client's before. Those in which the peer had aborted are
+            in ``failed`` as ``GlareError``.
+        changed_kind: How often a `windows.PeerMemory` took a peer for another
+            kind: ``"silent"`` or ``"speaking"`` from then on.
+        policy_failures: Window policies that raised or took too long so far, by
+            the error's class name.
         completed: Handshakes completed so far, by role.
         failed: Negotiations that failed so far, by the error's class name.
         probes: Beside those, negotiations that failed and look like a health
@@ -76,6 +88,9 @@ class Statistics:
 
     accepted: int
     decided: Mapping[tuple[Role, Reason], int]
+    crossings: Mapping[Role, int]
+    changed_kind: Mapping[str, int]
+    policy_failures: Mapping[str, int]
     completed: Mapping[Role, int]
     failed: Mapping[str, int]
     probes: Mapping[Probe, int]
@@ -103,6 +118,9 @@ class Counts:
         self.bytes_received = 0
         self.bytes_sent = 0
         self.decided: Counter[tuple[Role, Reason]] = Counter()
+        self.crossings: Counter[Role] = Counter()
+        self.changed_kind: Counter[str] = Counter()
+        self.policy_failures: Counter[str] = Counter()
         self.completed: Counter[Role] = Counter()
         self.failed: Counter[str] = Counter()
         self.probes: Counter[Probe] = Counter()
@@ -137,6 +155,18 @@ class Counts:
             case ListenerPaused():
                 self.pauses += 1
             case _:
+                self._count_windows(event)
+
+    def _count_windows(self, event: Event) -> None:
+        """Take into account what windows, and their ends, have led to."""
+        match event:
+            case Crossed(decision=decision):
+                self.crossings[decision.role] += 1
+            case PeerChangedKind(silent=silent):
+                self.changed_kind["silent" if silent else "speaking"] += 1
+            case PolicyFailed(error=error):
+                self.policy_failures[type(error).__name__] += 1
+            case _:
                 pass
 
     def statistics(
@@ -151,6 +181,9 @@ class Counts:
         return Statistics(
             accepted=self.accepted,
             decided=dict(self.decided),
+            crossings=dict(self.crossings),
+            changed_kind=dict(self.changed_kind),
+            policy_failures=dict(self.policy_failures),
             completed=dict(self.completed),
             failed=dict(self.failed),
             probes=dict(self.probes),

@@ -16,16 +16,20 @@ from typing import NoReturn, Protocol
 
 import trio
 
+from trio_duplex._decision.rules import Change
 from trio_duplex._errors import LimitError, PeerRejectedError
 from trio_duplex._events.events import (
     Accepted,
+    Crossed,
     HandshakeCompleted,
     LimitReached,
     ListenerPaused,
     NegotiationFailed,
     Observer,
     OwnCertificateExpired,
+    PeerChangedKind,
     PeerRejected,
+    PolicyFailed,
     RoleDecided,
 )
 from trio_duplex._events.probes import MutedNetworks, Network, probe_of
@@ -103,7 +107,7 @@ class Acceptor:
         self.credentials = credentials
         self.limits = limits
         self.reporter = Reporter(observers, MutedNetworks(muted_networks))
-        self.room = Room(limits, self._limit_reached, self._decided)
+        self.room = Room(limits, self._limit_reached, self)
         self._settings = settings
 
     async def accept_each(
@@ -148,7 +152,7 @@ class Acceptor:
             try:
                 connection = await take_role(
                     # In no variable: this frame lasts as long as the connection.
-                    await detect(stream, settings.window, remote, place),
+                    await detect(stream, settings, remote, place),
                     stream,
                     self.credentials,
                     settings,
@@ -226,8 +230,27 @@ class Acceptor:
                 NegotiationFailed(number=number, peer=peer, error=error, probe=probe)
             )
 
-    def _decided(self, place: Place, decision: Decision) -> None:
+    # What the room tells of its places.
+
+    def decided(self, place: Place, decision: Decision) -> None:
+        """Report a role decision."""
         self.reporter.report(RoleDecided(number=place.number, peer=place.peer, decision=decision))
+
+    def crossed(self, place: Place, decision: Decision) -> None:
+        """Report that two ClientHellos crossed."""
+        self.reporter.report(Crossed(number=place.number, peer=place.peer, decision=decision))
+
+    def peer_changed(self, place: Place, change: Change) -> None:
+        """Report what a memory of peers has learned."""
+        self.reporter.report(
+            PeerChangedKind(
+                number=place.number, peer=place.peer, key=change.key, silent=change.silent
+            )
+        )
+
+    def policy_failed(self, place: Place, error: Exception) -> None:
+        """Report that a window policy has failed."""
+        self.reporter.report(PolicyFailed(number=place.number, peer=place.peer, error=error))
 
     def _limit_reached(self, limit: str, value: float, peer: str | None) -> None:
         self.reporter.report(LimitReached(limit=limit, value=value, peer=peer))

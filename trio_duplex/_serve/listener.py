@@ -14,6 +14,7 @@ from typing import Self
 import attrs
 import trio
 
+from trio_duplex._decision.rules import Window
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._events.events import Observer
 from trio_duplex._events.probes import Network
@@ -40,11 +41,12 @@ class DuplexListener(trio.abc.Listener[Connection]):
     Args:
         listener: Any listener of streams. It is closed with this one.
         credentials: What we present and whom we trust, for both roles.
-        window: The detection window, in seconds.
+        window: The detection window: seconds or a policy, as for `serve_listeners`.
         handshake_timeout: Seconds for each handshake; as for `serve_listeners`.
         https_compatible: As for `negotiate`.
         session: As for `serve_listeners`.
         max_certificate_bytes: As for `negotiate`.
+        announcements: As for `negotiate`.
         limits: Bounds on pending peers and handshakes. A connection counts
             until it is handed over by `accept`.
         observers: As for `serve_listeners`.
@@ -65,11 +67,12 @@ class DuplexListener(trio.abc.Listener[Connection]):
         listener: Listener,
         credentials: Credentials,
         *,
-        window: float = DEFAULT_WINDOW,
+        window: Window = DEFAULT_WINDOW,
         handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
         https_compatible: bool = False,
         session: SessionFinder | None = None,
         max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
+        announcements: bool = True,
         limits: Limits | None = None,
         observers: Iterable[Observer] = (),
         muted_networks: Iterable[str | Network] = (),
@@ -77,7 +80,12 @@ class DuplexListener(trio.abc.Listener[Connection]):
     ) -> None:
         self.transport_listener = listener
         settings = Settings(
-            window, handshake_timeout, https_compatible, session, max_certificate_bytes
+            window,
+            handshake_timeout,
+            https_compatible,
+            session,
+            max_certificate_bytes,
+            announcements,
         )
         self._acceptor = Acceptor(
             credentials, settings, limits, observers, muted_networks=muted_networks

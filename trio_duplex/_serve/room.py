@@ -15,9 +15,11 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Hashable
+from typing import Protocol
 
 import trio
 
+from trio_duplex._decision.rules import Change
 from trio_duplex._errors import LimitError
 from trio_duplex._role import Decision, Role
 from trio_duplex._serve.addresses import ByAddress, address_key
@@ -37,6 +39,26 @@ CROWDING = 8
 also if that means to wait until its oldest has had its fair chance."""
 
 LimitListener = Callable[[Limit, float, "str | None"], object]
+
+
+class Told(Protocol):
+    """Hears what happens to places."""
+
+    def decided(self, place: Place, decision: Decision) -> None:
+        """A role is decided."""
+        ...
+
+    def crossed(self, place: Place, decision: Decision) -> None:
+        """Two ClientHellos crossed, and the decision says in which role it goes on."""
+        ...
+
+    def peer_changed(self, place: Place, change: Change) -> None:
+        """A memory takes a peer for another kind from now on."""
+        ...
+
+    def policy_failed(self, place: Place, error: Exception) -> None:
+        """A window policy has failed."""
+        ...
 
 
 class NothingSaidError(Exception):
@@ -115,7 +137,23 @@ class Place(Supervision):
         self.has_spoken = decision.role is Role.SERVER
         self.decision = decision
         self.decided_at = trio.current_time()
-        self._room.on_decided(self, decision)
+        self._room.told.decided(self, decision)
+
+    def spoke(self) -> None:
+        self.has_spoken = True
+
+    def crossed(self, decision: Decision) -> None:
+        changed = self.decision is None or decision.role is not self.decision.role
+        self.decision = decision
+        if changed:
+            self._room.give_up_turn(self)
+        self._room.told.crossed(self, decision)
+
+    def peer_changed(self, change: Change) -> None:
+        self._room.told.peer_changed(self, change)
+
+    def policy_failed(self, error: Exception) -> None:
+        self._room.told.policy_failed(self, error)
 
     async def take_turn(self, role: Role) -> None:
         if self._room.take_turn_nowait(self, role):
@@ -193,17 +231,17 @@ class Room:
         on_limit: Called with the limit, its value and the peer when a
             connection gets no place, or is held up. One that had its place
             ends in a `LimitError` instead.
-        on_decided: Called with the place and the decision.
+        told: Hears what happens to places.
     """
 
     def __init__(
         self,
         limits: Limits,
         on_limit: LimitListener,
-        on_decided: Callable[[Place, Decision], object],
+        told: Told,
     ) -> None:
         self.limits = limits
-        self.on_decided = on_decided
+        self.told = told
         self.turns = {
             Role.CLIENT: Turns(
                 limits.client_handshakes, limits.greeting_patience, Limit.GREETING_PATIENCE
@@ -358,6 +396,15 @@ class Room:
                 "its turn to handshake did not come in time", Limit.TURN_TIMEOUT, timeout
             )
         self._stop_pending(place)
+
+    def give_up_turn(self, place: Place) -> None:
+        """Take back a place's turn, because it needs one in the other role; it is pending again."""
+        if place.turns is not None:
+            place.turns.leave(place)
+            place.turns = None
+        if place not in self._leaving:
+            self._pending[place] = None
+            self._pending_of.add(place.key, place)
 
     def admit(self, place: Place, certificate: bytes | None) -> None:
         """Take note that a peer has proved honest.

@@ -7,6 +7,7 @@ from typing import cast
 
 import trio
 
+from trio_duplex._decision.rules import Window
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._events.events import Observer
 from trio_duplex._events.probes import Network
@@ -25,11 +26,12 @@ async def serve_listeners(
     listeners: Sequence[Listener],
     credentials: Credentials,
     *,
-    window: float = DEFAULT_WINDOW,
+    window: Window = DEFAULT_WINDOW,
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
     session: SessionFinder | None = None,
     max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
+    announcements: bool = True,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
     muted_networks: Iterable[str | Network] = (),
@@ -48,7 +50,9 @@ async def serve_listeners(
         listeners: Any Trio listeners: TCP, Unix, inherited, in memory. They
             are closed in the end. Each has a nursery of its own.
         credentials: What we present and whom we trust, for both roles.
-        window: The detection window, in seconds; 0 and ``math.inf`` are allowed.
+        window: The detection window: seconds (0 and ``math.inf`` are allowed), a
+            policy of `trio_duplex.windows`, or a function of the peer's facts. A
+            policy that fails is logged; `windows.Ask` says what applies then.
         handshake_timeout: Seconds for each handshake. They begin when the role
             is decided, and stop while the peer is in our line for its turn
             (`Limits.turn_timeout` bounds that); the policy's verdict counts.
@@ -58,6 +62,7 @@ async def serve_listeners(
             become the TLS client (FTPS data connections need it). A session
             from before a reload is left out, and the handshake is a full one.
         max_certificate_bytes: As for `negotiate`.
+        announcements: As for `negotiate`.
         limits: Bounds on connections, handshakes and seconds, for all
             listeners together; None for the defaults of `Limits`.
         observers: Functions that are called with each event (`events.Accepted`,
@@ -80,7 +85,14 @@ async def serve_listeners(
         OSError: A listener failed for good, or there is no descriptor left.
         ValueError, TypeError: An argument is wrong; the listeners are untouched.
     """
-    settings = Settings(window, handshake_timeout, https_compatible, session, max_certificate_bytes)
+    settings = Settings(
+        window,
+        handshake_timeout,
+        https_compatible,
+        session,
+        max_certificate_bytes,
+        announcements,
+    )
     try:
         acceptor = _acceptor(
             handler, credentials, settings, limits, observers, muted_networks=muted_networks
@@ -107,11 +119,12 @@ async def serve_tcp(
     *,
     host: str | None = None,
     backlog: int | None = None,
-    window: float = DEFAULT_WINDOW,
+    window: Window = DEFAULT_WINDOW,
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
     session: SessionFinder | None = None,
     max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
+    announcements: bool = True,
     limits: Limits | None = None,
     observers: Iterable[Observer] = (),
     muted_networks: Iterable[str | Network] = (),
@@ -134,6 +147,7 @@ async def serve_tcp(
         https_compatible: See `serve_listeners`.
         session: See `serve_listeners`.
         max_certificate_bytes: See `serve_listeners`.
+        announcements: See `serve_listeners`.
         limits: See `serve_listeners`.
         observers: See `serve_listeners`.
         muted_networks: See `serve_listeners`.
@@ -145,7 +159,14 @@ async def serve_tcp(
         OSError: The port can't be had, or a listener failed for good.
         ValueError, TypeError: An argument is wrong; nothing was opened.
     """
-    settings = Settings(window, handshake_timeout, https_compatible, session, max_certificate_bytes)
+    settings = Settings(
+        window,
+        handshake_timeout,
+        https_compatible,
+        session,
+        max_certificate_bytes,
+        announcements,
+    )
     acceptor = _acceptor(
         handler, credentials, settings, limits, observers, muted_networks=muted_networks
     )

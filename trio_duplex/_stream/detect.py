@@ -6,68 +6,180 @@ arrived as the window closed is then in the variable, whatever the cancel scope 
 
 from __future__ import annotations
 
+import attrs
 import trio
 
-from trio_duplex._errors import PeerClosedError
+from trio_duplex._decision.facts import Conduct
+from trio_duplex._decision.rules import Choice, Fixed
+from trio_duplex._errors import HandshakeTimeoutError, PeerClosedError
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._sockets.direct import is_direct, receive_nowait
+from trio_duplex._stream.lesson import Lesson
+from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Supervision
+from trio_duplex._wire.announcement import announcement_length
 
 OPENING_SIZE = 4096
 """Bytes to ask for in the window. A ClientHello of today has 300 to 1,800; more
 than that just takes a second read, and a buffer is allocated at each try."""
 
 
-async def detect(
-    stream: trio.abc.Stream, window: float, remote: Address | None, supervision: Supervision
-) -> tuple[Decision, bytes]:
+@attrs.frozen
+class Detected:
+    """What the window has shown.
+
+    Attributes:
+        decision: The role.
+        opening: What the peer has sent so far, without its announcement.
+        lesson: Where the window policy learns what becomes of the connection;
+            None where the window is plain seconds.
+        began: When the time for the handshake began: with the decision or, where the
+            peer has spoken, with its first byte.
+    """
+
+    decision: Decision
+    opening: bytes = b""
+    lesson: Lesson | None = None
+    began: float = attrs.field(factory=trio.current_time)
+
+
+async def detect(  # noqa: PLR0912 - to cut it would add a frame, see below
+    stream: trio.abc.Stream, settings: Settings, remote: Address | None, supervision: Supervision
+) -> Detected:
     """Find out which role the peer leaves to us, before anything of TLS exists.
 
     One coroutine, and no frame below it but the wait itself: what it holds is
     held for each pending peer.
 
-    Returns:
-        The decision, and what came of the opening: empty if the peer is silent.
-
     Raises:
         PeerClosedError: The peer left in the window.
+        HandshakeTimeoutError: The peer has spoken, but not so much that its role is
+            known, within ``handshake_timeout``; or it was silent, and a rule says
+            that it always speaks.
         DuplexError: What ``supervision`` ended it with.
     """
     opening: bytes | bytearray | None = None
-    started = trio.current_time()
-    try:
-        if is_direct(stream):
-            opening = receive_nowait(stream, OPENING_SIZE)  # on a busy server it is there already
-        if opening is None:
-            # Only one await in here: a second checkpoint lost the bytes in 433 of
-            # 1,500 deadline races. And nothing goes by the scope, only by the bytes.
-            with supervision.stage(started + window):
-                if is_direct(stream):
-                    # What a socket receives stays in the kernel until we ask. To
-                    # wait only holds 1.5 KB less for each peer than to receive.
-                    while opening is None:
-                        await supervision.readable(stream)
-                        opening = receive_nowait(stream, OPENING_SIZE)
-                else:
-                    opening = await stream.receive_some(OPENING_SIZE)
-            supervision.check()
-            if opening is None and is_direct(stream):
-                # A last look: it finds what came after the scheduler had given up
-                # (one expiry in five of a race).
-                opening = receive_nowait(stream, OPENING_SIZE)
-    except trio.BrokenResourceError as exc:
-        raise peer_left_error(format_address(remote), received=0, reset=True) from exc
+    started = begun = trio.current_time()
+    if isinstance(settings.window, Fixed):
+        lesson, choice = None, settings.window.choice
+    else:
+        lesson = Lesson.of(settings.window, stream, remote, supervision)
+        choice = await lesson.choose()
+        begun = trio.current_time()
+    # By a rule for silent peers we do not even look: it would depend on the weather
+    # whether a peer that speaks all the same is served, or crosses our ClientHello.
+    if choice.role is not Role.CLIENT:
+        try:
+            if is_direct(stream):
+                opening = receive_nowait(stream, OPENING_SIZE)  # on a busy server it is there
+            if opening is None:
+                # Only one await in here: a second checkpoint lost the bytes in 433 of
+                # 1,500 deadline races. And nothing goes by the scope, only by the bytes.
+                with supervision.stage(begun + choice.seconds):
+                    if is_direct(stream):
+                        # What a socket receives stays in the kernel until we ask. To
+                        # wait only holds 1.5 KB less for each peer than to receive.
+                        while opening is None:
+                            await supervision.readable(stream)
+                            opening = receive_nowait(stream, OPENING_SIZE)
+                    else:
+                        opening = await stream.receive_some(OPENING_SIZE)
+                supervision.check()
+                if opening is None and is_direct(stream):
+                    # A last look: it finds what came after the scheduler had given up
+                    # (one expiry in five of a race).
+                    opening = receive_nowait(stream, OPENING_SIZE)
+        except trio.BrokenResourceError as exc:
+            raise peer_left_error(format_address(remote), received=0, reset=True) from exc
     if opening == b"":
         raise peer_left_error(format_address(remote), received=0, reset=False)
-    decision = Decision(
-        role=Role.CLIENT if opening is None else Role.SERVER,
-        reason=Reason.SILENT if opening is None else Reason.SPOKE,
-        waited=trio.current_time() - started,
-        window=window,
+    announced, began = 0, trio.current_time()
+    # A peer of which a rule says that it speaks can't make a client of us.
+    if opening is not None and settings.announcements and choice.role is None:
+        opening, announced = await _split_off_announcement(
+            opening, stream, settings.handshake_timeout, remote, supervision
+        )
+    decision = _decide(
+        choice,
+        spoke=opening is not None,
+        announced=bool(announced),
+        waited=(trio.current_time() if announced else began) - started,
+        remote=remote,
     )
+    if lesson is not None and decision.role is Role.SERVER:
+        lesson.tell(Conduct.SPOKE, decision.waited, admitted=False)
     supervision.decided(decision)
-    return decision, bytes(opening or b"")
+    return Detected(decision, bytes(opening or b""), lesson, began)
+
+
+def _decide(
+    choice: Choice, *, spoke: bool, announced: bool, waited: float, remote: Address | None
+) -> Decision:
+    """Draw the conclusion from what the window has shown.
+
+    Raises:
+        HandshakeTimeoutError: The peer was silent, and a rule says that it always speaks.
+    """
+    if announced:
+        role, reason = Role.CLIENT, Reason.ANNOUNCED
+    elif spoke:
+        role, reason = Role.SERVER, Reason.SPOKE
+    elif choice.role is Role.SERVER:
+        raise HandshakeTimeoutError(
+            f"the peer had not spoken within {choice.seconds:g} s",
+            role=Role.SERVER,
+            peer=format_address(remote),
+            advice=f"a rule says that it always speaks: {choice.rule}",
+            timeout=choice.seconds,
+        )
+    else:
+        role, reason = Role.CLIENT, choice.reason_of_silence()
+    return Decision(role, reason, waited=waited, window=choice.seconds, rule=choice.rule)
+
+
+async def _split_off_announcement(
+    opening: bytes | bytearray,
+    stream: trio.abc.Stream,
+    timeout: float,
+    remote: Address | None,
+    supervision: Supervision,
+) -> tuple[bytes | bytearray, int]:
+    """Read on until the opening tells whether it begins with an announcement, and take that away.
+
+    The peer has spoken, so this is no longer in the window's time. At most nine
+    bytes are needed; nearly always they are there.
+
+    Returns:
+        The rest of the opening, and how long the announcement was: 0 for none.
+    """
+    length = announcement_length(opening)
+    if length is None:
+        supervision.spoke()
+        with supervision.stage(trio.current_time() + timeout):
+            while (length := announcement_length(opening)) is None:
+                try:
+                    more = await stream.receive_some(OPENING_SIZE)
+                except trio.BrokenResourceError as exc:
+                    raise _left_in_opening(remote, len(opening), reset=True) from exc
+                if not more:
+                    raise _left_in_opening(remote, len(opening), reset=False)
+                opening += more
+        supervision.check()
+    if length is None:
+        raise HandshakeTimeoutError(
+            f"the peer's opening was not complete within {timeout:g} s",
+            role=Role.SERVER,
+            peer=format_address(remote),
+            seen=f"the first {len(opening)} bytes of a TLS record",
+            advice="the peer is slow, or no TLS client; if slow, raise handshake_timeout",
+            timeout=timeout,
+        )
+    return opening[length:], length
+
+
+def _left_in_opening(remote: Address | None, received: int, *, reset: bool) -> PeerClosedError:
+    return peer_left_error(format_address(remote), received=received, reset=reset, role=Role.SERVER)
 
 
 def peer_left_error(

@@ -13,7 +13,7 @@ import trio
 from trio_duplex._role import Role
 from trio_duplex._seconds import check_seconds
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.negotiate import check_session, negotiate
+from trio_duplex._stream.negotiate import check_announce, check_session, negotiate
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex._trust.credentials import Credentials, check_credentials
@@ -24,7 +24,8 @@ async def open_tcp_connection(
     port: int,
     credentials: Credentials,
     *,
-    role: Role = Role.CLIENT,
+    role: Role | None = Role.CLIENT,
+    announce: bool = False,
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
     session: ssl.SSLSession | None = None,
@@ -36,7 +37,14 @@ async def open_tcp_connection(
 
     As TLS client we speak at once, and send ``host`` as SNI unless it is an IP
     address. As TLS server we stay silent until the listener's detection window
-    has passed and its ClientHello comes. TCP keepalive is on, as for `negotiate`.
+    has passed and its ClientHello comes; or, with ``announce``, we say first that we
+    will be the TLS server, and a listener that understands does not wait. TCP keepalive
+    is on, as for `negotiate`.
+
+    ``role=None`` is for two ends that dial each other, or meet at a relay, without
+    roles arranged beforehand. We speak at once; if the peer does so too, its ClientHello
+    crosses ours, and the end whose hello has the larger random stays the TLS client. A
+    peer that is silent, or only listens, is served as by ``Role.CLIENT``.
 
     In TLS 1.3 a client's handshake returns before the server has judged the
     client's certificate: connected is not accepted. If it is refused, the
@@ -50,13 +58,17 @@ async def open_tcp_connection(
         host: Name or IP address to dial.
         port: TCP port.
         credentials: What we present and whom we trust.
-        role: The TLS role that we play.
+        role: The TLS role that we play; None for either.
+        announce: Send an announcement (docs: *The announcement*) before the listener
+            speaks; only with ``role=Role.SERVER``. It is off by default, because a
+            listener that decides by first bytes and does not know announcements
+            takes it for a TLS client that errs.
         handshake_timeout: Seconds from the TCP connection to the end of the
             handshake; as TLS server it must cover the listener's window too.
             To bound the whole, use ``trio.fail_after``.
         https_compatible: As for `negotiate`.
         session: A TLS session of ``credentials.client_context`` to resume;
-            only as TLS client.
+            only as TLS client. With ``role=None`` it is used if we stay client.
         local_host: The IP address of ours to dial from, on a machine that has
             several; None leaves it to the kernel.
         connect_timeout: Seconds for the name's lookup and the TCP connection,
@@ -69,10 +81,12 @@ async def open_tcp_connection(
         OSError: No TCP connection could be made. A ``TimeoutError`` says that
             it was not made within ``connect_timeout``.
         HandshakeError, NotTLSError, PeerClosedError, SelfConnectionError: As
-            for `negotiate`.
+            for `negotiate`. A GlareError with ``role=None`` says that the peer
+            spoke too, and could not resolve it.
         TypeError, ValueError: An argument is wrong; nothing was opened.
     """
-    role = Role(role)
+    role = None if role is None else Role(role)
+    check_announce(announce, role)
     Settings(handshake_timeout=handshake_timeout)  # before any socket is opened
     check_seconds("connect_timeout", connect_timeout)
     _check_local_host(local_host)
@@ -87,6 +101,9 @@ async def open_tcp_connection(
         stream,
         credentials,
         role=role,
+        window=0.0,  # of role=None: what has come by now is looked at, and nothing awaited
+        dialled=True,
+        announce=announce,
         handshake_timeout=handshake_timeout,
         https_compatible=https_compatible,
         session=session,

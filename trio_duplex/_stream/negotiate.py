@@ -15,13 +15,14 @@ from copy import copy
 
 import trio
 
+from trio_duplex._decision.rules import Window
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._sockets.address import Address, check_address
 from trio_duplex._sockets.address import remote_address as stream_address
 from trio_duplex._sockets.keepalive import keep_alive_by_default
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.detect import detect
+from trio_duplex._stream.detect import Detected, detect
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
 from trio_duplex._stream.supervision import Supervision
 from trio_duplex._stream.take_role import TakenRole
@@ -34,7 +35,7 @@ async def negotiate(
     stream: trio.abc.Stream,
     credentials: Credentials,
     *,
-    window: float = DEFAULT_WINDOW,
+    window: Window = DEFAULT_WINDOW,
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT,
     https_compatible: bool = False,
     max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
@@ -42,6 +43,8 @@ async def negotiate(
     role: Role | None = None,
     server_hostname: str | None = None,
     dialled: bool | None = None,
+    announcements: bool = True,
+    announce: bool = False,
     remote_address: Address | None = None,
 ) -> Connection:
     """Take the TLS role that the peer does not, and complete the handshake.
@@ -55,7 +58,8 @@ async def negotiate(
         credentials: What we present and whom we trust, for both roles.
         window: The detection window, in seconds. Bytes within it: we are the
             TLS server. Silence: we are the TLS client. 0 takes every peer for
-            silent that has not spoken yet; ``math.inf`` waits for ever.
+            silent that has not spoken yet; ``math.inf`` waits for ever. Or a
+            policy of `trio_duplex.windows`, or a function of the peer's facts.
         handshake_timeout: Seconds from the decision to the end of the
             handshake, however the peer paces its bytes.
         https_compatible: Let the peer end the stream without a close_notify,
@@ -73,7 +77,14 @@ async def negotiate(
         dialled: Whether we dialled this stream. On one that was accepted, a
             ClientHello of our own that an outsider relays back to us is
             refused; say False where such a stream is given a ``role``. None,
-            the default, takes a stream with a ``role`` for dialled.
+            the default, takes a stream with a ``role`` for dialled. True and no
+            ``role``, with a ``window`` of 0, is for two ends that meet without
+            roles arranged beforehand, such as through a relay: both speak at
+            once, and the crossing is resolved.
+        announcements: Whether to understand an announcement, by which a dialler
+            says that it will be the TLS server: we are the TLS client at once
+            then. False takes it for what it is else, no TLS client.
+        announce: Whether to send an announcement; only with ``role=Role.SERVER``.
         remote_address: Where the peer is, for policies, messages and
             `Connection.remote_address`, if the stream does not tell (it is no
             socket) or tells that of a proxy between us. None asks the stream.
@@ -89,7 +100,8 @@ async def negotiate(
             ClientHello is no TLS.
         HandshakeError: TLS failed; our alert has been sent. A
             HandshakeTimeoutError says that it took too long, a GlareError that
-            both ends sent a ClientHello.
+            both ends sent a ClientHello, and the peer can't resolve that, or
+            our ``role`` was given.
         PeerRejectedError: The credentials' ``peer`` policy does not admit the
             peer. A SelfConnectionError says that it is ourselves.
         ValueError: A duration is negative or NaN, or ``session`` belongs to
@@ -99,8 +111,13 @@ async def negotiate(
     """
     check_credentials(credentials)
     settings = Settings(
-        window, handshake_timeout, https_compatible, max_certificate_bytes=max_certificate_bytes
+        window,
+        handshake_timeout,
+        https_compatible,
+        max_certificate_bytes=max_certificate_bytes,
+        announcements=announcements,
     )
+    check_announce(announce, role)
     check_session(session, credentials)
     # A session belongs to the contexts of now: none reloaded meanwhile will do.
     of_now = credentials if session is None else copy(credentials)
@@ -109,9 +126,9 @@ async def negotiate(
     keep_alive_by_default(stream)
     try:
         if role is None:
-            detected = await detect(stream, settings.window, remote, supervision)
+            detected = await detect(stream, settings, remote, supervision)
         else:
-            detected = Decision(Role(role), Reason.RULE, waited=0.0, window=0.0), b""
+            detected = Detected(Decision(Role(role), Reason.RULE, waited=0.0, window=0.0))
         return await take_role(
             detected,
             stream,
@@ -123,10 +140,20 @@ async def negotiate(
             session=session,
             server_hostname=server_hostname,
             accepted=role is None if dialled is None else not dialled,
+            either=role is None,
+            announce=announce,
         )
     except BaseException:
         await abandon(stream)
         raise
+
+
+def check_announce(announce: object, role: Role | None) -> None:
+    """Raise ValueError if we can't announce that we will be the TLS server."""
+    if announce and role is not Role.SERVER:
+        raise ValueError(
+            f"announce=True says that we will be the TLS server, and role={role} does not"
+        )
 
 
 def check_session(session: ssl.SSLSession | None, credentials: Credentials) -> None:
@@ -149,7 +176,7 @@ def _find_session(
 
 
 async def take_role(
-    detected: tuple[Decision, bytes],
+    detected: Detected,
     stream: trio.abc.Stream,
     credentials: Credentials,
     settings: Settings,
@@ -160,6 +187,8 @@ async def take_role(
     session: ssl.SSLSession | None = None,
     server_hostname: str | None = None,
     accepted: bool = True,
+    either: bool = True,
+    announce: bool = False,
 ) -> Connection:
     """Do what was decided: wait for a turn, handshake, and judge the peer.
 
@@ -175,8 +204,10 @@ async def take_role(
         session: To resume in the client role.
         server_hostname: To send as SNI in the client role.
         accepted: Whether the peer dialled.
+        either: Whether we may play the other role, too, if two ClientHellos cross.
+        announce: Whether to announce our role, in the server role.
     """
-    decision, opening = detected
+    decision = detected.decision
     material = credentials.material
     if decision.role is Role.CLIENT and settings.session is not None:
         session = _find_session(settings.session, remote, material.context(Role.CLIENT))
@@ -185,14 +216,18 @@ async def take_role(
         in_force,
         settings,
         decision,
+        detected.began,
         remote,
         session=session,
         session_of=None if session is None else material,
         server_hostname=server_hostname,
         accepted=accepted,
+        either=either,
+        announce=announce,
+        lesson=detected.lesson,
         supervision=supervision,
     )
-    return await taken.negotiate(opening)
+    return await taken.negotiate(detected.opening)
 
 
 async def abandon(stream: trio.abc.Stream) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import attrs
 
+from trio_duplex._decision.rules import Fixed, Window, WindowPolicy, as_policy
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._seconds import check_seconds
 from trio_duplex._sockets.address import Address
@@ -21,18 +22,22 @@ SessionFinder = Callable[[Address | None], ssl.SSLSession | None]
 """A function from a peer's address to the TLS session to resume with it, or None."""
 
 
+def _policy(window: Window) -> WindowPolicy:
+    return as_policy(window)
+
+
 @attrs.frozen
 class Settings:
     """How to negotiate, checked when it is made: before any socket is opened."""
 
-    window: float = DEFAULT_WINDOW
+    window: WindowPolicy = attrs.field(default=Fixed(DEFAULT_WINDOW), converter=_policy)
     handshake_timeout: float = DEFAULT_HANDSHAKE_TIMEOUT
     https_compatible: bool = False
     session: SessionFinder | None = None
     max_certificate_bytes: int = MAX_CERTIFICATE_BYTES
+    announcements: bool = True
 
     def __attrs_post_init__(self) -> None:
-        check_seconds("window", self.window)
         check_seconds("handshake_timeout", self.handshake_timeout)
         if self.session is not None and not callable(self.session):
             raise TypeError(

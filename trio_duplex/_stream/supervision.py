@@ -5,11 +5,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable
 
 import trio
 
+from trio_duplex._decision.rules import Change
 from trio_duplex._role import Decision, Role
+
+LOGGER = logging.getLogger("trio_duplex")
+
+INTERVAL = 1.0
+"""Seconds between two lines about policies that fail: as for the faults that a server logs."""
+
+_last_failure = float("-inf")
 
 
 class Supervision:
@@ -37,8 +46,28 @@ class Supervision:
         """Wait until the peer has sent something; to be awaited at once, like a coroutine."""
         return trio.lowlevel.wait_readable(stream.socket)  # noqa: ASYNC105 - by our caller
 
+    def policy_failed(self, error: Exception) -> None:
+        """Hear that a window policy has raised, or took too long: our own fault, not the peer's."""
+        global _last_failure  # noqa: PLW0603 - there is one log
+        now = trio.current_time()
+        if not 0 <= now - _last_failure < INTERVAL:  # a test's clock may begin anew
+            _last_failure = now
+            LOGGER.error("window policy failed: %r", error, exc_info=error)
+
+    def peer_changed(self, change: Change) -> None:
+        """Hear that a memory of peers takes a peer for another kind from now on."""
+
+    def spoke(self) -> None:
+        """Hear that the peer has sent something that does not tell its role yet."""
+
     def decided(self, decision: Decision) -> None:
         """Hear that the role is decided; no TLS object exists yet."""
+
+    def crossed(self, decision: Decision) -> None:
+        """Hear that two ClientHellos crossed, and in which role we go on.
+
+        If the role has changed, the turn is given up: `take_turn` comes next.
+        """
 
     async def take_turn(self, role: Role) -> None:
         """Wait, within a stage, until a handshake in ``role`` may begin: the TLS object is next.

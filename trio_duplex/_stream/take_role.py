@@ -3,6 +3,10 @@
 The role is decided by now. What is left is under one absolute deadline: see the
 rest of the opening, look for our own ClientHello in it, do the handshake on the
 BIO pair, and ask whether this peer may take part.
+
+The role may still change, once: where the peer's ClientHello crossed ours and has the
+larger random, we start over as the server (`_decision/glare.py`). The decision, the
+turn and what the policy learns change with it.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from typing import assert_never
 import attrs
 import trio
 
+from trio_duplex._decision.facts import Conduct
+from trio_duplex._decision.glare import Crossing, Resolution, resolve
 from trio_duplex._decision.reflection import SentHellos
 from trio_duplex._errors import (
-    DuplexError,
     GlareError,
     HandshakeError,
     HandshakeTimeoutError,
@@ -30,6 +35,7 @@ from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._sockets.address import Address, format_address, local_address
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.detect import OPENING_SIZE, peer_left_error
+from trio_duplex._stream.lesson import Lesson
 from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Supervision
 from trio_duplex._tls.bare import release
@@ -41,14 +47,21 @@ from trio_duplex._trust.admission import Material
 from trio_duplex._trust.policy import server_name
 from trio_duplex._wire.alerts import ALERT_HANDSHAKE_FAILURE, ALERT_RECORD_OVERFLOW
 from trio_duplex._wire.foreign import advice_on
-from trio_duplex._wire.hello import client_hello_random, random_may_follow
+from trio_duplex._wire.announcement import ANNOUNCEMENT
+from trio_duplex._wire.hello import (
+    HelloKind,
+    HelloReader,
+    client_hello_random,
+    random_may_follow,
+)
 from trio_duplex._wire.opening import OpeningKind, classify, is_overlong
+from trio_duplex._wire.records import CLIENT_HELLO_TYPE
 
 SENT_HELLOS = SentHellos()
 """Of the whole process: the two ends of a splice may be two listeners of it."""
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class TakenRole:
     """A role taken on one stream: all that its handshake, and its errors, go by.
 
@@ -57,12 +70,16 @@ class TakenRole:
         in_force: Tells what we present and whom we trust, as it is now. The
             handshake begins with that, and at the verdict it is asked again.
         settings: The timeouts.
-        decision: The role.
+        decision: The role; another one after glare in which the peer stays client.
+        began: When the time for the handshake began.
         remote: The peer's address.
         session: TLS session to resume in the client role.
         session_of: The state of the credentials to which the session belongs.
         server_hostname: Name to send as SNI in the client role.
         accepted: Whether the peer dialled: only then may it be ourselves.
+        either: Whether we may play the other role, too, if two ClientHellos cross.
+        announce: Whether to announce our role, in the server role.
+        lesson: Where the window policy learns what becomes of it.
         supervision: Is told each stage, and may hold it up or end it.
     """
 
@@ -70,16 +87,20 @@ class TakenRole:
     in_force: Callable[[], Material]
     settings: Settings
     decision: Decision
+    began: float
     remote: Address | None
     session: ssl.SSLSession | None = None
     session_of: Material | None = None
     server_hostname: str | None = None
     accepted: bool = True
+    either: bool = True
+    announce: bool = False
+    lesson: Lesson | None = None
     supervision: Supervision = attrs.field(factory=Supervision)
-    _began: float = attrs.field(factory=trio.current_time, init=False)
     _made: list[tuple[Handshake, Material]] = attrs.field(
         factory=list[tuple[Handshake, Material]], init=False
     )
+    _late_by: float | None = attrs.field(default=None, init=False)  # of the peer's ClientHello
 
     @property
     def peer(self) -> str | None:
@@ -95,16 +116,16 @@ class TakenRole:
             raise
 
     async def _negotiate(self, opening: bytes) -> Connection:
-        role, timeout = self.decision.role, self.settings.handshake_timeout
+        timeout = self.settings.handshake_timeout
         phase = "the TLS handshake was not complete"
-        with self.supervision.stage(trio.current_time() + timeout):
-            match role:
+        with self.supervision.stage(self.began + timeout):
+            match self.decision.role:
                 case Role.SERVER:
                     handshake = await self._as_server(opening)
                 case Role.CLIENT:
-                    handshake = await self._as_client()
+                    handshake = await self._as_client(opening)
                 case _:
-                    assert_never(role)
+                    assert_never(self.decision.role)
             phase = "the peer policy had not decided"
             await self._admit(handshake)
             return Connection(
@@ -114,6 +135,7 @@ class TakenRole:
                 remote_address=self.remote,
             )
         self.supervision.check()
+        role = self.decision.role
         raise HandshakeTimeoutError(
             f"{phase} within {timeout:g} s",
             role=role,
@@ -159,12 +181,33 @@ class TakenRole:
                 )
                 judged_by = in_force
             self.supervision.admitted(handshake.peer_certificate())
+            self._learn_from_admitted()
         except Exception:  # a refusal, or a policy that failed: out either way
             await handshake.refuse()
             raise
         await handshake.finish()
 
+    def _learn_from_admitted(self) -> None:
+        if self.lesson is None:
+            return
+        if self._late_by is not None:
+            self.lesson.tell(Conduct.LATE, self._late_after(), admitted=True)
+        else:
+            conduct = Conduct.SPOKE if self.decision.role is Role.SERVER else Conduct.SILENT
+            self.lesson.tell(conduct, self.decision.waited, admitted=True)
+
+    def _late_after(self) -> float:
+        """Seconds from accept to the peer's ClientHello, which came after the window."""
+        assert self._late_by is not None
+        counted_in = self.decision.role is Role.SERVER
+        return self.decision.waited + (0.0 if counted_in else self._late_by)
+
     async def _as_server(self, received: bytes) -> Handshake:
+        if self.announce:
+            try:
+                await self.stream.send_all(ANNOUNCEMENT)
+            except trio.BrokenResourceError as exc:
+                raise self._left(0, reset=True) from exc
         received, random = await self._read_opening(received)
         if random is None:  # it might be ours
             await self._handshake().refuse_opening(received)
@@ -220,7 +263,22 @@ class TakenRole:
     def _left(self, received: int, *, reset: bool) -> PeerClosedError:
         return peer_left_error(self.peer, received=received, reset=reset, role=Role.SERVER)
 
-    async def _as_client(self) -> Handshake:
+    async def _as_client(self, received: bytes) -> Handshake:
+        handshake = await self._begin_as_client(received)
+        if isinstance(handshake, bytes):
+            return await self._start_over_as_server(handshake)
+        return handshake
+
+    async def _begin_as_client(self, received: bytes) -> Handshake | bytes:
+        """Say our ClientHello, and go by what comes back.
+
+        Args:
+            received: What has come behind an announcement.
+
+        Returns:
+            The handshake, at our end of it; or, where the peer's ClientHello crossed ours
+            and it is the peer that stays client, all that it has sent.
+        """
         await self.supervision.take_turn(Role.CLIENT)
         handshake = self._handshake()
         hello = handshake.client_hello()
@@ -229,67 +287,174 @@ class TakenRole:
         # Before the first byte leaves: a relay is as quick as the scheduler.
         with SENT_HELLOS.remember(random) if self.accepted else nullcontext():
             await handshake.send(hello)
-            answer = await handshake.receive(OPENING_SIZE)
+            answer = received or await handshake.receive(OPENING_SIZE)
             arrived = trio.current_time()
             self.supervision.answered()
-            while (opening := classify(answer)).kind is OpeningKind.INCOMPLETE:
-                answer += await handshake.receive(OPENING_SIZE)
-            match opening.kind:
-                case OpeningKind.OTHER_TLS:
-                    await handshake.complete(answer)
-                    return handshake
-                case OpeningKind.CLIENT_HELLO:
-                    missed_by = arrived - self._began
-                    raise await self._crossing(handshake, random, answer, missed_by)
-                case OpeningKind.NOT_TLS:
-                    await self._answer_overlong_record(answer)
-                    raise NotTLSError(
-                        "the peer answered our ClientHello, but not as a TLS server",
-                        role=Role.CLIENT,
-                        peer=self.peer,
-                        seen=opening.looks_like,
-                        advice=advice_on(opening.looks_like),
-                        received=answer[:64],
-                    )
-                case _:
-                    assert_never(opening.kind)
+            answer, kind = await self._read_answer(handshake, answer)
+            if kind is OpeningKind.OTHER_TLS:
+                await handshake.complete(answer)
+                return handshake
+            crossing, answer = await self._crossing(handshake, random, answer, arrived - self.began)
+            if crossing.resolution is Resolution.SERVER:
+                return answer
+            await self._complete_as_before(handshake, answer[crossing.dropped :])
+            return handshake
+
+    async def _read_answer(self, handshake: Handshake, answer: bytes) -> tuple[bytes, OpeningKind]:
+        """Read on until the answer to our ClientHello tells what it is.
+
+        Returns:
+            All that was received; and ``OTHER_TLS`` for an answer, as TLS goes, or
+            ``CLIENT_HELLO``.
+        """
+        while (opening := classify(answer)).kind is OpeningKind.INCOMPLETE:
+            answer += await handshake.receive(OPENING_SIZE)
+        if opening.kind is OpeningKind.NOT_TLS:
+            await self._answer_overlong_record(answer)
+            raise NotTLSError(
+                "the peer answered our ClientHello, but not as a TLS server",
+                role=Role.CLIENT,
+                peer=self.peer,
+                seen=opening.looks_like,
+                advice=advice_on(opening.looks_like),
+                received=answer[:64],
+            )
+        return answer, opening.kind
 
     async def _crossing(
-        self, handshake: Handshake, ours: bytes, answer: bytes, missed_by: float
-    ) -> DuplexError:
-        """Tell glare from an echo, once OpenSSL has refused the peer's ClientHello."""
-        refusal: HandshakeError | None = None
+        self, handshake: Handshake, ours: bytes, answer: bytes, late_by: float
+    ) -> tuple[Crossing, bytes]:
+        """Tell glare from an echo, and find out who goes on as the client.
+
+        Returns:
+            The resolution, `Resolution.CLIENT` or `Resolution.SERVER`, and all that
+            the peer has sent.
+
+        Raises:
+            SelfConnectionError: It is a ClientHello of ours. The peer was sent an alert,
+                as in the next case.
+            GlareError: The crossing can't be resolved, or must not.
+        """
+        left: HandshakeError | None = None
+        crossing = Crossing(Resolution.MALFORMED)
         try:
             while client_hello_random(answer) is None and random_may_follow(answer):
                 answer += await handshake.receive(OPENING_SIZE)
-            await handshake.complete(answer)  # sends the alert unexpected_message
         except HandshakeError as exc:
-            refusal = exc
+            left = exc
         theirs = client_hello_random(answer)
         if theirs == ours or (self.accepted and theirs in SENT_HELLOS):
-            error: DuplexError = self._our_own_hello("a ClientHello of ours came back")
-        else:
-            error = GlareError(
-                f"both ends sent a ClientHello: the window was missed by {missed_by:.3f} s",
-                role=Role.CLIENT,
-                peer=self.peer,
-                seen="a ClientHello in answer to ours",
-                tls_reason=refusal.tls_reason if refusal else None,
-                advice=self._advice_on_glare(missed_by),
-                missed_by=missed_by,
-                window=self.decision.window,
-            )
-        error.__cause__ = refusal
-        return error
+            refusal = left or await self._refuse_client_hello(handshake, answer)
+            raise self._our_own_hello("a ClientHello of ours came back") from refusal
+        self._late_by = late_by
+        if self.lesson is not None:
+            self.lesson.tell(Conduct.LATE, self._late_after(), admitted=False)
+        if self.either and left is None and theirs is not None:
+            # Through a reader, because to resolve takes time in proportion to what has
+            # come, and it may come byte by byte.
+            reader, parts = HelloReader(CLIENT_HELLO_TYPE), [answer]
+            try:
+                while reader.feed(parts[-1]) is HelloKind.INCOMPLETE:
+                    parts.append(await handshake.receive(OPENING_SIZE))
+            except HandshakeError as exc:
+                left = exc
+            answer = b"".join(parts)
+            crossing = resolve(ours, answer)
+        if crossing.resolution not in (Resolution.CLIENT, Resolution.SERVER):
+            refusal = left or await self._refuse_client_hello(handshake, answer)
+            raise self._glare(refusal) from refusal
+        self._take_role_after_glare(crossing.resolution)
+        return crossing, answer
 
-    def _advice_on_glare(self, missed_by: float) -> str:
-        if self.decision.reason is Reason.RULE:  # we dialled: the window was the listener's
+    async def _refuse_client_hello(
+        self, handshake: Handshake, hello: bytes
+    ) -> HandshakeError | None:
+        """Have OpenSSL write the alert unexpected_message, and send it."""
+        try:
+            await handshake.complete(hello)
+        except HandshakeError as exc:
+            return exc
+        return None
+
+    def _take_role_after_glare(self, resolution: Resolution) -> None:
+        """Change the decision, which names the role that we go on in, and say so."""
+        assert self._late_by is not None
+        before = self.decision
+        why = f"{before.rule}; " if before.rule else ""
+        if resolution is Resolution.CLIENT:
+            rule = f"{why}two ClientHellos crossed, and ours had the larger random"
+            self.decision = attrs.evolve(before, rule=rule)
+        else:
+            self.decision = Decision(
+                Role.SERVER,
+                Reason.SPOKE,
+                waited=before.waited + self._late_by,
+                window=before.window,
+                rule=f"{why}two ClientHellos crossed, and the peer's had the larger random",
+            )
+        self.supervision.crossed(self.decision)
+
+    async def _start_over_as_server(self, received: bytes) -> Handshake:
+        """Forget our ClientHello, and answer the peer's."""
+        for handshake, _ in self._made:
+            release(handshake.tls)
+        self._made.clear()
+        await self.supervision.take_turn(Role.SERVER)
+        handshake = self._handshake()
+        try:
+            await handshake.complete(received)
+        except HandshakeError as exc:
+            if self._is_abort(exc):
+                raise self._glare(exc) from exc
+            raise
+        return handshake
+
+    async def _complete_as_before(self, handshake: Handshake, rest: bytes) -> None:
+        """Go on as the client: what follows the peer's ClientHello is the answer to ours."""
+        try:
+            rest, kind = await self._read_answer(
+                handshake, rest or await handshake.receive(OPENING_SIZE)
+            )
+            if kind is OpeningKind.CLIENT_HELLO:  # another one
+                refusal = await self._refuse_client_hello(handshake, rest)
+                raise self._glare(refusal) from refusal
+            await handshake.complete(rest)
+        except HandshakeError as exc:
+            if self._is_abort(exc):
+                raise self._glare(exc) from exc
+            raise
+
+    def _is_abort(self, error: HandshakeError) -> bool:
+        """Whether a failure after glare is the end of a peer that knows nothing of this."""
+        aborted = error.hung_up or "unexpected_message" in (error.tls_reason or "")
+        return aborted and not isinstance(error, GlareError)
+
+    def _glare(self, refusal: HandshakeError | None) -> GlareError:
+        assert self._late_by is not None
+        late_by = self._late_by
+        return GlareError(
+            f"both ends sent a ClientHello: the window was missed by {late_by:.3f} s",
+            role=Role.CLIENT,  # as which we sent ours
+            peer=self.peer,
+            seen="a ClientHello in answer to ours",
+            tls_reason=refusal.tls_reason if refusal else None,
+            advice=self._advice_on_glare(),
+            missed_by=late_by,
+            window=self.decision.window,
+        )
+
+    def _advice_on_glare(self) -> str:
+        if not self.accepted and self.either:
+            return "the peer is a TLS client and can't resolve this: dial with role=Role.SERVER"
+        if not self.accepted:  # the window was the listener's
             return (
                 "the listener took us for silent, or is no TLS server: have its window raised, "
-                "or dial as TLS server"
+                "or dial with role=Role.SERVER, or with role=None for either"
             )
+        if self.decision.reason is Reason.RULE:
+            return f"a rule takes this peer for silent, and it speaks: change it ({self.decision.rule})"
         # The next tenth of a second above what would just have missed again.
-        enough = (math.floor((self.decision.waited + missed_by) * 10) + 1) / 10
+        enough = (math.floor(self._late_after() * 10) + 1) / 10
         return (
             f"set window to at least {enough:g} s on the side that listens "
             f"(it was {self.decision.window:g} s), or make the peer speak sooner"

@@ -42,6 +42,8 @@ def announcement_length(prefix: bytes | bytearray | memoryview) -> int | None:
         something else; None if more bytes are needed to tell.
     """
     data = bytes(memoryview(prefix)[:LONGEST])
+    if data[:1] == b"\x16" and data[5:6] == b"\x01":  # a ClientHello, as nearly always
+        return 0
     for form in _FORMS:
         if data.startswith(form):
             return len(form)

@@ -1,0 +1,227 @@
+"""Two ClientHellos cross, and both ends know who goes on as the client: `trio_duplex._stream.take_role`."""
+
+from __future__ import annotations
+
+import ssl
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.peers import (
+    RecordingStream,
+    ScriptedStream,
+    credentials,
+    each_version,
+    memory_pair,
+    receive_exactly,
+    recut,
+    tcp_pair,
+)
+from trio_duplex import (
+    Connection,
+    Credentials,
+    Decision,
+    Reason,
+    Role,
+    Server,
+    negotiate,
+    open_tcp_connection,
+    serve_tcp,
+)
+from trio_duplex.events import Crossed, Event, HandshakeCompleted, RoleDecided
+
+Send = Callable[[bytes, RecordingStream], Awaitable[None]]
+
+
+async def both(
+    first: trio.abc.Stream, second: trio.abc.Stream, ours: Credentials, **options: Any
+) -> list[Connection]:
+    """Negotiate on both ends at once, as two that meet without roles arranged beforehand."""
+    connections: list[Connection] = []
+
+    async def one(stream: trio.abc.Stream) -> None:
+        connections.append(
+            await negotiate(stream, ours, **{"window": 0, "dialled": True} | options)
+        )
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one, first)
+        nursery.start_soon(one, second)
+    return connections
+
+
+async def talk(first: Connection, second: Connection) -> None:
+    """Both ends say something, and finish."""
+    for here, there in ((first, second), (second, first)):
+        await here.send_all(b"hello")
+        assert await receive_exactly(there, 5) == b"hello"
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.aclose)
+        nursery.start_soon(second.aclose)
+
+
+def opposite(connections: list[Connection]) -> bool:
+    return {connection.role for connection in connections} == set(Role)
+
+
+@each_version
+async def test_both_speak_at_once(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    seen: Counter[Role] = Counter()
+    for _ in range(24):
+        connections = await both(*memory_pair(), credentials(version))
+        assert opposite(connections)
+        for connection in connections:
+            decision = connection.decision
+            reason = Reason.SPOKE if decision.role is Role.SERVER else Reason.SILENT
+            assert (decision.reason, decision.window) == (reason, 0)
+            assert "crossed" in decision.rule
+        seen[connections[0].role] += 1
+        await talk(*connections)
+    assert set(seen) == set(Role)  # a coin with one side falls so once in 2 ** 23
+    assert trio.current_time() < 24
+
+
+async def each_byte(data: bytes, stream: RecordingStream) -> None:
+    for byte in data:
+        await stream.send_all(bytes([byte]))
+
+
+async def first_in_small_records(size: int, data: bytes, stream: RecordingStream) -> None:
+    await stream.send_all(data if stream.sent else recut(data, size))
+
+
+@each_version
+@pytest.mark.parametrize(
+    "send",
+    [each_byte, partial(first_in_small_records, 1), partial(first_in_small_records, 100)],
+    ids=["bytes", "records of 1 byte", "records of 100 bytes"],
+)
+async def test_hellos_cross_in_pieces(
+    send: Send, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    for _ in range(6):
+        first, second = (ScriptedStream(each, send) for each in memory_pair())
+        connections = await both(first, second, credentials(version))
+        assert opposite(connections)
+        await talk(*connections)
+
+
+async def test_server_that_asks_for_another_key_share(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A HelloRetryRequest after the crossing: the second hello is the client's, in its turn."""
+    ours = credentials(ssl.TLSVersion.TLSv1_3)
+    ours.server_context.set_ecdh_curve("secp384r1")  # of which clients send no share
+    for _ in range(6):
+        connections = await both(*memory_pair(), ours)
+        assert opposite(connections)
+        await talk(*connections)
+
+
+@each_version
+async def test_over_tcp(version: ssl.TLSVersion) -> None:
+    with trio.fail_after(30):
+        for _ in range(6):
+            first, second = await tcp_pair()
+            connections = await both(first, second, credentials(version))
+            assert opposite(connections)
+            await talk(*connections)
+
+
+async def test_silent_end_is_served_as_by_a_client(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    first, second = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partial(negotiate, second, credentials(), role=Role.SERVER))
+        connection = await negotiate(first, credentials(), window=0, dialled=True)
+    assert connection.decision == Decision(Role.CLIENT, Reason.SILENT, 0.0, 0.0)
+
+
+@each_version
+async def test_listener_meets_a_dialler_that_was_late(version: ssl.TLSVersion) -> None:
+    """A dialler of ours that will play either role; turns, events and counts follow the role."""
+    events: list[Event] = []
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+
+            async def echo_once(connection: Connection) -> None:
+                await connection.send_all(await connection.receive_some())
+
+            serve = partial(serve_tcp, host="127.0.0.1", window=0, observers=[events.append])
+            server: Server = await nursery.start(serve, echo_once, 0, credentials(version))
+            ((host, port),) = cast("list[tuple[str, int]]", server.addresses)
+            roles: Counter[Role] = Counter()
+            while len(roles) < 2:
+                stream = await trio.open_tcp_stream(host, port)
+                while server.statistics().handshaking[Role.CLIENT] == 0:
+                    await trio.sleep(0.001)
+                # Its own hello is in no relation to ours; it has not read that yet.
+                connection = await cross_late(stream, credentials(version))
+                roles[connection.role] += 1
+                await connection.send_all(b"hello")
+                assert await receive_exactly(connection, 5) == b"hello"
+                await connection.aclose()
+            statistics = server.statistics()
+            while statistics.closed < roles.total():
+                await trio.sleep(0.01)
+                statistics = server.statistics()
+            await server.drain(1)
+    total = roles.total()
+    assert statistics.decided == {(Role.CLIENT, Reason.SILENT): total}
+    assert statistics.crossings == {role.other: count for role, count in roles.items()}
+    assert statistics.completed == statistics.crossings
+    assert statistics.handshaking == {Role.SERVER: 0, Role.CLIENT: 0}
+    assert (statistics.pending, statistics.open, statistics.failed) == (0, 0, {})
+    for number in range(1, total + 1):
+        mine = [event for event in events if getattr(event, "number", 0) == number]
+        kinds = [type(event) for event in mine]
+        assert kinds.index(RoleDecided) < kinds.index(Crossed) < kinds.index(HandshakeCompleted)
+        (crossed,) = [event for event in mine if isinstance(event, Crossed)]
+        (completed,) = [event for event in mine if isinstance(event, HandshakeCompleted)]
+        assert crossed.decision == completed.connection.decision
+
+
+async def cross_late(stream: trio.SocketStream, ours: Credentials) -> Connection:
+    """Speak although the listener has: its hello is looked for only after ours is sent."""
+
+    class Deaf(trio.abc.Stream):
+        """Hears nothing until it has spoken."""
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await stream.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await stream.wait_send_all_might_not_block()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes:
+            return bytes(await stream.receive_some(max_bytes))
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    return await negotiate(Deaf(), ours, window=0, dialled=True)
+
+
+async def test_dial_in_either_role() -> None:
+    """Towards a listener that waits, a dialler that will play either role is the client."""
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+
+            async def nothing(connection: Connection) -> None:
+                await connection.receive_some()
+
+            serve = partial(serve_tcp, host="127.0.0.1")
+            server: Server = await nursery.start(serve, nothing, 0, credentials())
+            ((host, port),) = cast("list[tuple[str, int]]", server.addresses)
+            connection = await open_tcp_connection(host, port, credentials(), role=None)
+            assert connection.role is Role.CLIENT
+            await connection.aclose()
+            server.cancel_scope.cancel()

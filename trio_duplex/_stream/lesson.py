@@ -1,0 +1,103 @@
+"""One connection and the window policy: asked once how long to wait, and told what became of it.
+
+With plain seconds for a window nothing of this exists.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+
+import attrs
+import trio
+
+from trio_duplex._decision.facts import Conduct, Outcome, PeerFacts
+from trio_duplex._decision.rules import ASK_TIMEOUT, Asked, Choice, WindowPolicy
+from trio_duplex._decision.window import DEFAULT_WINDOW
+from trio_duplex._sockets.address import Address, local_address, remote_address
+from trio_duplex._sockets.round_trip import round_trip
+from trio_duplex._stream.supervision import Supervision
+
+
+@attrs.frozen(eq=False)
+class Lesson:
+    """What a policy is asked about one connection, and learns from it.
+
+    Args:
+        policy: The policy.
+        facts: What is known of the peer.
+        supervision: Hears if the policy fails, and if a peer changes its kind.
+    """
+
+    policy: WindowPolicy
+    facts: PeerFacts
+    supervision: Supervision
+
+    @classmethod
+    def of(
+        cls,
+        policy: WindowPolicy,
+        stream: trio.abc.Stream,
+        remote: Address | None,
+        supervision: Supervision,
+    ) -> Lesson:
+        """Gather the facts; call it right after accept, when the round trip was just measured."""
+        facts = PeerFacts(
+            remote_address=remote,
+            local_address=local_address(stream),
+            # Where the peer is said to be elsewhere, the kernel has measured the way to a proxy.
+            round_trip=round_trip(stream) if remote_address(stream) == remote else None,
+            now=time.time(),
+        )
+        return cls(policy, facts, supervision)
+
+    async def choose(self) -> Choice:
+        """Ask the policy; where it fails, say so, and do what it names for that case.
+
+        Raises:
+            DuplexError: What ``supervision`` ended it with.
+        """
+        try:
+            choice: object = self.policy.choose(self.facts)
+        except Exception as exc:  # noqa: BLE001 - it may be the user's, and raise anything
+            self.supervision.policy_failed(exc)
+            return _DEFAULT
+        while not isinstance(choice, Choice):
+            choice = await self._wait_for(choice)
+        return choice
+
+    async def _wait_for(self, choice: object) -> object:
+        """Wait for a choice that is to come.
+
+        Returns:
+            A choice, or what chooses in its place: a policy within another, so it has an end.
+        """
+        timeout = choice.timeout if isinstance(choice, Asked) else ASK_TIMEOUT
+        try:
+            if not inspect.isawaitable(choice):
+                raise TypeError(f"a window policy must choose a Choice, not {choice!r}")
+            with self.supervision.stage(trio.current_time() + timeout):
+                answer = await choice
+                if not isinstance(answer, Choice):
+                    raise TypeError(f"a window policy must choose a Choice, not {answer!r}")
+                return answer
+            error: Exception = trio.TooSlowError(f"no window was chosen within {timeout:g} s")
+        except Exception as exc:  # noqa: BLE001 - it may be the user's, and raise anything
+            error = exc
+        self.supervision.check()
+        self.supervision.policy_failed(error)
+        return choice.otherwise() if isinstance(choice, Asked) else _DEFAULT
+
+    def tell(self, conduct: Conduct, waited: float, *, admitted: bool) -> None:
+        """Tell the policy what became of the connection."""
+        outcome = Outcome(conduct=conduct, admitted=admitted, waited=waited)
+        try:
+            change = self.policy.learn(self.facts, outcome)
+        except Exception as exc:  # noqa: BLE001 - it may be the user's, and raise anything
+            self.supervision.policy_failed(exc)
+        else:
+            if change is not None:
+                self.supervision.peer_changed(change)
+
+
+_DEFAULT = Choice(DEFAULT_WINDOW, "window policy failed")
