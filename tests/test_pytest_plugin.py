@@ -438,8 +438,6 @@ def test_examples_of_the_fixtures(name: str, pytester: pytest.Pytester) -> None:
     code = example(name)
     if "..." in code:
         pytest.skip("a sketch, with places to fill in")
-    if name == "announcing_peer":
-        pytest.skip("needs a listener that understands announcements")
     if "def test_" not in code:
         body = textwrap.indent(code.strip(), " " * 8)
         code = f"""

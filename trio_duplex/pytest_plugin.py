@@ -238,7 +238,7 @@ def silent_peer(_duplex_peer: _PeerMaker) -> type[testing.SilentPeer]:
 
 @pytest.fixture
 def announcing_peer(_duplex_peer: _PeerMaker) -> type[testing.AnnouncingPeer]:
-    """A silent peer that says so at once, with a plaintext HelloRequest (`trio_duplex.testing.AnnouncingPeer`).
+    """A silent peer that says so at once, with an announcement (`trio_duplex.testing.AnnouncingPeer`).
 
     Example::
 

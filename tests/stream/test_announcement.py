@@ -88,8 +88,10 @@ async def test_in_pieces(
 async def test_piece_of_one_that_never_goes_on_meets_the_handshake_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    ours, theirs = memory_pair()
+    await theirs.send_all(ANNOUNCEMENT[:3])
     with pytest.raises(HandshakeTimeoutError):
-        await announced(ANNOUNCEMENT[:3], pause=math.inf, handshake_timeout=7.0)
+        await negotiate(ours, credentials(), handshake_timeout=7.0)
     assert trio.current_time() == 7.0
 
 

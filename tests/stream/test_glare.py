@@ -42,17 +42,17 @@ async def both(
     first: trio.abc.Stream, second: trio.abc.Stream, ours: Credentials, **options: Any
 ) -> list[Connection]:
     """Negotiate on both ends at once, as two that meet without roles arranged beforehand."""
-    connections: list[Connection] = []
+    connections: dict[trio.abc.Stream, Connection] = {}
 
     async def one(stream: trio.abc.Stream) -> None:
-        connections.append(
-            await negotiate(stream, ours, **{"window": 0, "dialled": True} | options)
+        connections[stream] = await negotiate(
+            stream, ours, **{"window": 0, "dialled": True} | options
         )
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(one, first)
         nursery.start_soon(one, second)
-    return connections
+    return [connections[first], connections[second]]
 
 
 async def talk(first: Connection, second: Connection) -> None:

@@ -342,12 +342,28 @@ async def test_crossing_peer_makes_glare(where: str, caplog: pytest.LogCaptureFi
         with pytest.raises(trio_duplex.GlareError):
             await trio_duplex.negotiate(ours, MINE, window=0)
     peer.report.assert_role(None)
-    assert peer.report.alert == "unexpected_message"
+    assert isinstance(peer.report.error, ssl.SSLError)
+    assert peer.report.error.reason == "UNEXPECTED_MESSAGE"
     for hello in (peer.report.sent, peer.report.received):
         assert (
             trio_duplex.openings.classify(hello).kind
             is trio_duplex.openings.OpeningKind.CLIENT_HELLO
         )
+
+
+async def test_crossing_peer_that_resolves(where: str) -> None:
+    roles: set[Role] = set()
+    while len(roles) < 2:
+        ours, theirs = await PAIRS[where]()  # type: ignore[misc]
+        peer = CrossingPeer(credentials=THEIRS, resolves=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peer.run, theirs)
+            connection = await trio_duplex.negotiate(ours, MINE, window=0)
+            async with connection:
+                await connection.send_all(await connection.receive_some())
+        peer.report.assert_role(connection.role.other)
+        assert peer.report.heard == b"hello"
+        roles.add(connection.role)
 
 
 async def test_crossing_peer_gives_up_when_nobody_greets() -> None:

@@ -46,8 +46,8 @@ from trio_duplex._tls.last_words import send_alert
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.policy import server_name
 from trio_duplex._wire.alerts import ALERT_HANDSHAKE_FAILURE, ALERT_RECORD_OVERFLOW
-from trio_duplex._wire.foreign import advice_on
 from trio_duplex._wire.announcement import ANNOUNCEMENT
+from trio_duplex._wire.foreign import advice_on
 from trio_duplex._wire.hello import (
     HelloKind,
     HelloReader,

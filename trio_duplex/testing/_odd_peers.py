@@ -15,8 +15,8 @@ import attrs
 import trio
 
 from trio_duplex import Role
-from trio_duplex.testing._peers import Peer
-from trio_duplex.testing._wire import Wire
+from trio_duplex.testing._peers import Peer, TalkingPeer, context_of
+from trio_duplex.testing._wire import PeerStream, Wire
 
 PLAINTEXT = {
     "http": b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
@@ -174,26 +174,52 @@ class EchoingPeer(Peer):
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)
-class CrossingPeer(Peer):
+class CrossingPeer(TalkingPeer):
     """Makes glare: waits for the other end's ClientHello, and answers with its own.
 
-    So the two have crossed, as far as anybody can see, whatever the clock
-    does. It then listens, and sends no alert of its own: what the other end
-    makes of it is in its report.
+    So the two have crossed, as far as anybody can see, whatever the clock does. As most
+    TLS clients do, it then aborts with the alert unexpected_message.
+
+    Attributes:
+        resolves: Whether it resolves the crossing instead, as `trio_duplex` does: the
+            end whose ClientHello has the larger random stays the TLS client. Then it
+            talks; its report tells in which role.
     """
 
     kind: ClassVar[str] = "crossing peer"
+
+    resolves: bool = False
 
     def plays(self) -> Role | None:
         """The client, as does the other end."""
         return Role.CLIENT
 
     async def script(self, wire: Wire) -> None:
-        """Wait, cross, listen."""
-        if not await wire.receive():
+        """Wait, cross, and abort or resolve it."""
+        theirs = await wire.receive()
+        if not theirs:
             return
-        await wire.send(wire.tls(Role.CLIENT).client_hello())
-        await wire.receive_to_end()
+        stream = wire.tls(Role.CLIENT)
+        ours = stream.client_hello()
+        await wire.send(ours)
+        if self.resolves:
+            while len(theirs) < _HEADER or len(theirs) < _record_end(theirs):
+                theirs += await wire.receive()
+            if ours[_RANDOM] > theirs[_RANDOM]:
+                theirs = theirs[_record_end(theirs) :]  # and go on as before
+            else:
+                context = context_of(self.credentials or self.default_credentials(), Role.SERVER)
+                stream = PeerStream(wire, context, Role.SERVER)
+        await stream.handshake(received=theirs)
+        await self.converse(stream)
+
+
+_HEADER = 5
+_RANDOM = slice(11, 43)  # of a ClientHello in one record, as all are here
+
+
+def _record_end(data: bytes) -> int:
+    return _HEADER + int.from_bytes(data[3:5], "big")
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)

@@ -23,8 +23,11 @@ from trio_duplex.testing._target import Target, connect
 from trio_duplex.testing._transcript import PeerReport, Transcript
 from trio_duplex.testing._wire import PeerStream, Wire
 
-ANNOUNCEMENT = bytes.fromhex("16 0303 0004 00000000")
-"""A plaintext HelloRequest in a record of its own (RFC 5246, section 7.4.1.1)."""
+ANNOUNCEMENT = bytes.fromhex("15 0303 0002 01 5a")
+"""The TLS alert user_canceled, of level warning: "I do not begin this handshake, you do"."""
+
+HELLO_REQUEST = bytes.fromhex("16 0303 0004 00000000")
+"""A plaintext HelloRequest in a record of its own (RFC 5246, section 7.4.1.1): the other form."""
 
 Talk = Callable[[PeerStream], Awaitable[object]]
 """What to do with a peer's open TLS stream: an async function of it."""
@@ -84,7 +87,7 @@ class Peer(abc.ABC):
         # Before the connection: the other end's window must not have to wait for it.
         credentials = self.credentials or self.default_credentials()
         role = self.plays()
-        context = None if role is None else _context(credentials, role)
+        context = None if role is None else context_of(credentials, role)
         self.report = report = self._new_report()
         stream, how = await connect(target)
         wire = Wire(stream, report, self.patience, context)
@@ -117,7 +120,8 @@ class Peer(abc.ABC):
         return PeerReport(self.kind, Transcript(self.kind))
 
 
-def _context(credentials: Contexts, role: Role) -> ssl.SSLContext:
+def context_of(credentials: Contexts, role: Role) -> ssl.SSLContext:
+    """The context of these credentials for a TLS role."""
     # A context takes a millisecond, and a thousand peers may share a certificate.
     if isinstance(credentials, Certificate | PeerCredentials):
         return _cached_context(credentials, role)
@@ -200,13 +204,19 @@ class SilentPeer(TalkingPeer):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class AnnouncingPeer(SilentPeer):
-    """A silent peer that says so at once: it sends a plaintext HelloRequest first."""
+    """A silent peer that says so at once: it sends an announcement first.
+
+    Attributes:
+        announcement: The bytes of it: the alert user_canceled, or another form.
+    """
 
     kind: ClassVar[str] = "announcing peer"
 
+    announcement: bytes = ANNOUNCEMENT
+
     async def script(self, wire: Wire) -> None:
         """Announce the role, then be silent."""
-        await wire.send(ANNOUNCEMENT)
+        await wire.send(self.announcement)
         await super().script(wire)
 
 

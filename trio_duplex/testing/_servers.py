@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypedDict, TypeVar, Unpack
 import attrs
 import trio
 
-from trio_duplex import Connection, Credentials, Handler, Limits, Server, serve_listeners
+from trio_duplex import Connection, Credentials, Handler, Limits, Server, serve_listeners, windows
 from trio_duplex.events import Event
 from trio_duplex.testing._certificates import shared_authority
 from trio_duplex.testing._peers import Peer
@@ -39,6 +39,7 @@ class ServeOptions(TypedDict, total=False):
 
     handshake_timeout: float
     https_compatible: bool
+    announcements: bool
     limits: Limits | None
     observers: Iterable[Callable[[Event], object]]
 
@@ -102,7 +103,7 @@ def open_server(
     handler: Handler = echo,
     credentials: Credentials | None = None,
     *,
-    window: float = DEFAULT_WINDOW,
+    window: windows.Window = DEFAULT_WINDOW,
     host: str = "127.0.0.1",
     listener: trio.abc.Listener[trio.abc.Stream] | None = None,
     drain_timeout: float = DRAIN_TIMEOUT,
@@ -123,7 +124,7 @@ def open_server(
         handler: Serves each connection; `echo` unless given.
         credentials: What the server presents and whom it trusts; None for
             throw-away ones.
-        window: The detection window, in seconds.
+        window: The detection window: seconds, or a policy of `trio_duplex.windows`.
         host: Address to listen on, at a free TCP port.
         listener: Listen there instead: `open_memory_listener`, for one.
         drain_timeout: Seconds that connections have to finish in the end.
@@ -189,7 +190,7 @@ class ServerFactory(Protocol):
         handler: Handler = ...,
         credentials: Credentials | None = None,
         *,
-        window: float = ...,
+        window: windows.Window = ...,
         host: str = ...,
         listener: trio.abc.Listener[trio.abc.Stream] | None = None,
         drain_timeout: float = ...,
@@ -232,7 +233,7 @@ def thread_server(
     handler: Handler = echo,
     credentials: Credentials | None = None,
     *,
-    window: float = DEFAULT_WINDOW,
+    window: windows.Window = DEFAULT_WINDOW,
     host: str = "127.0.0.1",
     drain_timeout: float = DRAIN_TIMEOUT,
     **options: Unpack[ServeOptions],
@@ -302,7 +303,7 @@ class ThreadServerFactory(Protocol):
         handler: Handler = ...,
         credentials: Credentials | None = None,
         *,
-        window: float = ...,
+        window: windows.Window = ...,
         host: str = ...,
         drain_timeout: float = ...,
         **options: Unpack[ServeOptions],

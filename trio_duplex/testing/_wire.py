@@ -223,11 +223,17 @@ class PeerStream(trio.abc.Stream):
         hello = self._outgoing.read()
         return hello if record_size is None else cut_records(hello, record_size)
 
-    async def handshake(self, *, send: Callable[[bytes], Awaitable[None]] | None = None) -> None:
+    async def handshake(
+        self,
+        *,
+        send: Callable[[bytes], Awaitable[None]] | None = None,
+        received: bytes = b"",
+    ) -> None:
         """Complete the TLS handshake.
 
         Args:
             send: Sends our flights; None for `Wire.send`.
+            received: What the wire has received already, of the other end's handshake.
 
         Raises:
             ssl.SSLError: It failed; our alert has been sent.
@@ -236,6 +242,7 @@ class PeerStream(trio.abc.Stream):
             trio.TooSlowError: It took longer than the peer's patience.
         """
         send = send or self.wire.send
+        self._incoming.write(received)
         while True:
             try:
                 self._ssl_object.do_handshake()

@@ -1,0 +1,261 @@
+"""Window policies at work: asked once for each connection, told what became of it.
+
+Time is virtual, the streams are in memory: policies that go by addresses are given them. What the kernel
+tells of the way to a peer is in test_windows.py of tests/serve.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.peers import (
+    RecordingStream,
+    client_hello,
+    credentials,
+    memory_pair,
+    peer_stream,
+    receive_all,
+)
+from trio_duplex import (
+    Decision,
+    DuplexError,
+    GlareError,
+    HandshakeTimeoutError,
+    NotTLSError,
+    Reason,
+    Role,
+    negotiate,
+    windows,
+)
+from trio_duplex._stream import supervision
+from trio_duplex.windows import Choice, Conduct, Outcome, PeerFacts
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_last_failure", -math.inf)  # that log is one of the process
+
+
+ADDRESS = ("192.0.2.7", 4711)
+
+
+class Notebook:
+    """A policy that writes down what it is asked and told."""
+
+    def __init__(self, choice: Choice | Callable[[], Awaitable[Choice]]) -> None:
+        self.choice = choice
+        self.asked: list[PeerFacts] = []
+        self.learned: list[tuple[Conduct, bool, float]] = []
+
+    def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
+        self.asked.append(peer)
+        return self.choice if isinstance(self.choice, Choice) else self.choice()
+
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
+        assert peer is self.asked[-1]
+        self.learned.append((outcome.conduct, outcome.admitted, outcome.waited))
+
+
+async def speaks(stream: RecordingStream) -> None:
+    await peer_stream(stream, Role.CLIENT).do_handshake()
+
+
+async def is_silent(stream: RecordingStream) -> None:
+    await peer_stream(stream, Role.SERVER).do_handshake()
+
+
+async def outcome_with(
+    peer: Callable[[RecordingStream], Awaitable[object]], window: Any
+) -> Decision | DuplexError:
+    ours, theirs = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer, theirs)
+        try:
+            connection = await negotiate(
+                ours, credentials(), window=window, remote_address=ADDRESS, handshake_timeout=9
+            )
+        except DuplexError as exc:
+            nursery.cancel_scope.cancel()
+            return exc
+        return connection.decision
+
+
+async def test_silence_is_learned_when_the_peer_is_admitted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    policy = Notebook(Choice(0.5, "mine", remembered=True))
+    decision = await outcome_with(is_silent, policy)
+    assert decision == Decision(Role.CLIENT, Reason.REMEMBERED, 0.5, 0.5, "mine")
+    assert policy.learned == [(Conduct.SILENT, True, 0.5)]
+    (facts,) = policy.asked
+    assert (facts.remote_address, facts.round_trip) == (ADDRESS, None)
+    assert facts.now > 1.7e9
+
+
+async def test_speech_is_learned_at_once_and_again_when_admitted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    policy = Notebook(Choice(0.5, "mine"))
+    decision = await outcome_with(speaks, policy)
+    assert decision == Decision(Role.SERVER, Reason.SPOKE, 0.0, 0.5, "mine")
+    assert policy.learned == [(Conduct.SPOKE, False, 0.0), (Conduct.SPOKE, True, 0.0)]
+
+
+async def test_any_speech_is_learned_and_nobody_is_admitted_for_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def http(stream: RecordingStream) -> None:
+        await trio.sleep(0.25)
+        await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+
+    policy = Notebook(Choice(0.5))
+    assert isinstance(await outcome_with(http, policy), NotTLSError)
+    assert policy.learned == [(Conduct.SPOKE, False, 0.25)]
+
+
+async def test_silence_of_a_peer_that_is_not_admitted_is_not_learned(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    policy = Notebook(Choice(0.5))
+    assert isinstance(await outcome_with(receive_all, policy), HandshakeTimeoutError)
+    assert policy.learned == []
+
+
+async def test_glare_is_learned_as_late(autojump_clock: trio.testing.MockClock) -> None:
+    async def late(stream: RecordingStream) -> None:
+        await trio.sleep(0.75)
+        await stream.send_all(client_hello())
+        await stream.aclose()
+
+    policy = Notebook(Choice(0.5))
+    assert isinstance(await outcome_with(late, policy), GlareError)
+    assert policy.learned == [(Conduct.LATE, False, 0.75)]
+
+
+async def test_announced_silence_is_silence(autojump_clock: trio.testing.MockClock) -> None:
+    async def announces(stream: RecordingStream) -> None:
+        await trio.sleep(0.25)
+        await stream.send_all(bytes.fromhex("1503030002015a"))
+        await is_silent(stream)
+
+    policy = Notebook(Choice(0.5, "mine"))
+    decision = await outcome_with(announces, policy)
+    assert decision == Decision(Role.CLIENT, Reason.ANNOUNCED, 0.25, 0.5, "mine")
+    assert policy.learned == [(Conduct.SILENT, True, 0.25)]
+
+
+async def test_rule_for_silent_peers_waits_for_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    decision = await outcome_with(is_silent, windows.SILENT)
+    assert decision == Decision(Role.CLIENT, Reason.RULE, 0.0, 0.0, "always silent")
+
+
+async def test_rule_for_speaking_peers_waits_without_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def late(stream: RecordingStream) -> None:
+        await trio.sleep(1e6)
+        await speaks(stream)
+
+    decision = await outcome_with(late, windows.SPEAKING)
+    assert decision == Decision(Role.SERVER, Reason.SPOKE, 1e6, math.inf, "always speaking")
+
+
+async def test_rule_with_an_end_for_speaking_peers_never_makes_a_client(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    error = await outcome_with(receive_all, Notebook(Choice(3.0, "must speak", role=Role.SERVER)))
+    assert isinstance(error, HandshakeTimeoutError)
+    assert (error.role, error.timeout, trio.current_time()) == (Role.SERVER, 3.0, 3.0)
+
+
+async def test_rule_by_network(autojump_clock: trio.testing.MockClock) -> None:
+    window = windows.ByNetwork({"192.0.2.0/24": windows.SILENT}, otherwise=5.0)
+    decision = await outcome_with(is_silent, window)
+    assert isinstance(decision, Decision)
+    assert (decision.reason, decision.rule) == (Reason.RULE, "192.0.2.0/24: always silent")
+
+
+async def test_async_function_within_its_time(autojump_clock: trio.testing.MockClock) -> None:
+    async def look_up(peer: PeerFacts) -> float:
+        await trio.sleep(0.5)
+        return 2.0
+
+    decision = await outcome_with(is_silent, look_up)
+    assert decision == Decision(Role.CLIENT, Reason.SILENT, 2.5, 2.0, "look_up: 2 s")
+
+
+def raises(peer: PeerFacts) -> float:
+    raise RuntimeError("broken")
+
+
+async def raises_later(peer: PeerFacts) -> float:
+    await trio.sleep(0.1)
+    raise RuntimeError("broken")
+
+
+async def takes_long(peer: PeerFacts) -> float:
+    await trio.sleep(100)
+    return 0.0
+
+
+def is_no_window(peer: PeerFacts) -> Any:
+    return "5 s"
+
+
+@pytest.mark.parametrize(
+    ("function", "after"),
+    [(raises, 0.0), (raises_later, 0.1), (takes_long, 0.4), (is_no_window, 0.0)],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_function_that_fails_is_our_own_fault(
+    function: Any,
+    after: float,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is logged, and what was named for that case applies: the peer is served."""
+    ask = windows.Ask(function, timeout=0.4, otherwise=2.0)
+    window = windows.ByNetwork({"192.0.2.0/24": ask})
+    decision = await outcome_with(is_silent, window)
+    assert isinstance(decision, Decision)
+    assert decision.waited == pytest.approx(after + 2.0)
+    assert decision.rule == f"192.0.2.0/24: {function.__name__} failed: 2 s"
+    (record,) = caplog.records
+    assert record.levelno == logging.ERROR
+
+
+async def test_policy_that_fails_does_not_cost_the_connection(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken:
+        def choose(self, peer: PeerFacts, /) -> Choice:
+            raise RuntimeError
+
+        def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
+            raise RuntimeError
+
+    async def not_a_choice() -> Any:
+        return 5.0
+
+    for policy in (Broken(), Notebook(not_a_choice), Notebook("5")):  # type: ignore[arg-type]
+        decision = await outcome_with(is_silent, policy)
+        assert isinstance(decision, Decision)
+        assert (decision.reason, decision.waited) == (Reason.SILENT, 5.0)
+    assert {record.levelno for record in caplog.records} == {logging.ERROR}
+
+
+@pytest.mark.parametrize("window", ["5", None, -1, math.nan, float])
+async def test_what_is_no_window_is_refused_at_the_door(window: Any) -> None:
+    ours, _ = memory_pair()
+    with pytest.raises((TypeError, ValueError)):
+        await negotiate(ours, credentials(), window=window)
+    assert not ours.closed
