@@ -258,6 +258,7 @@ async def crosses(act: Act) -> None:
     await act.be_greeted()
     await act.say(act.hello())
     act.tls = None  # it will not go on
+    await act.say(record(ALERT, b"\x02\x0a"))  # unexpected_message, as all TLS clients say
     await act.hear_out()
 
 

@@ -394,11 +394,10 @@ ROWS: tuple[Row, ...] = (
     row(
         ANSWER,
         "glare",
-        "answers with a ClientHello of its own: glare",
+        "answers with a ClientHello of its own, and can't resolve the glare",
         p.crosses,
         error=GlareError,
         role=CLIENT,
-        alert="unexpected_message",
     ),
     row(
         ANSWER,

@@ -355,6 +355,7 @@ async def hangs_up_after_ours(stream: RecordingStream) -> None:
 async def speaks_late(stream: RecordingStream) -> None:
     await trio.sleep(5.5)
     await stream.send_all(client_hello())
+    await stream.send_all(bytes.fromhex("1503030002020a"))  # unexpected_message, to ours
 
 
 async def echoes(stream: RecordingStream) -> None:
