@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +64,14 @@ def test_anything_else_is_something_else(other: str) -> None:
 def test_verdict_is_monotone(prefix: bytes, more: bytes) -> None:
     before = announcement_length(prefix)
     assert before is None or announcement_length(prefix + more) == before
+
+
+def test_vectors_of_the_specification() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "announcement.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([0-9a-f ]+)` \| (\w+) [^|]*\| (\d*) *\|$", page, re.MULTILINE)
+    rows += re.findall(r"^\| `([0-9a-f ]+)` \| (announced) \| (\d*) *\|$", page, re.MULTILINE)
+    assert len(rows) == 13
+    for first_bytes, verdict, stripped in rows:
+        expected = None if verdict == "more" else int(stripped)
+        assert announcement_length(bytes.fromhex(first_bytes)) == expected, first_bytes
+        assert (verdict == "announced") == bool(expected)
