@@ -97,9 +97,17 @@ async def detect(  # noqa: PLR0912 - to cut it would add a frame, see below
     announced, began = 0, trio.current_time()
     # A peer of which a rule says that it speaks can't make a client of us.
     if opening is not None and settings.announcements and choice.role is None:
-        opening, announced = await _split_off_announcement(
-            opening, stream, settings.handshake_timeout, remote, supervision
-        )
+        try:
+            opening, announced = await _split_off_announcement(
+                opening, stream, settings.handshake_timeout, remote, supervision
+            )
+        except (PeerClosedError, HandshakeTimeoutError):
+            # So much is known: it has spoken.
+            waited = began - started
+            supervision.decided(
+                Decision(Role.SERVER, Reason.SPOKE, waited, choice.seconds, choice.rule)
+            )
+            raise
     decision = _decide(
         choice,
         spoke=opening is not None,
