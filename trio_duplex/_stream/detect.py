@@ -44,7 +44,7 @@ class Detected:
     began: float = attrs.field(factory=trio.current_time)
 
 
-async def detect(  # noqa: PLR0912 - to cut it would add a frame, see below
+async def detect(  # noqa: C901, PLR0912 - to cut it adds a frame
     stream: trio.abc.Stream, settings: Settings, remote: Address | None, supervision: Supervision
 ) -> Detected:
     """Find out which role the peer leaves to us, before anything of TLS exists.
