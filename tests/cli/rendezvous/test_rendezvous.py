@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import os
 import signal
 import subprocess
 import threading
@@ -21,6 +22,7 @@ import trustme
 
 from tests.support.command import Command, run_command
 from tests.support.tools import require_tool
+from trio_duplex import Credentials, Role, open_tcp_connection
 
 pytestmark = pytest.mark.interop
 
@@ -149,6 +151,58 @@ async def test_two_hundred_requests_at_once(folder: Path, backend: int, tmp_path
             # Spares that wait for nobody hold nobody up.
             with trio.fail_after(10):
                 assert await command.stop() == 0
+
+
+@pytest.mark.parametrize("role", list(Role), ids="client is TLS {}".format)
+async def test_tls_between_client_and_hub(
+    folder: Path, backend: int, tmp_path: Path, role: Role
+) -> None:
+    """A proxy in front of the hub's address for clients, in the same file."""
+    path = folder / "both.toml"
+    socket_path = tmp_path / "hub.sock"
+    path.write_text(
+        "cert = 'hub.pem'\ntrust = 'ca.pem'\n"
+        f"[hub]\nlisten = 'unix:{socket_path}'\nlisten-agents = '127.0.0.2:0'\n"
+        f"[proxy]\nlisten = '127.0.0.1:0'\nto = 'unix:{socket_path}'\nwindow = 1\n"
+    )
+    peer = Credentials.mutual(certificate_chain=folder / "site-2.pem", trust=folder / "ca.pem")
+    async with run_command("serve", path, "-v") as command:
+        ports: dict[str, int] = {}
+        for name in ("proxy", "hub"):
+            line = await command.line(f"name={name} address=127")
+            ports[name] = int(line.partition("address=")[2].partition(" ")[0].rpartition(":")[2])
+        async with run_command(*agent(folder, ports["hub"], backend)):
+            await command.line("agent-waits")
+            with trio.fail_after(60):
+                async with await open_tcp_connection(
+                    "127.0.0.1", ports["proxy"], peer, role=role
+                ) as connection:
+                    await connection.send_all(b"GET /tls HTTP/1.0\r\n\r\n")
+                    answer = b"".join([chunk async for chunk in connection])
+            assert answer.endswith(b"\r\n\r\n" + b"/tls" * 1000)
+            assert await command.stop() == 0
+
+
+async def test_hub_in_several_processes_is_refused(folder: Path) -> None:
+    """Its clients would not find the agents' connections that wait in another process."""
+    async with run_command(*hub(folder, "--workers", 2)) as command:
+        assert await command.process.wait() == 2
+        assert "--workers" in await command.line("in its own process")
+
+
+async def test_agent_in_several_processes(folder: Path, backend: int) -> None:
+    """Each keeps its own spares, and one that is killed is replaced."""
+    async with running_hub(folder) as (command, port, agents):
+        async with run_command(
+            *agent(folder, agents, backend, "--workers", 2, "--spare", 2)
+        ) as dialler:
+            await command.line("agent-waits", count=4)
+            line = await dialler.line("worker-started", "worker=1")
+            os.kill(int(line.rpartition("pid=")[2]), signal.SIGKILL)
+            await command.line("agent-left", count=2)
+            await command.line("agent-waits", count=6)
+            await fetch(port)
+            assert await dialler.stop() == 0
 
 
 async def test_agent_is_killed(folder: Path, backend: int) -> None:

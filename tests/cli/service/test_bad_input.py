@@ -97,6 +97,7 @@ BAD = {
     "deny": ["nonsense"],
     "window": ["-1", "nan", "5s", ""],
     "handshake-timeout": ["0", "-1", "x"],
+    "workers": ["0", "-1", "1.5", "inf", "many", "1025"],
     "connections": ["0", "-1", "1.5", "many"],
     "when-full": ["panic"],
     "pending": ["0"],

@@ -133,8 +133,9 @@ def supervise(configuration: Configuration, host: Host) -> int:
     Raises:
         ServiceError: It can't start.
     """
-    loaded = Loaded.read(configuration)
-    set_up_log(loaded.plan)
+    plan = configuration.plan()
+    set_up_log(plan)
+    loaded = Loaded.of(plan)
     pool = ListenerPool(host.inherited())
     try:
         _open(pool, loaded)
