@@ -54,7 +54,7 @@ def rows(output: str) -> dict[str, list[str]]:
     head, columns = table[0], [m.start() for m in re.finditer(r"\S+(?: \S+)*", table[0])]
     assert len(columns) == 4, head
     found: dict[str, list[str]] = {}
-    for line in table[2:]:
+    for line in table[1:]:
         what, server, client, detail = (
             line[start:end].strip()
             for start, end in zip(columns, [*columns[1:], len(line)], strict=True)

@@ -125,7 +125,7 @@ def test_hints(stage: str, error: OSError, hint: str | None) -> None:
     for kind in ("speaking", "silent"):  # said once
         made.figures[kind].fail(stage, error)
     shown = text(made)
-    assert len(shown.splitlines()) == len(plain.splitlines()) + 5 + 2 * bool(hint)
+    assert len(shown.splitlines()) == len(plain.splitlines()) + 4 + 2 * bool(hint)
     assert hint is None or shown.count(hint) == 1
 
 

@@ -6,9 +6,14 @@ What it needs beyond the library (click, rich, cattrs, trustme) comes with the e
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 __all__ = ["main"]
+
+_OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""How standard output fails; files have their own messages where they are written."""
 
 _EXTRA = {"cattrs", "click", "rich", "trustme"}
 
@@ -24,11 +29,23 @@ def main() -> None:
     try:
         from trio_duplex.cli._command import command
 
-        command(prog_name="trio-duplex")
+        try:
+            command(prog_name="trio-duplex")
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk is found out here, and not after all is over
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
         sys.exit(f"trio-duplex needs {missing}: pip install 'trio-duplex[cli]'")
+    except OSError as exc:
+        if exc.errno not in _OUTPUT_ERRORS:
+            raise
+        # Python flushes once more at exit, and that must not fail loudly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if exc.errno != errno.EPIPE:  # a reader that has left knows it
+            sys.stderr.write(f"trio-duplex: can't write standard output: {exc.strerror}\n")
+        sys.exit(1)
     except KeyboardInterrupt:  # while still importing
         sys.exit(130)

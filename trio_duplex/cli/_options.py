@@ -15,9 +15,6 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-PIPE_WIDTH = 10_000
-"""Columns where nobody looks: one line for each row of a table, for grep."""
-
 
 class PemFile(click.Path):
     """A file that can be read; what can't is a usage error."""

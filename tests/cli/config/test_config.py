@@ -43,7 +43,7 @@ def config(*arguments: object) -> Result:
 
 def rows(output: str) -> dict[tuple[str, str], tuple[str, str]]:
     """From service and option to value and origin."""
-    head, _, *lines = output.splitlines()
+    head, *lines = output.splitlines()
     starts = [head.index(word) for word in ("service", "option", "value", "origin")]
     cells = [
         [line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]

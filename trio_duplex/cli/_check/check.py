@@ -7,15 +7,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from trio_duplex import CredentialsError, Role
 from trio_duplex.certificates import Check, Grade, check_certificate
 from trio_duplex.cli._examples import ExampleCommand
-from trio_duplex.cli._options import PIPE_WIDTH, PemFile
+from trio_duplex.cli._options import PemFile
+from trio_duplex.cli._tables import Column, Rows, new_console
+from trio_duplex.cli._text import plain
 
 _WORDS = {Grade.OK: "ok", Grade.WARNING: "warning", Grade.DEFECT: "DEFECT"}
 _STYLES = {Grade.OK: "green", Grade.WARNING: "yellow", Grade.DEFECT: "bold red"}
@@ -56,9 +55,7 @@ def check(certificate: Path, key: Path | None, trust: Path | None) -> None:
         checks = check_certificate(certificate_chain=certificate, private_key=key, trust=trust)
     except CredentialsError as exc:
         raise click.ClickException(str(exc)) from exc
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
+    console = new_console()
     console.print(_table(checks))
     console.print()
     for role in Role:
@@ -66,16 +63,16 @@ def check(certificate: Path, key: Path | None, trust: Path | None) -> None:
     raise SystemExit(1 if any(one.grade is Grade.DEFECT for one in checks) else 0)
 
 
-def _table(checks: Iterable[Check]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("check", style="bold", max_width=20, overflow="fold")
-    for role in Role:
-        table.add_column(f"as {role}", no_wrap=True)
-    table.add_column("what was found", overflow="fold")
+def _table(checks: Iterable[Check]) -> Rows:
+    table = Rows(
+        Column("check", style="bold"),
+        *(Column(f"as {role}") for role in Role),
+        Column("what was found", folds=True),
+    )
     for one in checks:
         grades = (_grade(one.grade) if one.role in (None, role) else Text("") for role in Role)
         # Names are the issuer's words: nothing of them may reach the terminal as a command.
-        table.add_row(_plain(one.what), *grades, _plain(one.detail))
+        table.add(plain(one.what), *grades, plain(one.detail))
     return table
 
 
@@ -93,7 +90,3 @@ def _verdict(checks: Sequence[Check], role: Role) -> Text:
 
 def _grade(grade: Grade) -> Text:
     return Text(_WORDS[grade], style=_STYLES[grade])
-
-
-def _plain(text: str) -> str:
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

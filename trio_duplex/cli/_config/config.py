@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import cast
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._kinds import all_kinds
-from trio_duplex.cli._options import PIPE_WIDTH
 from trio_duplex.cli._service.configuration import COMMAND_LINE, Configuration
 from trio_duplex.cli._service.exits import Exit
 from trio_duplex.cli._service.option import options_of, show_value
 from trio_duplex.cli._service.settings import ProcessSettings, ServiceSettings
+from trio_duplex.cli._tables import Column, Rows, new_console
 
 
 @click.command(cls=ExampleCommand, example="trio-duplex config trio-duplex.toml")
@@ -36,20 +33,19 @@ def config(file: Path, changed: bool) -> None:
         for defect in defects:
             click.echo(f"trio-duplex: {defect}", err=True)
         sys.exit(int(Exit.USAGE))
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("service", overflow="fold")
-    table.add_column("option", style="bold", overflow="fold")
-    table.add_column("value", overflow="fold")
-    table.add_column("origin", overflow="fold")
+    table = Rows(
+        Column("service"),
+        Column("option", style="bold"),
+        Column("value", folds=True),
+        Column("origin", folds=True),
+        names=2,
+    )
     for row in _rows("", plan.process, changed=changed):
-        table.add_row(*row)
+        table.add(*row)
     for service in plan.services:
         for row in _rows(service.name, service.settings, changed=changed):
-            table.add_row(*row)
-    console.print(table)
+            table.add(*row)
+    new_console().print(table)
 
 
 def _rows(

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 import trio
-from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from trio_duplex import DuplexError
@@ -18,6 +16,7 @@ from trio_duplex.cli._demo.verdict import Ours
 from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._options import finite_seconds, format_host_port, listen_option, window_option
 from trio_duplex.cli._run import run
+from trio_duplex.cli._tables import Column, Rows, new_console
 
 if TYPE_CHECKING:
     from trio_duplex.cli._demo.peers import Outcome
@@ -42,7 +41,7 @@ async def _demo(listen: tuple[str, int], window: float) -> int:
     # Inside, because trustme takes a while to load, and SIGINT must end that too.
     from trio_duplex.cli._demo import peers as demo_peers
 
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = new_console()
     host, port = listen
     try:
         listener, *others = await trio.open_tcp_listeners(port, host=host)
@@ -94,17 +93,18 @@ def _print_line(console: Console, outcome: Outcome) -> None:
         console.print(Padding(what, (0, 0, 0, len(BAD) + 1)))
 
 
-def _table(outcomes: Sequence[Outcome]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    table.add_column("peer", style="bold")
-    table.add_column("waited", justify="right", no_wrap=True)
-    table.add_column("our role")
-    table.add_column("why")
-    table.add_column("outcome")
-    table.add_column("verdict")
+def _table(outcomes: Sequence[Outcome]) -> Rows:
+    table = Rows(
+        Column("peer", style="bold"),
+        Column("waited", right=True),
+        Column("our role"),
+        Column("why"),
+        Column("outcome"),
+        Column("verdict"),
+    )
     for outcome in outcomes:
         ours = outcome.ours
-        table.add_row(
+        table.add(
             outcome.name,
             f"{ours.waited:.3f} s" if ours else "-",
             str(ours.role or "-") if ours else "-",

@@ -36,12 +36,12 @@ from trio_duplex.cli._load.plan import (
 from trio_duplex.cli._load.report import Progress, as_json, as_text
 from trio_duplex.cli._load.results import Results
 from trio_duplex.cli._options import (
-    PIPE_WIDTH,
     PemFile,
     dialled_host_port,
     format_host_port,
     positive,
 )
+from trio_duplex.cli._tables import new_console
 
 RESERVE = 64
 """Descriptors that are not for peers: the terminal, libraries, the poller."""
@@ -188,9 +188,7 @@ def load(
     if json_:
         click.echo(json.dumps(as_json(plan, results), indent=1))
     else:
-        console = Console(markup=False, emoji=False, highlight=False)
-        if not console.is_terminal:
-            console = Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
+        console = new_console()
         console.print(as_text(plan, results))
     if results.stopped:
         click.echo(f"Stopped by {results.stopped}.", err=True)

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import attrs
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from trio_duplex.cli._load.engine import Latencies
@@ -24,6 +22,8 @@ from trio_duplex.cli._load.results import (
     Results,
 )
 from trio_duplex.cli._options import format_host_port
+from trio_duplex.cli._tables import Column, Rows
+from trio_duplex.cli._text import plain
 
 FORMAT = 1
 """Of the JSON; it changes when a reader would have to."""
@@ -88,7 +88,7 @@ def as_text(plan: Plan, results: Results) -> RenderableType:
     """The report."""
     parts: list[RenderableType] = [_head(plan, results), Text(), _counts(results)]
     for table in (_times(results), _ends(results), _errors(results)):
-        if table.row_count:
+        if table:
             parts += [Text(), table]
     if remarks := list(_remarks(plan, results)):
         parts += [Text(), *remarks]
@@ -109,7 +109,7 @@ def _head(plan: Plan, results: Results) -> Text:
     )
 
 
-def _counts(results: Results) -> Table:
+def _counts(results: Results) -> Rows:
     # Columns that say that something is wrong are there if it is.
     troubles = {
         "failed": {kind: each.failed for kind, each in results.figures.items()},
@@ -125,20 +125,20 @@ def _counts(results: Results) -> Table:
     for kind, figures in results.figures.items():
         bad = [numbers[kind] for numbers in shown.values()]
         marked = (Text(str(number), style="bold red" if number else "") for number in bad)
-        table.add_row(kind, str(figures.dialled), str(figures.done), *marked)
+        table.add(kind, str(figures.dialled), str(figures.done), *marked)
     return table
 
 
-def _times(results: Results) -> Table:
+def _times(results: Results) -> Rows:
     table = _table("ms from when due", "until", "p50", "p90", "p99", "p99.9", "max", left=2)
     for kind, figures in results.figures.items():
         name = kind
         for stage in STAGES:
             if stage in figures.times:
-                table.add_row(name, stage, *_milliseconds(figures.times[stage]))
+                table.add(name, stage, *_milliseconds(figures.times[stage]))
                 name = ""
     if len(results.late):
-        table.add_row("(we were late", "to dial)", *_milliseconds(results.late), style="dim")
+        table.add("(we were late", "to dial)", *_milliseconds(results.late))
     return table
 
 
@@ -153,41 +153,41 @@ def _three_digits(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _ends(results: Results) -> Table:
+def _ends(results: Results) -> Rows:
     table = _table("hostile", "peers", "ended by", "such as", left=1, words=2)
     for kind, figures in results.figures.items():
         for how, found in figures.ends.items():
-            table.add_row(kind, str(found.count), _plain(how), _plain(found.example))
+            table.add(kind, str(found.count), _plain(how), _plain(found.example))
     return table
 
 
-def _errors(results: Results) -> Table:
+def _errors(results: Results) -> Rows:
     table = _table("failed", "peers", "on the way to", "such as", left=1, words=2)
     for kind, figures in results.figures.items():
         for name, found in figures.errors.items():
-            table.add_row(kind, str(found.count), _plain(name), _plain(found.example))
+            table.add(kind, str(found.count), _plain(name), _plain(found.example))
     return table
 
 
-def _table(*columns: str, left: int = 1, words: int = 0) -> Table:
+def _table(*columns: str, left: int = 1, words: int = 0) -> Rows:
     """A table whose first and last columns are words, and what is between them numbers."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for number, column in enumerate(columns):
-        wordy = number < left or number >= len(columns) - words
-        last = words and number == len(columns) - 1
-        table.add_column(
-            column,
-            justify="left" if wordy else "right",
-            overflow="fold",
-            no_wrap=not last,
-            style="bold" if number == 0 else "",
-        )
-    return table
+    return Rows(
+        *(
+            Column(
+                title,
+                right=left <= number < len(columns) - words,
+                folds=bool(words) and number == len(columns) - 1,
+                style="bold" if number == 0 else "",
+            )
+            for number, title in enumerate(columns)
+        ),
+        names=left,
+    )
 
 
 def _plain(text: str) -> str:
     """What the server says, with nothing in it that a terminal obeys."""
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    shown = plain(text)
     return shown if len(shown) <= EXAMPLE_WIDTH else shown[: EXAMPLE_WIDTH - 3] + "..."
 
 

@@ -1,0 +1,133 @@
+"""Tables for people and for pipes: on a terminal as wide as it is, elsewhere a line for each row.
+
+A table that does not fit the terminal is written as a list, a block for each
+row: a column of six letters a line is not read by anybody. No line ends in
+blanks, and a pipe gets no rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+
+import attrs
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 10_000
+"""Columns where nobody looks: one line for each row of a table, for grep."""
+
+LEAST_FOLDED = 24
+"""Columns that text needs to be read when it is folded."""
+
+
+def new_console() -> Console:
+    """A console on standard output that takes all text as it is."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    if console.is_terminal:
+        return console
+    return Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
+
+
+@attrs.frozen
+class Column:
+    """A column.
+
+    Attributes:
+        title: Its head.
+        right: Whether its cells are numbers, which stand to the right.
+        folds: Whether its cells are text, which may go on in the next line.
+        style: The style of its cells.
+    """
+
+    title: str
+    right: bool = False
+    folds: bool = False
+    style: str = ""
+
+
+class Rows:
+    """A table, or the same as a list where it does not fit.
+
+    Args:
+        columns: The columns; the first ``names`` of them say what a row is about.
+        names: How many they are.
+    """
+
+    def __init__(self, *columns: Column, names: int = 1) -> None:
+        self.columns = columns
+        self.names = names
+        self.rows: list[Sequence[Text]] = []
+
+    def add(self, *cells: Text | str) -> None:
+        """Add a row."""
+        self.rows.append([cell if isinstance(cell, Text) else Text(cell) for cell in cells])
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if console.is_terminal and self._least_width(console, options) > options.max_width:
+            for row in self.rows:
+                for block in self._as_list(row):
+                    yield from _lines(console.render_lines(block, options, pad=False))
+            return
+        table = Table(
+            box=box.SIMPLE_HEAD if console.is_terminal else None,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1) if console.is_terminal else (0, 2, 0, 0),
+        )
+        for column in self.columns:
+            table.add_column(
+                column.title,
+                justify="right" if column.right else "left",
+                no_wrap=not column.folds,
+                overflow="fold",
+                style=column.style,
+            )
+        for row in self.rows:
+            table.add_row(*row)
+        yield from _lines(console.render_lines(table, options, pad=False))
+
+    def _least_width(self, console: Console, options: ConsoleOptions) -> int:
+        """The columns that it takes, if what folds is folded as far as can be read."""
+        total = 3 * (len(self.columns) - 1)
+        for column, *cells in zip_longest(self.columns, *self.rows):
+            texts = [Text(column.title), *(cell for cell in cells if cell is not None)]
+            widest = max(Measurement.get(console, options, text).maximum for text in texts)
+            total += min(widest, LEAST_FOLDED) if column.folds else widest
+        return total
+
+    def _as_list(self, row: Sequence[Text]) -> Iterator[Text | Padding]:
+        names = [
+            Text(cell.plain, style=column.style)
+            for column, cell in zip(self.columns[: self.names], row, strict=False)
+            if cell.plain
+        ]
+        yield Text(" ").join(names)
+        for column, cell in list(zip(self.columns, row, strict=False))[self.names :]:
+            if cell.plain:
+                said = cell if column.folds else Text.assemble(f"{column.title}: ", cell)
+                yield Padding(said, (0, 0, 0, 2), expand=False)
+
+
+def _lines(lines: Sequence[Sequence[Segment]]) -> Iterator[Segment]:
+    for line in lines:
+        yield from _without_trailing_blanks(line)
+        yield Segment.line()
+
+
+def _without_trailing_blanks(line: Sequence[Segment]) -> Iterator[Segment]:
+    kept = list(line)
+    while kept and not kept[-1].text.strip():
+        kept.pop()
+    if kept:
+        last = kept.pop()
+        yield from kept
+        yield Segment(last.text.rstrip(), last.style, last.control)
