@@ -8,7 +8,6 @@ blanks, and a pipe gets no rules.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import zip_longest
 
 import attrs
 from rich import box
@@ -98,8 +97,9 @@ class Rows:
     def _least_width(self, console: Console, options: ConsoleOptions) -> int:
         """The columns that it takes, if what folds is folded as far as can be read."""
         total = 3 * (len(self.columns) - 1)
-        for column, *cells in zip_longest(self.columns, *self.rows):
-            texts = [Text(column.title), *(cell for cell in cells if cell is not None)]
+        for position, column in enumerate(self.columns):
+            cells = [row[position] for row in self.rows if position < len(row)]
+            texts = [Text(column.title), *cells]
             widest = max(Measurement.get(console, options, text).maximum for text in texts)
             total += min(widest, LEAST_FOLDED) if column.folds else widest
         return total
