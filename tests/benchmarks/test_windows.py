@@ -29,6 +29,7 @@ def test_kinds_behave_as_they_are_called() -> None:
     assert {attempt.kind for attempt in attempts(WORLD)} == {SILENT, SPEAKING, MIXED}
 
 
+@pytest.mark.slow
 def test_longer_windows_cost_more_and_err_less(results: dict[str, Result]) -> None:
     fixed = [results[name] for name in POLICIES if name.startswith("fixed")]
     assert [result.median for result in fixed] == sorted(result.median for result in fixed)

@@ -18,6 +18,8 @@ from tests.support.half_closing import HalfClosingPeer
 from trio_duplex import Role
 from trio_duplex.cli._command import command
 
+pytestmark = pytest.mark.slow
+
 TEN_MEGABYTES = bytes(range(256)) * (10 << 12)
 DIALLING_ROLES = pytest.mark.parametrize("role", ["client", "server", "either"])
 

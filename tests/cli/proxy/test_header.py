@@ -149,6 +149,7 @@ def test_v1_tells_both_ends_or_unknown(source: Address | None, destination: Addr
         assert read is None
 
 
+@pytest.mark.slow
 @effort
 @given(addresses, addresses, st.none() | facts)
 def test_v2_tells_both_ends_and_what_is_known_of_tls(

@@ -70,6 +70,7 @@ def fails(code: int, *arguments: str, says: str = "") -> Result:
     return result
 
 
+@pytest.mark.slow
 def test_the_good_options_are_good(good: list[str]) -> None:
     # All but the last step: the address is taken.
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -125,6 +126,7 @@ FLAGS = {"anonymous-clients", "verbose", "quiet"}
 EXEC = {"pass-env", "env", "processes", "eof-grace", "term-grace"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value"), [(option, value) for option, values in BAD.items() for value in values]
 )
