@@ -166,7 +166,7 @@ class Connection(trio.abc.HalfCloseableStream):
 
     @property
     def is_anonymous(self) -> bool:
-        """Whether the peer showed no certificate: only with ``anonymous_clients=True``."""
+        """Whether the peer showed no certificate, which needs ``anonymous_clients=True``."""
         return self._handshake.peer_certificate() is None
 
     @property

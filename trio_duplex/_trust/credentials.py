@@ -319,7 +319,7 @@ class Credentials:
 
     @property
     def not_after(self) -> datetime | None:
-        """When the first of our own certificates ends: until then, `reload` a new one.
+        """The time at which the first of our own certificates ends; `reload` a new one before.
 
         Those that are chosen by name count, too; None if there is no
         certificate of ours.
