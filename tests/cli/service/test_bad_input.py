@@ -6,6 +6,8 @@ import contextlib
 import gc
 import logging
 import os
+import pwd
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,7 +177,16 @@ def test_programs_that_cannot_run(good: list[str], program: list[str], says: str
 
 @pytest.mark.parametrize("option", ["--cert", "--key", "--trust", "--crl", "--key-passphrase-file"])
 @pytest.mark.parametrize("what", ["absent", "folder", "unreadable", "rubbish"])
-def test_bad_files(good: list[str], tmp_path: Path, option: str, what: str) -> None:
+def test_bad_files(
+    good: list[str],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    what: str,
+) -> None:
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / what
     if what == "folder":
         path.mkdir()
@@ -183,11 +194,28 @@ def test_bad_files(good: list[str], tmp_path: Path, option: str, what: str) -> N
         path.write_bytes(b"\xff\x00 nothing of the kind")
     if what == "unreadable":
         path.chmod(0)
-        if os.access(path, os.R_OK):
-            pytest.skip("this user can read everything")
     if option == "--key-passphrase-file" and what == "rubbish":
         pytest.skip("a passphrase may be anything")
-    fails(CREDENTIALS, "proxy", *good, option, str(path))
+    with as_a_user_without_rights(tmp_path) if what == "unreadable" else contextlib.nullcontext():
+        reason = "Permission denied" if what == "unreadable" else ""
+        fails(CREDENTIALS, "proxy", *good, option, path.name, says=reason)
+
+
+@contextlib.contextmanager
+def as_a_user_without_rights(*folders: Path) -> Iterator[None]:
+    """Be nobody for a while if we are root, who can read every file; nobody may enter the folders."""
+    if os.geteuid() != 0:
+        yield
+        return
+    nobody = pwd.getpwnam("nobody").pw_uid
+    for folder in folders:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, nobody, -1)
+    os.seteuid(nobody)  # the kernel takes root's capabilities away, too: capabilities(7)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def encrypted_key(tmp_path: Path) -> Path:
