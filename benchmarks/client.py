@@ -110,6 +110,17 @@ class Client:
 
     # ------------------------------------------------------------------ data
 
+    def exchanges(self, *, port: int, count: int, in_flight: int) -> dict[str, Any]:
+        """Dial, handshake, send a byte and wait for its echo, close; so many times."""
+
+        def one() -> Peer:
+            with (yield from self._speak(port, "TLSv1_3")) as sock:
+                yield from send(sock, b"x")
+                yield from receive(sock, 1)
+                yield from part(sock)
+
+        return self._run((one() for _ in range(count)), in_flight)
+
     def echo(self, *, port: int, count: int, size: int) -> dict[str, Any]:
         """Send a message and wait for its echo, ``count`` times on one connection."""
         latencies = Latencies()

@@ -1,4 +1,7 @@
-"""One throw-away authority and one P-256 certificate: the same for every subject and client."""
+"""One throw-away authority, and a P-256 certificate that every subject and client has.
+
+The command refuses a peer that presents its own, so it has another.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 
 
 def make(folder: Path) -> Path:
-    """Write ca.pem, chain.pem, node.key, and node.pem (chain and key in one) to a folder."""
+    """Write ca.pem, chain.pem, node.key, node.pem (chain and key in one) and command.pem to a folder."""
     authority = trustme.CA(key_type=trustme.KeyType.ECDSA)
     node = authority.issue_cert(
         "localhost", "127.0.0.1", common_name="node", key_type=trustme.KeyType.ECDSA
@@ -22,6 +25,10 @@ def make(folder: Path) -> Path:
     node.private_key_pem.write_to_path(folder / "node.key")
     (folder / "chain.pem").write_bytes(b"".join(pem.bytes() for pem in node.cert_chain_pems))
     node.private_key_and_cert_chain_pem.write_to_path(folder / "node.pem")
+    command = authority.issue_cert(
+        "localhost", "127.0.0.1", common_name="command", key_type=trustme.KeyType.ECDSA
+    )
+    command.private_key_and_cert_chain_pem.write_to_path(folder / "command.pem")
     (folder / "node.p12").write_bytes(_pkcs12(authority, node))
     return folder
 

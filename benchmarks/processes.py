@@ -126,6 +126,20 @@ class Process:
         """CPU seconds, user and system, of the process and its living children."""
         return sum(map(cpu_seconds, [self.popen.pid, *descendants(self.popen.pid)]))
 
+    def children(self) -> list[int]:
+        """The process ids of its children."""
+        return list(descendants(self.popen.pid))
+
+    def cpu_of(self, pid: int) -> float:
+        """CPU seconds of one of its processes."""
+        return cpu_seconds(pid)
+
+    def cpu_of_all(self) -> float:
+        """`settled_cpu`, and that of children that have ended and were waited for, in steps of 10 ms."""
+        running = self.settled_cpu()
+        fields = Path(f"/proc/{self.popen.pid}/stat").read_text().rpartition(")")[2].split()
+        return running + sum(map(int, fields[13:15])) / os.sysconf("SC_CLK_TCK")
+
     def settled_cpu(self) -> float:
         """`cpu`, once the process has come to rest: what it owed is then paid.
 

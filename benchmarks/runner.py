@@ -21,7 +21,7 @@ ROUNDS_OF_A_PROCESS = 3
 QUICK_FOR_ALL = frozenset(["handshake", "bulk-receive-tls1.3"])
 """Scenarios that a quick run tries on every subject: each then shows that it starts and serves."""
 
-QUICK_SUBJECTS = frozenset([BASE, "trio", "floor"])
+QUICK_SUBJECTS = frozenset([BASE, "trio", "floor", "proxy", "exec"])
 """Subjects of all other scenarios of a quick run."""
 
 

@@ -34,6 +34,9 @@ SHARED_PORT = "SO_REUSEPORT"
 CROWD = "thousands of connections in little memory"
 TIMED = "takes times from accept to handler"
 FLOOR = "floor"
+RELAY = "relays to a backend"
+EXEC = "starts a process for each connection"
+WORKERS = "several processes on one listening socket"
 
 PYTHON_ABILITIES = frozenset([HANDSHAKE, ECHO, SINK, SOURCE, GARBAGE])
 
@@ -65,6 +68,7 @@ class Options:
         limits: `trio_duplex.Limits` by JSON, as users get them with ``"{}"``; if
             empty, peers may all come from one address.
         files: What ``ulimit -n`` is to be; 0 for as many as may be.
+        workers: How many processes.
     """
 
     handler: str = ECHO
@@ -75,6 +79,7 @@ class Options:
     timed: bool = False
     limits: str = ""
     files: int = 0
+    workers: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -298,6 +303,37 @@ def _s_server(place: Place, _: Options) -> Running:
     )
 
 
+def _command_of_ours(name: str) -> Callable[[Place, Options], Running]:
+    """``trio-duplex proxy`` or ``exec``, as their users start them."""
+
+    def start(place: Place, options: Options) -> Running:
+        port = free_port()
+        folder = place.folder
+        own = ["--to", f"127.0.0.1:{place.backend}"] if name == "proxy" else []
+        if options.workers > 1:
+            own += ["--workers", str(options.workers)]
+        command = [
+            *(sys.executable, "-m", "trio_duplex", name, "--listen", f"127.0.0.1:{port}"),
+            *("--cert", f"{folder}/command.pem", "--trust", f"{folder}/ca.pem"),
+            *("--window", str(options.window), "--quiet", *own),
+            *(["--", _command("cat")] if name == "exec" else []),
+        ]
+        return _listening(command, port, folder / f"{name}.log")
+
+    return start
+
+
+def _socat(place: Place, _: Options) -> Running:
+    port = free_port()
+    folder = place.folder
+    listen = (
+        f"OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,cert={folder}/chain.pem,"
+        f"key={folder}/node.key,cafile={folder}/ca.pem,verify=1"
+    )
+    command = [_command("socat"), listen, f"EXEC:{_command('cat')}"]
+    return _listening(command, port, folder / "socat.log")
+
+
 def _floor(place: Place, _: Options) -> Running:
     process = Process([sys.executable, "-m", "benchmarks.servers.floor", str(place.folder)])
     return Running(process, 0)
@@ -374,14 +410,14 @@ SUBJECTS = {
         Subject(
             name="haproxy",
             about="HAProxy, one thread",
-            abilities=frozenset([HANDSHAKE, ECHO, SINK, CROWD]),
+            abilities=frozenset([HANDSHAKE, ECHO, SINK, CROWD, RELAY]),
             start=_haproxy,
             missing=_needs_program("haproxy", "haproxy"),
         ),
         Subject(
             name="nginx",
             about="nginx stream, one worker",
-            abilities=frozenset([HANDSHAKE, ECHO, SINK, CROWD]),
+            abilities=frozenset([HANDSHAKE, ECHO, SINK, CROWD, RELAY]),
             start=_nginx,
             missing=lambda: (
                 None
@@ -392,11 +428,30 @@ SUBJECTS = {
         Subject(
             name="stunnel",
             about="stunnel; it opens a backend connection for each of ours",
-            abilities=frozenset([HANDSHAKE, ECHO, SINK]),
+            abilities=frozenset([HANDSHAKE, ECHO, SINK, RELAY]),
             start=_stunnel,
             missing=lambda: (
                 None if program("stunnel4") or program("stunnel") else "stunnel (Debian: stunnel4)"
             ),
+        ),
+        Subject(
+            name="proxy",
+            about="trio-duplex proxy",
+            abilities=frozenset([RELAY, ECHO, SINK, SOURCE, WORKERS]),
+            start=_command_of_ours("proxy"),
+        ),
+        Subject(
+            name="exec",
+            about="trio-duplex exec -- cat",
+            abilities=frozenset([EXEC]),
+            start=_command_of_ours("exec"),
+        ),
+        Subject(
+            name="socat",
+            about="socat OPENSSL-LISTEN,fork EXEC:cat",
+            abilities=frozenset([EXEC]),
+            start=_socat,
+            missing=_needs_program("socat", "socat"),
         ),
         Subject(
             name="s_server",

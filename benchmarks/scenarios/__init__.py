@@ -13,10 +13,22 @@ from benchmarks.scenarios import (
     hostile,
     memory,
     roles,
+    service,
 )
 
 SCENARIOS: dict[str, Scenario] = {
     scenario.name: scenario
-    for module in (handshakes, roles, memory, data, crowds, growth, hostile, fairness, costs)
+    for module in (
+        handshakes,
+        roles,
+        memory,
+        data,
+        crowds,
+        growth,
+        hostile,
+        fairness,
+        costs,
+        service,
+    )
     for scenario in module.SCENARIOS
 }

@@ -26,17 +26,19 @@ def held(state: str, count: int) -> Measure:
     return measure
 
 
-def slope(client: Client, server: Running, subject: Subject, state: str, count: int) -> float:
+def slope(
+    client: Client, server: Running, subject: Subject, state: str, count: int, *, files: int = 1
+) -> float:
     """Bytes that each of ``count`` connections adds, in kB, once some are there.
 
-    Between two levels, so that what warms up once does not count.
+    Each takes ``files`` descriptors. Between two levels, so that what warms up once does not count.
     """
     levels = []
     total = 0
     for step in (count // 10, count):
         client.call("hold", port=server.port, count=step, state=state)
         total += step
-        server.process.wait_for_files(total)
+        server.process.wait_for_files(total * files)
         if GARBAGE in subject.abilities:
             server.process.collect_garbage()
         server.process.settled_cpu()

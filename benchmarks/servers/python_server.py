@@ -272,16 +272,31 @@ async def asyncio_main(options: argparse.Namespace) -> None:
 
 
 def serve_backend(options: argparse.Namespace) -> None:
-    """A plain echo, for the subjects that only relay."""
+    """A plain echo, sink or source, for the subjects that only relay."""
 
     class Echo(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             assert isinstance(transport, asyncio.Transport)
             self.transport = transport
+            self.left = 0
+            self.paused = False
 
         def data_received(self, data: bytes) -> None:
             if options.handler == "echo":
                 self.transport.write(data)
+            elif options.handler == "source":
+                self.left = int.from_bytes(data, "big")
+                self.resume_writing()
+
+        def pause_writing(self) -> None:
+            self.paused = True
+
+        def resume_writing(self) -> None:
+            self.paused = False
+            while self.left and not self.paused:
+                piece = min(self.left, 256 * 1024)
+                self.left -= piece
+                self.transport.write(bytes(piece))
 
     async def main() -> None:
         loop = asyncio.get_running_loop()

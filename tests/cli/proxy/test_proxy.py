@@ -103,13 +103,15 @@ async def test_openssl_as_peer(
 ) -> None:
     openssl, socat = require_tool("openssl"), require_tool("socat")
     tls = ["-cert", "peer.pem", "-key", "peer.key", "-CAfile", "ca.pem", version, "-quiet"]
-    sent = os.urandom(1 << 20).hex().encode()  # nothing that openssl takes for a command
+    sent = os.urandom(TEN_MEGABYTES // 2).hex().encode()  # nothing that openssl takes for a command
     received = bytearray()
 
     async def echo(stream: trio.SocketStream) -> None:
         async for data in stream:
             received.extend(data)
             await stream.send_all(data)
+            if len(received) == len(sent):
+                return  # the end, which must reach the peer behind all the data
 
     async with backend(echo) as to, run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (_, port):
         dialling: list[trio.Process] = []
@@ -117,7 +119,17 @@ async def test_openssl_as_peer(
         if role is Role.CLIENT:
             command = [openssl, "s_client", "-connect", f"127.0.0.1:{port}", *tls]
         else:
-            command = [openssl, "s_server", "-accept", str(with_port), "-Verify", "1", *tls]
+            command = [
+                openssl,
+                "s_server",
+                "-accept",
+                str(with_port),
+                "-Verify",
+                "1",
+                "-naccept",
+                "1",
+                *tls,
+            ]
         process = await trio.lowlevel.open_process(
             command,
             cwd=folder,
@@ -142,10 +154,10 @@ async def test_openssl_as_peer(
             with trio.fail_after(60):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(process.stdin.send_all, sent)
-                    while len(answer) < len(sent):
-                        data = await process.stdout.receive_some()
-                        assert data
+                    while data := await process.stdout.receive_some():
                         answer += data
+                await process.wait()
+            assert process.returncode == 0
             assert hashlib.sha256(answer).digest() == hashlib.sha256(sent).digest()
             assert bytes(received) == sent
         finally:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
 from tests.support.command import Command, run_command
 from tests.support.contexts import new_context
@@ -236,6 +242,74 @@ async def test_stopped_while_idle(fresh: Path, number: signal.Signals) -> None:
         assert not command.find("Traceback")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> None:
+    fifo = fresh / "passphrase"
+    os.mkfifo(fifo)
+    write_configuration(fresh)
+    options = ["--config", fresh / "service.toml", "--key-passphrase-file", fifo]
+    async with run_command("exec", *options) as command:
+        while True:
+            try:
+                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+                break
+            except OSError:  # nobody reads it yet
+                assert command.process.returncode is None
+                await trio.sleep(0.01)
+        try:
+            command.process.send_signal(number)
+            assert await command.process.wait() == 0
+        finally:
+            os.close(writer)
+        await command.line("stopped", number.name)
+        assert not command.find("listening")
+        assert not command.find("Traceback")
+
+
+@BOTH
+async def test_a_revoked_peer_is_refused(fresh: Path, authority: trustme.CA, role: Role) -> None:
+    revoked = x509.load_pem_x509_certificate((fresh / "peer.pem").read_bytes()).serial_number
+    write_revocation_list(fresh / "crl.pem", authority)
+    async with run_exec(fresh, "--crl", fresh / "crl.pem", "--watch", "inf") as (command, port):
+        peer = await HalfClosingPeer.dial(port, fresh, role)
+        await echo(peer, b"not revoked yet")
+        await peer.aclose()
+        write_revocation_list(fresh / "crl.pem", authority, revoked)
+        command.process.send_signal(signal.SIGHUP)
+        assert "crl.pem" in await command.line("reloaded")
+        await assert_refused(port, fresh, role)
+        assert "revoked" in await command.line("failed")
+
+
+def write_revocation_list(path: Path, authority: trustme.CA, *serial_numbers: int) -> None:
+    now = datetime.now(UTC)
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    key = load_pem_private_key(authority.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    builder = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(issuer.subject)
+        .last_update(now - timedelta(hours=1))
+        .next_update(now + timedelta(hours=1))
+    )
+    for number in serial_numbers:
+        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now)
+        builder = builder.add_revoked_certificate(entry.build())
+    made = builder.sign(key, hashes.SHA256())
+    path.write_bytes(made.public_bytes(Encoding.PEM))
+
+
+async def assert_refused(port: int, folder: Path, role: Role) -> None:
+    """Dial; the handshake fails, or the first read does: in TLS 1.3 the client learns it then."""
+    with pytest.raises((trio.BrokenResourceError, ssl.SSLError, ConnectionError)):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        try:
+            await peer.receive()
+            raise ConnectionError
+        finally:
+            await peer.aclose()
+
+
 @pytest.mark.parametrize("allowed", [True, False])
 async def test_anonymous_clients_are_served_if_told_so(fresh: Path, allowed: bool) -> None:
     script = 'echo "$${TRIO_DUPLEX_PEER-nobody known}"'  # $$ is a dollar in the file
@@ -275,11 +349,5 @@ async def test_who_may_come_in(fresh: Path, role: Role, options: list[str], welc
             await echo(peer, b"hello")
             await peer.aclose()
             return
-        with pytest.raises((trio.BrokenResourceError, ssl.SSLError, ConnectionError)):
-            peer = await HalfClosingPeer.dial(port, fresh, role)
-            try:
-                await peer.receive()
-                raise ConnectionError
-            finally:
-                await peer.aclose()
+        await assert_refused(port, fresh, role)
         await command.line("PeerRejectedError")

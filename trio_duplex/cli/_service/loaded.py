@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import attrs
+import trio
 
 from trio_duplex import Credentials
 from trio_duplex.cli._service.addresses import ListenAddress
@@ -56,6 +57,11 @@ class Loaded:
         seen = look_at(plan)
         credentials = [make_credentials(service.settings) for service in plan.services]
         return cls(plan, credentials, seen, _digests(plan))
+
+    @classmethod
+    async def of_in_thread(cls, plan: Plan) -> Loaded:
+        """`of`, in a thread: a passphrase may come late, and connections go on meanwhile."""
+        return await trio.to_thread.run_sync(cls.of, plan, abandon_on_cancel=True)
 
     @property
     def addresses(self) -> list[ListenAddress]:

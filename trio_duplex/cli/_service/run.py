@@ -199,18 +199,20 @@ class SingleProcess(Running):
         with trio.open_signal_receiver(*service_signals()) as signals:
             try:
                 async with trio.open_nursery() as nursery:
-                    loaded = Loaded.of(plan)
-                    await self._pool.open(loaded.addresses)
-                    self._host.bound(plan.process)
-                    await self.start(loaded, nursery)
-                    nursery.start_soon(self._reload_when_asked, nursery)
-                    nursery.start_soon(self._reload_in_time)
-                    nursery.start_soon(self._watch_files)
-                    nursery.start_soon(self._end_with_services, nursery)
+                    started = trio.Event()
+                    nursery.start_soon(self._start_and_look_after, plan, nursery, started)
                     stopped_by = 0
                     async for number in signals:
                         if number == getattr(signal, "SIGHUP", None):
                             self._ask("SIGHUP")
+                        elif (
+                            not started.is_set()
+                        ):  # a name resolves slowly, or a passphrase is late
+                            log.info(
+                                "stopped", by=signal.Signals(number).name, while_starting="yes"
+                            )
+                            nursery.cancel_scope.cancel()
+                            return Exit.STOPPED
                         elif not stopped_by:
                             stopped_by = number
                             nursery.start_soon(self._stop, nursery)
@@ -222,6 +224,20 @@ class SingleProcess(Running):
             finally:
                 self._pool.close()
         return Exit.STOPPED
+
+    async def _start_and_look_after(
+        self, plan: Plan, nursery: trio.Nursery, started: trio.Event
+    ) -> None:
+        """Start, beside the task that waits for signals: a start can take long."""
+        loaded = await Loaded.of_in_thread(plan)
+        await self._pool.open(loaded.addresses)
+        self._host.bound(plan.process)
+        await self.start(loaded, nursery)
+        started.set()
+        nursery.start_soon(self._reload_when_asked, nursery)
+        nursery.start_soon(self._reload_in_time)
+        nursery.start_soon(self._watch_files)
+        nursery.start_soon(self._end_with_services, nursery)
 
     # -------------------------------------------------------------------------------------------- stop
 
@@ -282,7 +298,7 @@ class SingleProcess(Running):
         self._host.reloading()
         former = self._loaded
         try:
-            loaded = Loaded.read(self._configuration)
+            loaded = await Loaded.of_in_thread(self._configuration.plan())
             await self._pool.open(loaded.addresses)
         except ServiceError as exc:
             log_failed_reload(why, exc.format_message())

@@ -265,6 +265,20 @@ class ServiceSettings(CredentialSettings):
         group=TIME,
         help="What happens to a connection beyond --connections.",
     )
+    connections_per_address: float = option(
+        count,
+        default=_LIMITS.connections_per_address,
+        metavar="N",
+        group=TIME,
+        help="Connections of one remote address; then the newest is reset.",
+    )
+    connections_per_identity: float = option(
+        count,
+        default=_LIMITS.connections_per_identity,
+        metavar="N",
+        group=TIME,
+        help="Connections of peers with one certificate; then the newest is refused.",
+    )
     pending: float = option(
         count,
         default=_LIMITS.pending,
@@ -292,6 +306,13 @@ class ServiceSettings(CredentialSettings):
         metavar="N",
         group=TIME,
         help="Handshakes at once as TLS server.",
+    )
+    turn_timeout: float = option(
+        seconds,
+        default=_LIMITS.turn_timeout,
+        metavar="SECONDS",
+        group=TIME,
+        help="How long a peer may wait for its turn to handshake.",
     )
     greeting_patience: float = option(
         seconds,
@@ -341,6 +362,12 @@ class ServiceSettings(CredentialSettings):
         metavar="SECONDS",
         group=TIME,
         help="Silence after which the kernel asks whether the peer still lives.",
+    )
+    ack_timeout: float | None = option(
+        positive_seconds,
+        metavar="SECONDS",
+        group=TIME,
+        help="How long a peer may leave unacknowledged what was sent; by default a minute more than --keepalive.",
     )
 
     def limits(self, most_connections: float = math.inf) -> Limits:
