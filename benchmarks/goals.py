@@ -183,6 +183,42 @@ GOALS: Sequence[Goal] = (
         at_least=True,
     ),
     Goal(
+        "CPU per proxied connection, against stunnel",
+        Key("proxy-connection", "cpu", "proxy"),
+        1.0,
+        Key("proxy-connection", "cpu", "stunnel"),
+    ),
+    *(
+        Goal(
+            f"bulk per CPU second, proxied {way} the backend, against HAProxy",
+            Key(f"proxy-{name}", "rate", "proxy"),
+            0.7,
+            Key(f"proxy-{name}", "rate", "haproxy"),
+            at_least=True,
+        )
+        for name, way in (("receive", "to"), ("send", "from"))
+    ),
+    Goal(
+        "memory per idle proxied connection, against stunnel",
+        Key("proxy-idle", "memory", "proxy"),
+        1.0,
+        Key("proxy-idle", "memory", "stunnel"),
+    ),
+    Goal(
+        "processes per CPU second, exec against socat",
+        Key("exec", "rate", "exec"),
+        0.5,
+        Key("exec", "rate", "socat"),
+        at_least=True,
+    ),
+    Goal(
+        "connections of two workers on two CPUs, against one",
+        Key("workers", "two", "proxy"),
+        1.7,
+        Key("workers", "one", "proxy"),
+        at_least=True,
+    ),
+    Goal(
         "a healthy client's p99 beside 15,000 silent peers, against alone",
         Key("crowd", "p99 beside", "duplex"),
         1.5,

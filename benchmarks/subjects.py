@@ -35,6 +35,7 @@ CROWD = "thousands of connections in little memory"
 TIMED = "takes times from accept to handler"
 FLOOR = "floor"
 RELAY = "relays to a backend"
+RELAYED_SOURCE = "relays what a backend sends"
 EXEC = "starts a process for each connection"
 WORKERS = "several processes on one listening socket"
 
@@ -410,14 +411,14 @@ SUBJECTS = {
         Subject(
             name="haproxy",
             about="HAProxy, one thread",
-            abilities=frozenset([HANDSHAKE, ECHO, SINK, CROWD, RELAY]),
+            abilities=frozenset([HANDSHAKE, ECHO, SINK, RELAYED_SOURCE, CROWD, RELAY]),
             start=_haproxy,
             missing=_needs_program("haproxy", "haproxy"),
         ),
         Subject(
             name="nginx",
             about="nginx stream, one worker",
-            abilities=frozenset([HANDSHAKE, ECHO, SINK, CROWD, RELAY]),
+            abilities=frozenset([HANDSHAKE, ECHO, SINK, RELAYED_SOURCE, CROWD, RELAY]),
             start=_nginx,
             missing=lambda: (
                 None
@@ -428,7 +429,7 @@ SUBJECTS = {
         Subject(
             name="stunnel",
             about="stunnel; it opens a backend connection for each of ours",
-            abilities=frozenset([HANDSHAKE, ECHO, SINK, RELAY]),
+            abilities=frozenset([HANDSHAKE, ECHO, SINK, RELAYED_SOURCE, RELAY]),
             start=_stunnel,
             missing=lambda: (
                 None if program("stunnel4") or program("stunnel") else "stunnel (Debian: stunnel4)"
@@ -437,7 +438,7 @@ SUBJECTS = {
         Subject(
             name="proxy",
             about="trio-duplex proxy",
-            abilities=frozenset([RELAY, ECHO, SINK, SOURCE, WORKERS]),
+            abilities=frozenset([RELAY, ECHO, SINK, RELAYED_SOURCE, WORKERS]),
             start=_command_of_ours("proxy"),
         ),
         Subject(

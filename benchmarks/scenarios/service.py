@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from benchmarks.bench import Bench
 from benchmarks.scenario import Measure, Scenario
 from benchmarks.scenarios.memory import slope
-from benchmarks.subjects import ECHO, EXEC, RELAY, SINK, SOURCE, WORKERS, Options, Subject
+from benchmarks.subjects import (
+    ECHO,
+    EXEC,
+    RELAY,
+    RELAYED_SOURCE,
+    SINK,
+    SOURCE,
+    WORKERS,
+    Options,
+    Subject,
+)
 
 MB = 1024 * 1024
 
@@ -88,14 +98,14 @@ SCENARIOS = [
             name=f"proxy-{name}",
             about=f"megabytes that are relayed {way}, for each second of CPU, TLS 1.3",
             units={"rate": "MB/s"},
-            needs=frozenset([RELAY, handler]),
+            needs=frozenset([RELAY, ability]),
             measure=bulk(handler),
             rounds=5,
             more_is_better=True,
         )
-        for name, handler, way in (
-            ("receive", SINK, "to the backend"),
-            ("send", SOURCE, "from the backend"),
+        for name, handler, ability, way in (
+            ("receive", SINK, SINK, "to the backend"),
+            ("send", SOURCE, RELAYED_SOURCE, "from the backend"),
         )
     ),
     Scenario(

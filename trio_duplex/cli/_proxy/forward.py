@@ -9,6 +9,7 @@ from __future__ import annotations
 import trio
 
 from trio_duplex import Connection
+from trio_duplex.cli._proxy.plain import PlainSocket
 
 PIECE = 64 * 1024
 """Bytes on their way in each direction, at most."""
@@ -18,7 +19,7 @@ class BackendBrokenError(Exception):
     """The backend's connection broke, so that some of its answer may be missing."""
 
 
-async def to_backend(connection: Connection, backend: trio.SocketStream) -> None:
+async def to_backend(connection: Connection, backend: PlainSocket) -> None:
     """Forward until the peer ends, which the backend sees as a half-close.
 
     A backend that takes no more may still answer, so that is no error.
@@ -37,7 +38,7 @@ async def to_backend(connection: Connection, backend: trio.SocketStream) -> None
         return
 
 
-async def from_backend(backend: trio.SocketStream, connection: Connection) -> None:
+async def from_backend(backend: PlainSocket, connection: Connection) -> None:
     """Forward until the backend ends.
 
     Raises:

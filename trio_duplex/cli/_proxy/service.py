@@ -8,6 +8,7 @@ from trio_duplex import Connection, Role
 from trio_duplex.cli._proxy.backend import BackendDownError, connect
 from trio_duplex.cli._proxy.forward import BackendBrokenError, from_backend, to_backend
 from trio_duplex.cli._proxy.header import TLSFacts, encode_v1, encode_v2
+from trio_duplex.cli._proxy.plain import PlainSocket
 from trio_duplex.cli._proxy.settings import ProxySettings
 from trio_duplex.cli._service.addresses import BackendAddress
 from trio_duplex.cli._service.configuration import Kind
@@ -40,7 +41,7 @@ class Proxy(Service[ProxySettings]):
     async def handle(self, context: Context, connection: Connection) -> None:
         """Forward one connection."""
         try:
-            backend = await connect(
+            stream = await connect(
                 self.backends(connection.role), timeout=self.settings.connect_timeout
             )
         except BackendDownError as exc:
@@ -51,7 +52,7 @@ class Proxy(Service[ProxySettings]):
                 advice="the peer was sent a clean close; the next connection tries again",
             )
             return
-        async with backend:
+        async with PlainSocket(stream) as backend:
             try:
                 await self._forward(connection, backend)
             except BackendBrokenError as exc:
@@ -59,7 +60,7 @@ class Proxy(Service[ProxySettings]):
                 # Half an answer must not look like a whole one.
                 await trio.aclose_forcefully(connection)
 
-    async def _forward(self, connection: Connection, backend: trio.SocketStream) -> None:
+    async def _forward(self, connection: Connection, backend: PlainSocket) -> None:
         if self.settings.send_proxy is not None:
             header = proxy_header(self.settings.send_proxy, connection)
             try:

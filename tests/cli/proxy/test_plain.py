@@ -1,0 +1,68 @@
+"""The backend's socket: bytes and ends as they are, whether or not the kernel has room."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+import pytest
+import trio
+import trio.testing
+
+from trio_duplex.cli._proxy.plain import PlainSocket
+
+
+async def pair() -> tuple[PlainSocket, trio.SocketStream]:
+    """Our end and the other, over TCP."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        ours = await trio.open_tcp_stream(*listening.getsockname())
+        theirs, _ = listening.accept()
+    return PlainSocket(ours), trio.SocketStream(trio.socket.from_stdlib_socket(theirs))
+
+
+async def test_more_than_the_kernel_holds_each_way() -> None:
+    data = os.urandom(16 << 20)
+    ours, theirs = await pair()
+    received, returned = bytearray(), bytearray()
+    async with ours, theirs:
+
+        async def read_slowly() -> None:
+            async for piece in theirs:
+                received.extend(piece)
+            await theirs.send_all(received)
+            await theirs.send_eof()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_slowly)
+            await ours.send_all(data)
+            await ours.send_eof()
+            while piece := await ours.receive_some(1 << 16):
+                returned += piece
+    assert received == returned == data
+
+
+async def test_a_reset_is_an_error() -> None:
+    ours, theirs = await pair()
+    async with ours:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await theirs.aclose()
+        with pytest.raises(trio.BrokenResourceError) as raised:
+            await ours.receive_some(1)
+        assert isinstance(raised.value.__cause__, ConnectionResetError)
+        with pytest.raises(trio.BrokenResourceError):
+            await ours.send_all(b"x")
+
+
+async def test_closing_wakes_who_waits() -> None:
+    ours, theirs = await pair()
+    async with theirs, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(trio.ClosedResourceError):
+                await ours.receive_some(1)
+
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        await ours.aclose()
+    await ours.aclose()  # again changes nothing
