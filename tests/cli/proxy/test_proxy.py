@@ -97,6 +97,53 @@ async def test_ten_megabytes_each_way_with_half_close(
 
 @pytest.mark.interop
 @BOTH
+async def test_a_backend_that_ends_first_still_hears_the_peer(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    sent = os.urandom(1 << 20)
+    heard = bytearray()
+    done = trio.Event()
+
+    async def end_first(stream: trio.SocketStream) -> None:
+        await stream.send_all(b"I have said it all")
+        await stream.send_eof()
+        async for data in stream:
+            heard.extend(data)
+        done.set()
+
+    async with (
+        backend(end_first) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+    ):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        assert await peer.receive_all() == b"I have said it all"
+        await peer.send(sent)
+        await peer.send_end()
+        await done.wait()
+        assert heard == sent
+        await peer.aclose()
+        assert "error" not in await command.line("closed", "number=1")
+
+
+@BOTH
+async def test_a_peer_that_stays_when_the_backend_has_ended_is_closed(
+    folder: Path, credentials: list[str], role: Role
+) -> None:
+    async def end(stream: trio.SocketStream) -> None:
+        pass
+
+    options = ["--half-close-timeout", "0.3"]
+    async with (
+        backend(end) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", *options) as (command, port),
+    ):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        assert await peer.receive_all() == b""
+        await command.line("closed", "number=1")
+        await peer.aclose()
+
+
+@BOTH
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 async def test_openssl_as_peer(
     folder: Path, credentials: list[str], role: Role, version: str

@@ -87,6 +87,7 @@ BAD = {
     "to-client": ["nonsense"],
     "send-proxy": ["v3"],
     "connect-timeout": ["0", "-1", "nan", "soon"],
+    "half-close-timeout": ["0"],
     "cert": [""],
     "key": [""],
     "trust": [""],

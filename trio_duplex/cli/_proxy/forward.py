@@ -1,10 +1,14 @@
 """Forward bytes between a peer and a backend: one task for each direction.
 
 The next piece is received only when the last was taken: that is the
-back-pressure, and `PIECE` is all that is held for each direction.
+back-pressure, and `PIECE` is all that is held for each direction. Each direction
+ends by itself: TCP's half-close on one side is TLS's close_notify on the other.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import trio
 
@@ -19,7 +23,50 @@ class BackendBrokenError(Exception):
     """The backend's connection broke, so that some of its answer may be missing."""
 
 
-async def to_backend(connection: Connection, backend: PlainSocket) -> None:
+async def forward(connection: Connection, backend: PlainSocket, *, patience: float) -> None:
+    """Forward both ways, until both have ended.
+
+    A backend that has ended may have closed or half-closed its side: nobody can
+    tell until more is sent to it. So what the peer still sends is forwarded.
+
+    Args:
+        connection: The peer's side; it is left open.
+        backend: The backend's side, likewise.
+        patience: Seconds in which a peer must send something or end, once the
+            backend has ended.
+
+    Raises:
+        BackendBrokenError: The backend's connection broke.
+        trio.BrokenResourceError: The peer's connection broke.
+    """
+    broken: BackendBrokenError | None = None
+    rest = trio.CancelScope()  # its deadline is set when the backend has ended
+
+    def moved() -> None:
+        if rest.deadline != math.inf:
+            rest.deadline = trio.current_time() + patience
+
+    async def from_peer() -> None:
+        with rest:
+            await _to_backend(connection, backend, moved)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(from_peer)
+        try:
+            await _from_backend(backend, connection)
+        except BackendBrokenError as exc:
+            broken = exc
+            nursery.cancel_scope.cancel()
+        else:
+            await connection.send_eof()
+            rest.deadline = trio.current_time() + patience
+    if broken is not None:
+        raise broken
+
+
+async def _to_backend(
+    connection: Connection, backend: PlainSocket, moved: Callable[[], None]
+) -> None:
     """Forward until the peer ends, which the backend sees as a half-close.
 
     A backend that takes no more may still answer, so that is no error.
@@ -28,6 +75,7 @@ async def to_backend(connection: Connection, backend: PlainSocket) -> None:
         trio.BrokenResourceError: The peer's connection broke.
     """
     while data := await connection.receive_some(PIECE):
+        moved()
         try:
             await backend.send_all(data)
         except trio.BrokenResourceError:
@@ -38,7 +86,7 @@ async def to_backend(connection: Connection, backend: PlainSocket) -> None:
         return
 
 
-async def from_backend(backend: PlainSocket, connection: Connection) -> None:
+async def _from_backend(backend: PlainSocket, connection: Connection) -> None:
     """Forward until the backend ends.
 
     Raises:

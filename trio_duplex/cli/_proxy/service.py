@@ -6,7 +6,7 @@ import trio
 
 from trio_duplex import Connection, Role
 from trio_duplex.cli._proxy.backend import BackendDownError, connect
-from trio_duplex.cli._proxy.forward import BackendBrokenError, from_backend, to_backend
+from trio_duplex.cli._proxy.forward import BackendBrokenError, forward
 from trio_duplex.cli._proxy.header import TLSFacts, encode_v1, encode_v2
 from trio_duplex.cli._proxy.plain import PlainSocket
 from trio_duplex.cli._proxy.settings import ProxySettings
@@ -67,16 +67,7 @@ class Proxy(Service[ProxySettings]):
                 await backend.send_all(header)
             except trio.BrokenResourceError as exc:
                 raise BackendBrokenError(exc.__cause__ or exc) from exc
-        broken: BackendBrokenError | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(to_backend, connection, backend)
-            try:
-                await from_backend(backend, connection)
-            except BackendBrokenError as exc:
-                broken = exc
-            nursery.cancel_scope.cancel()
-        if broken is not None:
-            raise broken
+        await forward(connection, backend, patience=self.settings.half_close_timeout)
 
 
 def proxy_header(version: str, connection: Connection) -> bytes:

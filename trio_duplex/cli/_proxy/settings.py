@@ -56,3 +56,10 @@ class ProxySettings(ServiceSettings):
         group=BACKEND,
         help="How long one backend has to accept a connection before the next is tried.",
     )
+    half_close_timeout: float = option(
+        positive_seconds,
+        default=30.0,
+        metavar="SECONDS",
+        group=BACKEND,
+        help="How long a peer may send nothing, once the backend has ended, before it is closed.",
+    )
