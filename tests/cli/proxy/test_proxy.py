@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.command import Command, run_command
+from tests.support.command import START, Command, run_command
 from tests.support.half_closing import HalfClosingPeer
 from tests.support.tools import require_tool
 from trio_duplex import Role
@@ -96,6 +96,27 @@ async def test_ten_megabytes_each_way_with_half_close(
 
 
 @pytest.mark.interop
+@BOTH
+async def test_connect_as_peer(folder: Path, credentials: list[str], role: Role) -> None:
+    sent = os.urandom(TEN_MEGABYTES)
+    async with (
+        backend(digest_then_data) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+    ):
+        files = ["--cert", "peer.pem", "--key", "peer.key", "--trust", "ca.pem"]
+        with trio.fail_after(60):
+            result = await trio.run_process(
+                [*START, "connect", f"127.0.0.1:{port}", "--role", role.value, *files],
+                cwd=folder,
+                stdin=sent,
+                capture_stdout=True,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+            )
+        assert result.stdout[:32] == hashlib.sha256(sent).digest()
+        assert len(result.stdout) == 32 + TEN_MEGABYTES
+        assert f"role={role.other.value}" in await command.line("closed", "number=1")
+
+
 @BOTH
 async def test_a_backend_that_ends_first_still_hears_the_peer(
     folder: Path, credentials: list[str], role: Role

@@ -162,7 +162,7 @@ class Configuration:
             parsed = tomllib.loads(text)
         except OSError as exc:
             raise ServiceError(
-                f"--config: can't read {self.file}: {exc.strerror}", Exit.USAGE
+                f"can't read {self.file}: {exc.strerror}; it is to be a TOML file", Exit.USAGE
             ) from exc
         except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
             raise ServiceError(f"{self.file}: it is not TOML: {exc}", Exit.USAGE) from exc
