@@ -70,9 +70,10 @@ def workers(bench: Bench, subject: Subject) -> Mapping[str, float]:
     share = 0.0
     for number in (2, 1):
         with bench.fresh_server(subject, Options(workers=number)) as server:
-            each = server.process.children() if number > 1 else [server.process.popen.pid]
             bench.client.call("exchanges", port=server.port, count=100, in_flight=8)
             server.process.settled_cpu()
+            # Workers that have not begun yet when the port opens have by now.
+            each = server.process.children() if number > 1 else [server.process.popen.pid]
             before = [server.process.cpu_of(pid) for pid in each]
             bench.client.call("exchanges", port=server.port, count=count, in_flight=8)
             server.process.settled_cpu()

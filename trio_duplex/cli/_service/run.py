@@ -29,9 +29,11 @@ from trio_duplex.cli._service.service import Context, Service
 from trio_duplex.cli._service.settings import ProcessSettings
 
 GC_THRESHOLDS = (20_000, 20, 50)
-"""Of the collector, while serving: its pauses are pauses of every connection,
-so it is to look less often than by Python's 700. What was there when we began
-to serve is frozen, and not looked at again."""
+"""Of the collector, while serving: its pauses are pauses of every connection, so
+it looks less often than by Python's 700. 600 proxied connections beside 400 open
+ones took 3 collections and 0.07 s, not 113 and 0.14 s (of 6 s in all, CPython
+3.11), though the longest pause grew from 16 to 35 ms. What was there when we began
+to serve is frozen, and not looked at again: to look at it took 0.2 s at once."""
 
 LONGEST_SLEEP = 60.0
 """Seconds after which a timer looks whether a reload has changed it."""
