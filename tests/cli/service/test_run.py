@@ -249,10 +249,10 @@ async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> N
     write_configuration(fresh)
     options = ["--config", fresh / "service.toml", "--key-passphrase-file", fifo]
     async with run_command("exec", *options) as command:
-        while True:
+        writer: int | None = None
+        while writer is None:
             try:
                 writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-                break
             except OSError:  # nobody reads it yet
                 assert command.process.returncode is None
                 await trio.sleep(0.01)
