@@ -205,6 +205,16 @@ async def test_agent_in_several_processes(folder: Path, backend: int) -> None:
             assert await dialler.stop() == 0
 
 
+@pytest.mark.parametrize("window", [0, 20])
+async def test_agent_that_announces_itself(folder: Path, backend: int, window: float) -> None:
+    """A hub with a window takes it before the window ends; one without has greeted it already."""
+    async with running_hub(folder, "--window", window) as (_, port, agents):
+        options = ("--announce", "--handshake-timeout", 10)
+        async with run_command(*agent(folder, agents, backend, *options)):
+            with trio.fail_after(15):
+                await fetch(port)
+
+
 async def test_agent_is_killed(folder: Path, backend: int) -> None:
     async with running_hub(folder) as (command, port, agents):
         async with run_command(*agent(folder, agents, backend)) as first:

@@ -221,6 +221,7 @@ class Spares:
                     self._hub.port,
                     self._context.credentials,
                     role=Role.SERVER,
+                    announce=settings.announce,
                     handshake_timeout=settings.handshake_timeout,
                 )
         except trio.TooSlowError:

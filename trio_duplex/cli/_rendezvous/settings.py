@@ -130,6 +130,13 @@ class AgentSettings(ServiceSettings):
         help="Backend: HOST:PORT, [V6]:PORT or unix:PATH. If repeated, the next is tried when one "
         "is down.",
     )
+    announce: bool = option(
+        str,
+        flag=True,
+        group=RENDEZVOUS,
+        help="Announce to the hub that we are the TLS server, for a hub that has a detection "
+        "window: it need not wait for it to end.",
+    )
     spare: float = option(
         count,
         default=4,
