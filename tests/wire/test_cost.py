@@ -158,7 +158,9 @@ def test_our_own_openssl_names_both_kinds() -> None:
     assert set(FINITE) & set(groups)
 
 
-@pytest.mark.parametrize("message", [hello((260,), (260,)), server_hello(X25519)])
+@pytest.mark.parametrize(
+    "message", [hello((260,), (260,)), server_hello(X25519)], ids=["client", "server"]
+)
 def test_a_hello_that_breaks_off_raises_nothing(message: bytes) -> None:
     for end in range(len(message)):
         object_to_client_hello(message[:end], USABLE)
