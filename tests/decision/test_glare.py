@@ -93,6 +93,7 @@ def test_needs_all_of_it(ours: bytes) -> None:
         b"\x16\x03\x01\x40\x01" + bytes(6),  # too long a record
         b"\x16\x03\x01\x00\x05\x02\x00\x00\x01\x00",  # not a ClientHello
     ],
+    ids=[f"case {number}" for number in range(8)],
 )
 def test_what_can_not_be_told_apart_is_malformed(ours: bytes, received: bytes) -> None:
     assert resolve(ours, received).resolution is Resolution.MALFORMED

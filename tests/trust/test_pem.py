@@ -49,7 +49,9 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     assert str(tmp_path) in str(caught.value)
 
 
-@pytest.mark.parametrize("odd", [17, bytearray(LEAF.chain_pem), object()], ids=repr)
+@pytest.mark.parametrize(
+    "odd", [17, bytearray(LEAF.chain_pem), object()], ids=["a number", "a bytearray", "an object"]
+)
 def test_what_is_no_source(odd: object) -> None:
     with pytest.raises(TypeError, match=type(odd).__name__):
         read(odd)
