@@ -43,7 +43,8 @@ def main() -> None:
         if exc.errno not in _OUTPUT_ERRORS:
             raise
         # Python flushes once more at exit, and that must not fail loudly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if exc.errno != errno.EPIPE:  # a reader that has left knows it
             sys.stderr.write(f"trio-duplex: can't write standard output: {exc.strerror}\n")
         sys.exit(1)
