@@ -42,6 +42,19 @@ async def test_echo_in_both_roles(folder: Path, credentials: list[str], role: Ro
         assert await command.stop() == 0
 
 
+async def test_a_window_by_policy(folder: Path, credentials: list[str]) -> None:
+    async with run_echo(credentials, "--window", "silent") as (command, port):
+        peer = await HalfClosingPeer.dial(port, folder, Role.SERVER)
+        try:
+            await peer.send(b"hello")
+            await peer.send_end()
+            assert await peer.receive_all() == b"hello"
+        finally:
+            await peer.aclose()
+        await command.line("connected", "role=client", "reason=rule")
+        assert await command.stop() == 0
+
+
 async def test_each_refusal_has_its_line(folder: Path, credentials: list[str]) -> None:
     async with run_echo(credentials) as (command, port):
         own = peer_context(folder, Role.CLIENT)

@@ -28,6 +28,7 @@ from trio_duplex.cli._service.listeners import ListenerPool, StreamListener
 from trio_duplex.cli._service.logs import SERVICE
 from trio_duplex.cli._service.material import material_files
 from trio_duplex.cli._service.settings import ServiceSettings
+from trio_duplex.cli._service.window import window_policy
 from trio_duplex.events import ConnectionClosed, Event, HandshakeCompleted
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -152,7 +153,7 @@ class Context:
                     handler,
                     self._gated(addresses),
                     self.credentials,
-                    window=settings.window,
+                    window=window_policy(settings.window),
                     handshake_timeout=settings.handshake_timeout,
                     limits=settings.limits(most_connections(self.service.descriptors)),
                     observers=[self._observe],

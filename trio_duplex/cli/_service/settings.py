@@ -14,6 +14,7 @@ import attrs
 from trio_duplex import Limits, NamedPeer, PinnedPeer, WhenFull
 from trio_duplex.cli._service.addresses import ListenAddress, listen_address
 from trio_duplex.cli._service.option import option, options_of
+from trio_duplex.cli._service.window import NamedWindow, window
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -237,12 +238,14 @@ class ServiceSettings(CredentialSettings):
         group=WHO,
         help="Reset peers from these networks at once, allowed ones too.",
     )
-    window: float = option(
-        seconds,
+    window: float | NamedWindow = option(
+        window,
         default=5.0,
-        metavar="SECONDS",
+        metavar="SECONDS|POLICY",
         group=TIME,
-        help="Detection window: how long to wait for a peer's first bytes.",
+        help="Detection window: how long to wait for a peer's first bytes. Or a policy: silent and "
+        "speaking (all peers are), remember[:SECONDS] (peers that were silent before wait less), "
+        "learned (first contacts wait as long as speaking peers have shown to need).",
     )
     handshake_timeout: float = option(
         positive_seconds,
