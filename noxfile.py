@@ -133,9 +133,11 @@ def typing_compat(session: nox.Session) -> None:
     session.run("python", "-W", "error", "-c", "import trio_typing, trio_duplex; trio_duplex.Role")
     # From elsewhere and without our configuration: trio_duplex is then what is installed, as it is
     # for a user.
-    user_files = [str(path.resolve()) for path in Path("tests/typing").glob("*.py")]
-    with session.chdir(session.create_tmp()):
-        session.run("mypy", "--strict", "--config-file=", *_mypy_cache(session), *user_files)
+    # The files are copied, too: mypy looks for packages in the folders above a file.
+    cache, tmp = _mypy_cache(session), Path(session.create_tmp()).resolve()
+    user_files = [shutil.copy(path, tmp) for path in sorted(Path("tests/typing").glob("*.py"))]
+    with session.chdir(tmp):
+        session.run("mypy", "--strict", "--config-file=", *cache, *map(str, user_files))
 
 
 @nox.session(python=OLDEST)
