@@ -546,7 +546,7 @@ async def test_half_close_of_a_stream_that_has_none_is_the_tests_fault() -> None
             AUTHORITY.credentials("x.example"),
         )
         with pytest.raises(TypeError, match="half-closed"):
-            await HalfClosingPeer().run(connection)
+            await HalfClosingPeer().run(connection.tls)
 
 
 async def test_targets() -> None:

@@ -426,7 +426,10 @@ class TakenRole:
 
     def _is_abort(self, error: HandshakeError) -> bool:
         """Whether a failure after glare is the end of a peer that knows nothing of this."""
-        aborted = error.hung_up or "unexpected_message" in (error.tls_reason or "")
+        # It sends its alert in the clear. Where we have gone on as a TLS 1.3 server, OpenSSL
+        # expects another version in the record's header by now, and says only that.
+        reason = error.tls_reason or ""
+        aborted = error.hung_up or "unexpected_message" in reason or "wrong version" in reason
         return aborted and not isinstance(error, GlareError)
 
     def _glare(self, refusal: HandshakeError | None) -> GlareError:

@@ -318,6 +318,7 @@ class Handshake:
                 await self._exchange_flights()
             await self._check_alpn()  # TLS 1.3 tells a client with the certificate
             self._our_hello = b""
+            self._early = b""  # what came behind a hello, and OpenSSL has not seen yet
         except ssl.SSLError as exc:
             raise await self._failure(exc) from exc
 
@@ -332,8 +333,10 @@ class Handshake:
         retry = False
         while True:
             message = whole_hello(received, expected)
-            if message is None:
-                message, received = await self._read_hello(received, expected, second=retry)
+            if message is not None:
+                behind = len(received) - HEADER_SIZE - int.from_bytes(received[3:5], "big")
+            else:
+                message, received, behind = await self._read_hello(received, expected, second=retry)
             if serving:
                 objection = object_to_client_hello(message, self._usable_groups)
                 if self._chooses_by_name:
@@ -349,8 +352,14 @@ class Handshake:
                     seen=objection.seen,
                     advice=objection.advice,
                 )
+            # Another hello may follow a HelloRetryRequest, and OpenSSL would go on to it by
+            # itself: what came behind this one is held back until that one was looked at.
+            early = b""
+            if behind > 0 and (serving or is_retry(message)):
+                received, early = received[:-behind], received[-behind:]
             # Behind a ServerHello, a chain may have come already.
             if await self._take(received, 0 if serving else len(received) - len(message)):
+                self._incoming.write(early)
                 return True
             sent = self.outgoing.read()
             retry = is_retry(sent, HEADER_SIZE) if serving else is_retry(message)
@@ -360,16 +369,18 @@ class Handshake:
                 self._our_hello = sent
                 await self.send(sent)
             if not retry:
+                self._early = early
                 return False
-            received = await self.receive(HELLO_PIECE)
+            received = early or await self.receive(HELLO_PIECE)
 
     async def _read_hello(
         self, received: bytes, expected: int, *, second: bool
-    ) -> tuple[bytes, bytes]:
+    ) -> tuple[bytes, bytes, int]:
         """Read on until the peer's hello is whole.
 
         Returns:
-            The message, and all that was received.
+            The message, all that was received, and how many bytes of it came behind the
+            hello's last record.
         """
         reader, everything = HelloReader(expected, second=second), bytearray()
         while reader.feed(received) is HelloKind.INCOMPLETE:
@@ -377,7 +388,7 @@ class Handshake:
             received = await self.receive(HELLO_PIECE)
         everything += received
         if reader.kind is HelloKind.COMPLETE:
-            return reader.message, bytes(everything)
+            return reader.message, bytes(everything), reader.behind
         if reader.kind is HelloKind.OTHER:
             self._incoming.write(everything)
             self._advance()  # raises: OpenSSL knows best what is wrong
@@ -398,10 +409,12 @@ class Handshake:
 
     async def _exchange_flights(self) -> None:
         """The rest, once each end has the other's hello: certificates, above all."""
+        data, self._early = self._early, b""
         while True:
-            data = await self.receive()
+            data = data or await self.receive()
             if await self._take(data, len(data)):
                 return
+            data = b""
             if self.outgoing.pending:
                 await self._check_alpn()
                 await self.send(self.outgoing.read())

@@ -105,6 +105,8 @@ class Credentials:
         unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
         if defects := [defect for defect in unfit if defect]:
             raise CredentialsError(*defects)
+        for context in (server_context, client_context):
+            _check_suites_left(context)  # before handshakes in memory, which need one
         # Before any handshake, for which more may be looked up; the same in both, or they differ.
         compared = ComparedRoots.of(server_context)
         self._asymmetries = differences(
@@ -416,13 +418,19 @@ def _pair_by_name(name: str, given: CertificateAndKey) -> tuple[Source, Source |
     )
 
 
-def _narrow(context: ssl.SSLContext) -> None:
-    taken_out = narrow_ciphers(context)
-    if taken_out is None and lowest_version(context) is ssl.TLSVersion.TLSv1_2:
+def _check_suites_left(context: ssl.SSLContext) -> None:
+    """Raise CredentialsError if `_narrow` would leave nothing for TLS 1.2, which is allowed."""
+    if lowest_version(context) is not ssl.TLSVersion.TLSv1_2:
+        return
+    if not any(suite["name"] in CIPHERS for suite in context.get_ciphers()):
         raise CredentialsError(
             "a context allows TLS 1.2, but no cipher suite for it that is forward-secret, AEAD and "
             f"without finite fields: allow one of {', '.join(CIPHERS)}"
         )
+
+
+def _narrow(context: ssl.SSLContext) -> None:
+    taken_out = narrow_ciphers(context)
     if taken_out:
         LOGGER.warning(
             "a TLS context allowed more than is safe, and does no more: %s", ", ".join(taken_out)

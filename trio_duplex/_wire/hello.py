@@ -128,11 +128,14 @@ class HelloReader:
     Attributes:
         kind: What is known by now.
         size: Bytes of the message by its own header, once that has come; else 0.
+        behind: How many of all the bytes came behind the record in which the hello
+            ended, once `kind` is ``COMPLETE``.
     """
 
     def __init__(self, message_type: int, *, second: bool = False) -> None:
         self.kind = HelloKind.INCOMPLETE
         self.size = 0
+        self.behind = 0
         self._type = message_type
         self._may_pass_over: dict[int, Callable[[bytearray], bool]] = {_ALERT: _is_mere_warning}
         if second:
@@ -175,7 +178,9 @@ class HelloReader:
                 self._payload += piece
                 if self._left == 0 and not self._may_pass_over[self._other](self._payload):
                     self.kind = HelloKind.OTHER
-        if self.kind is HelloKind.INCOMPLETE and self._seen > _MAX_RAW:
+        if self.kind is HelloKind.COMPLETE:
+            self.behind = max(0, len(view) - position - self._left)
+        elif self.kind is HelloKind.INCOMPLETE and self._seen > _MAX_RAW:
             self.kind = HelloKind.TOO_LONG
         return self.kind
 

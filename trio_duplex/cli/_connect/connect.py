@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -28,6 +29,10 @@ sends is copied until it finishes too. Like ``openssl s_client``, but it can
 also be the TLS server of the connection that it dials (--role server), and with
 --listen the end that is dialled.
 """
+
+
+LAST_INPUT = 1.0
+"""Seconds that the end of standard input may take to come, and to be sent, once the peer has finished."""
 
 
 def _connect(**values: object) -> None:
@@ -102,7 +107,9 @@ async def _copy_both_ways(connection: Connection, *, half_close: bool) -> None:
                 await copy(connection, standard)
             except (trio.BrokenResourceError, OutputError) as exc:
                 failures.insert(0, exc)
-            nursery.cancel_scope.cancel()
+            # Standard input that is there to its end is still sent; a terminal's has no end.
+            patience = LAST_INPUT if half_close and not os.isatty(0) else 0.0
+            nursery.cancel_scope.deadline = trio.current_time() + patience
 
         nursery.start_soon(to_peer)
         nursery.start_soon(from_peer)
