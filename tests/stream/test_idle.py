@@ -28,7 +28,7 @@ from trio_duplex import Connection, Role, negotiate
 from trio_duplex._sockets.progress import Progress, is_tcp, peer_progress
 from trio_duplex._stream.idle import LOOKS, IdleWatch
 
-IDLE = 0.4
+IDLE = 0.8
 """Seconds: of real time, because the kernel is asked."""
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO as Linux has it")

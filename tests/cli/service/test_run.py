@@ -218,7 +218,7 @@ async def test_networks(fresh: Path, role: Role, options: list[str], welcome: bo
             await echo(peer, b"hello")
             await peer.aclose()
         else:
-            with pytest.raises((trio.BrokenResourceError, ssl.SSLError, ConnectionError)):
+            with pytest.raises((trio.BrokenResourceError, OSError)):  # a reset, here or there
                 await HalfClosingPeer.dial(port, fresh, role)
             await command.line("denied", "peer=127.0.0.1")
 
@@ -301,7 +301,7 @@ def write_revocation_list(path: Path, authority: trustme.CA, *serial_numbers: in
 
 async def assert_refused(port: int, folder: Path, role: Role) -> None:
     """Dial; the handshake fails, or the first read does: in TLS 1.3 the client learns it then."""
-    with pytest.raises((trio.BrokenResourceError, ssl.SSLError, ConnectionError)):
+    with pytest.raises((trio.BrokenResourceError, OSError)):  # a reset, here or there
         peer = await HalfClosingPeer.dial(port, folder, role)
         try:
             await peer.receive()
