@@ -197,7 +197,7 @@ def report(looks: list[Look], kinds: list[Kind], seconds: float, log: int) -> No
     for name in ("descriptors", "tasks", "accepted", "completed"):
         print(f"  {name:24}" + "".join(f"{look[name]:10}" for look in looks))
     print(f"  {'resident, MB':24}" + "".join(f"{look['resident'] / 1e6:10.2f}" for look in looks))
-    for error, count in sorted(looks[-1]["failed"].items()):
+    for error, count in sorted({**looks[-1]["failed"], **looks[-1]["probes"]}.items()):
         print(f"  {error:44}{count:10}")
     print(f"  {'log lines':44}{log:10}")
 
@@ -210,7 +210,8 @@ def check(looks: list[Look], kinds: list[Kind]) -> None:
     assert after["accepted"] == before["accepted"] + len(kinds)
     served = sum(kind in {Peers.speaking, Peers.silent} for kind in kinds)
     assert after["completed"] == before["completed"] + served
-    assert sum(after["failed"].values()) == len(kinds) - served
+    failed = sum(after["failed"].values()) + sum(after["probes"].values())
+    assert failed == len(kinds) - served
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ class Look(TypedDict):
         accepted: Connections so far.
         completed: Handshakes so far.
         failed: Negotiations that failed so far, by error.
+        probes: Beside those, what looks like a health check so far, by kind.
     """
 
     descriptors: int
@@ -65,6 +66,7 @@ class Look(TypedDict):
     accepted: int
     completed: int
     failed: dict[str, int]
+    probes: dict[str, int]
 
 
 def write_certificates(folder: Path, authority: trustme.CA) -> None:
@@ -197,6 +199,7 @@ def look(server: trio_duplex.Server, statm: int) -> Look:
         "accepted": statistics.accepted,
         "completed": sum(statistics.completed.values()),
         "failed": dict(statistics.failed),
+        "probes": {str(probe): count for probe, count in statistics.probes.items()},
     }
 
 
