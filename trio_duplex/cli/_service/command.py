@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -21,8 +21,13 @@ from trio_duplex.cli._service.option import Option, options_of, show_value
 from trio_duplex.cli._service.settings import TIME, WHO, ProcessSettings
 from trio_duplex.cli._system.start import start
 
+if TYPE_CHECKING:
+    _TextType = click.ParamType[str]
+else:  # generic only to type checkers before click 8.4
+    _TextType = click.ParamType
 
-class Text(click.ParamType[str]):
+
+class Text(_TextType):
     """Text that is read later; completed as a file's name if it is one."""
 
     name = "text"
