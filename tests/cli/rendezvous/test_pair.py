@@ -82,6 +82,7 @@ async def test_end_that_has_hung_up_is_left_soon(autojump_clock: trio.testing.Mo
         assert await receive_exactly(joined.answerer, 8) == b"question"
         await trio.sleep(1)
         await joined.answerer.send_all(b"answer")
+        assert await receive_exactly(joined.asker, 6) == b"answer"
         await joined.asker.send_eof()
     assert joined.ended == pytest.approx(1 + ANSWERED_PATIENCE)
 
