@@ -294,7 +294,10 @@ def test_addresses_that_cannot_be_had(good: list[str], address: str, says: str) 
         ("certt = 'x'", "did you mean 'cert'?"),
         ("proxy = 3", "must be a table"),
         ("[proxy.web]\nwindow = true", "window"),
-        ("[proxy.web]\nwindow = 'soon'", "[proxy.web]: window: 'soon' is not a number of seconds"),
+        (
+            "[proxy.web]\nwindow = 'soon'",
+            "[proxy.web]: window: 'soon' is neither a number of seconds nor one of",
+        ),
         ("[proxy.web]\nlisten = [[]]", "listen"),
         ("[proxy.web]\nanonymous-clients = 'yes'", "neither true nor false"),
         ("cert = '${ABSENT_VARIABLE}'", "no variable 'ABSENT_VARIABLE'"),
