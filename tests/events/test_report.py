@@ -1,4 +1,4 @@
-"""Telling everybody who wants to know: `trio_duplex._events.report`."""
+"""Events reach all observers, and a failing one harms nobody: `trio_duplex._events.report`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an open connection ends that is not closed in due form: `trio_duplex._stream.connection`.
+"""How a connection ends without a close_notify: `trio_duplex._stream.connection`.
 
 A ragged end, a reset, the peer's alert, our timeouts: all are `trio.BrokenResourceError`, and the message
 and the cause tell which.

@@ -1,7 +1,7 @@
 """Window policies at work: asked once for each connection, told what became of it.
 
 Time is virtual, the streams are in memory: policies that go by addresses are given them. What the kernel
-tells of the way to a peer is in test_windows.py of tests/serve.
+tells of the way to a peer is in tests/sockets/test_round_trip.py.
 """
 
 from __future__ import annotations
