@@ -14,7 +14,7 @@ import trustme
 from click.testing import CliRunner
 
 from tests.support.command import PATIENCE, START, Command, run_command
-from tests.support.half_closing import HalfClosingPeer
+from tests.support.half_closing import HalfClosingPeer, peer_context
 from trio_duplex import Role
 from trio_duplex.cli._command import command
 
@@ -61,8 +61,7 @@ async def test_echo_in_each_role(folder: Path, role: str) -> None:
         result = await connect(address, "--role", role, *identity(folder), "-v", stdin=b"hello\n")
         assert result.returncode == 0, result.stderr
         assert result.stdout == b"hello\n"
-        # The other end, which waits for less long than we do, spoke first where it was left open.
-        ours = "client" if role == "client" else "server"
+        ours = "server" if role == "server" else "client"  # if it is left to us, we speak at once
         told = result.stderr.decode()
         assert f"role: {ours} (" in told
         assert "TLSv1.3" in told
@@ -139,6 +138,98 @@ async def test_two_ends_of_the_command(folder: Path) -> None:
             nursery.start_soon(run, "node", "--listen", address, "--wait", PATIENCE)
     assert (results["peer"].returncode, results["peer"].stdout) == (0, b"I am node")
     assert (results["node"].returncode, results["node"].stdout) == (0, b"I am peer")
+
+
+async def test_an_announcement_spares_the_window(folder: Path) -> None:
+    arguments = ["--listen", "127.0.0.1:0", "--window", "inf", *identity(folder, "node")]
+    async with run_command("echo", *arguments) as running:
+        ((host, port),) = await running.addresses()
+        options = ["--role", "server", "--announce", *identity(folder)]
+        result = await connect(f"{host}:{port}", *options, stdin=b"hello")
+        assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr
+        await running.line("connected", "reason=announced")
+
+
+async def test_two_ends_that_meet_at_a_relay_without_roles(folder: Path) -> None:
+    """Both speak at once, the two hellos cross, and each end takes another role."""
+    reports: dict[str, list[str]] = {}
+
+    async def run(name: str, address: str) -> None:
+        options = ["--role", "either", *identity(folder, name), "-v"]
+        result = await connect(address, *options, stdin=f"I am {name}".encode())
+        assert result.returncode == 0, result.stderr
+        other = "node" if name == "peer" else "peer"
+        assert result.stdout == f"I am {other}".encode()
+        reports[name] = result.stderr.decode().splitlines()
+
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(relay_of_crossing_ends)
+        async with trio.open_nursery() as ends:
+            for name in ("peer", "node"):
+                ends.start_soon(run, name, address)
+        nursery.cancel_scope.cancel()
+    roles = [
+        line.partition("role: ")[2].split()[0]
+        for report in reports.values()
+        for line in report
+        if "role: " in line
+    ]
+    assert sorted(roles) == ["client", "server"]
+
+
+async def relay_of_crossing_ends(task_status: trio.TaskStatus[str]) -> None:
+    """A relay that joins two who dial it, and forwards once both have spoken."""
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+
+    async def copy(data: bytes, source: trio.SocketStream, sink: trio.SocketStream) -> None:
+        while data:
+            await sink.send_all(data)
+            data = await source.receive_some()
+        await sink.send_eof()
+
+    async with listener:
+        task_status.started(f"127.0.0.1:{listener.socket.getsockname()[1]}")
+        async with await listener.accept() as one, await listener.accept() as two:
+            openings = [await one.receive_some(), await two.receive_some()]
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(copy, openings[0], one, two)
+                nursery.start_soon(copy, openings[1], two, one)
+
+
+@pytest.mark.parametrize(
+    ("options", "speaks"),
+    [
+        (["--window", "5"], True),
+        (["--window", "silent"], False),
+        (["--window", "speaking"], True),
+        (["--window", "learned"], True),
+    ],
+    ids=str,
+)
+async def test_who_dials_can_wait_for_a_peer_that_speaks(
+    folder: Path, options: list[str], speaks: bool
+) -> None:
+    """The peer that listens may be a TLS client; then, it is one; else, a TLS server."""
+    role = Role.CLIENT if speaks else Role.SERVER
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with listener, trio.open_nursery() as nursery:
+        address = f"127.0.0.1:{listener.socket.getsockname()[1]}"
+
+        async def answer() -> None:
+            stream = await listener.accept()
+            peer = HalfClosingPeer(stream, peer_context(folder, role), role)
+            await peer.do_handshake()
+            await peer.send(b"from the peer")
+            await peer.send_end()
+            await peer.receive_all()
+            await peer.aclose()
+
+        nursery.start_soon(answer)
+        result = await connect(
+            address, "--role", "either", *options, *identity(folder, "node"), "-v"
+        )
+    assert (result.returncode, result.stdout) == (0, b"from the peer"), result.stderr
+    assert f"role: {role.other} (" in result.stderr.decode()
 
 
 async def test_without_half_close_the_peer_ends_it(folder: Path) -> None:
@@ -222,6 +313,10 @@ async def test_exit_codes_of_what_is_no_tls_or_is_cut(folder: Path) -> None:
         (["127.0.0.1"], 2),
         (["127.0.0.1:1", "--role", "both"], 2),
         (["127.0.0.1:1", "--wait", "soon"], 2),
+        (["127.0.0.1:1", "--announce"], 2),  # as TLS client
+        (["--listen", "127.0.0.1:0", "--role", "server", "--announce"], 2),
+        (["127.0.0.1:1", "--window", "1"], 2),  # the role is given
+        (["127.0.0.1:1", "--role", "either", "--window", "now"], 2),
         (["127.0.0.1:1", "--cert", "absent.pem"], 3),
     ],
 )

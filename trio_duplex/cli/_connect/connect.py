@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 import trio
 
-from trio_duplex import CertificateRejectedError, Connection, DuplexError
+from trio_duplex import CertificateRejectedError, Connection, DuplexError, Role
 from trio_duplex.cli._connect.exits import EXIT_CODES, ConnectExit, exit_code
-from trio_duplex.cli._connect.reach import reach
+from trio_duplex.cli._connect.reach import accepted_role, reach
 from trio_duplex.cli._connect.report import report
 from trio_duplex.cli._connect.settings import ConnectSettings
 from trio_duplex.cli._connect.standard import OutputError, StandardStreams, copy
 from trio_duplex.cli._run import run
-from trio_duplex.cli._service.command import ServiceCommand, given_options, parameters_of
+from trio_duplex.cli._service.command import ServiceCommand, given_options, listed, parameters_of
 from trio_duplex.cli._service.configuration import command_line_settings
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.facts import Facts
@@ -38,12 +39,22 @@ LAST_INPUT = 1.0
 def _connect(**values: object) -> None:
     given = given_options(click.get_current_context(), values)
     settings = command_line_settings(ConnectSettings, given, name="connect")
-    if len(settings.target) != (1 if settings.listen is None else 0):
-        raise ServiceError(
-            "connect: give either HOST:PORT or --listen ADDR; see trio-duplex connect --help",
-            Exit.USAGE,
-        )
+    for defect in _contradictions(settings):
+        raise ServiceError(f"connect: {defect}; see trio-duplex connect --help", Exit.USAGE)
     sys.exit(run(lambda: _main(settings)))
+
+
+def _contradictions(settings: ConnectSettings) -> Iterator[str]:
+    """What options say that do not go together."""
+    if len(settings.target) != (1 if settings.listen is None else 0):
+        yield "give either HOST:PORT or --listen ADDR"
+    if settings.announce and settings.role is not Role.SERVER:
+        yield "--announce says that we will be the TLS server: give --role server too"
+    if settings.announce and settings.listen is not None:
+        yield "--announce is for the end that dials, and --listen is not"
+    role = accepted_role(settings)
+    if settings.window is not None and role is not None:
+        yield f"--window waits for the peer to choose, and our role is {role}: leave it out, or give --role either"
 
 
 connect = ServiceCommand(
@@ -54,7 +65,7 @@ connect = ServiceCommand(
         "    --cert node.pem --key node.key --trust ca.pem"
     ),
     help=HELP,
-    params=[*parameters_of(ConnectSettings)],
+    params=sorted(parameters_of(ConnectSettings), key=listed),
     exit_codes=EXIT_CODES,
 )
 

@@ -19,7 +19,7 @@ class ConnectExit(enum.IntEnum):
 
 
 EXIT_CODES: dict[str, str] = {
-    str(int(ConnectExit.ENDED)): "both ends finished, and all data came",
+    str(int(ConnectExit.ENDED)): "the peer finished, and all that it sent came",
     str(
         int(ConnectExit.CUT)
     ): "the connection broke, data may be missing; or output can't be written",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Callable, Sequence
 
 import trio
 
 from trio_duplex import Connection, Credentials, Role, negotiate, open_tcp_connection
-from trio_duplex.cli._connect.settings import (
-    DIALLING_WINDOW,
-    LISTENING_WINDOW,
-    ConnectSettings,
-)
+from trio_duplex.cli._connect.settings import LISTENING_WINDOW, ConnectSettings
 from trio_duplex.cli._proxy.backend import unreachable_reason
 from trio_duplex.cli._service.addresses import ListenAddress, TcpAddress
 from trio_duplex.cli._service.exits import Exit, ServiceError
@@ -21,6 +18,7 @@ from trio_duplex.cli._service.listeners import (
     StreamListener,
     sockets_addresses,
 )
+from trio_duplex.cli._service.window import window_policy
 
 RETRY = 0.1
 """Seconds between two attempts to dial somebody who does not listen yet."""
@@ -42,7 +40,7 @@ async def reach(settings: ConnectSettings, credentials: Credentials, tell: Tell)
     """
     if settings.listen is not None:
         stream = await _accept(settings.listen, settings.wait, tell)
-        return await _negotiate(stream, settings, credentials, dialled=False)
+        return await _negotiate(stream, settings, credentials)
     (address,) = settings.target
     return await _dial(address, settings, credentials)
 
@@ -53,15 +51,16 @@ async def _dial(
     deadline = trio.current_time() + settings.wait
     while True:
         try:
-            if settings.role is None:
+            if settings.window is not None:
                 with trio.fail_after(settings.connect_timeout):
                     stream = await trio.open_tcp_stream(address.host, address.port)
-                return await _negotiate(stream, settings, credentials, dialled=True)
+                return await _negotiate(stream, settings, credentials, dialled=address.host)
             connection = await open_tcp_connection(
                 address.host,
                 address.port,
                 credentials,
                 role=settings.role,
+                announce=settings.announce,
                 connect_timeout=settings.connect_timeout,
                 handshake_timeout=settings.handshake_timeout,
             )
@@ -125,19 +124,28 @@ async def _negotiate(
     settings: ConnectSettings,
     credentials: Credentials,
     *,
-    dialled: bool,
+    dialled: str | None = None,
 ) -> Connection:
-    window = settings.window
-    if window is None:
-        window = DIALLING_WINDOW if dialled else LISTENING_WINDOW
+    """Negotiate; ``dialled`` is the name or IP address that we dialled, if we did."""
+    window = LISTENING_WINDOW if settings.window is None else settings.window
     return await negotiate(
         stream,
         credentials,
         role=accepted_role(settings),
-        window=window,
+        window=window_policy(window),
         handshake_timeout=settings.handshake_timeout,
-        dialled=dialled,
+        dialled=dialled is not None,
+        server_hostname=None if dialled is None else _server_name(dialled),
     )
+
+
+def _server_name(host: str) -> str | None:
+    """The name to ask for by SNI, which has no place for IP addresses (RFC 6066, section 3)."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host.rstrip(".") or None
+    return None
 
 
 def accepted_role(settings: ConnectSettings) -> Role | None:

@@ -15,15 +15,12 @@ from trio_duplex.cli._service.addresses import (
 )
 from trio_duplex.cli._service.option import option
 from trio_duplex.cli._service.settings import TIME, CredentialSettings, positive_seconds, seconds
+from trio_duplex.cli._service.window import NamedWindow, window
 
 EITHER = "either"
 
 LISTENING_WINDOW = 5.0
 """Seconds: that of every listener."""
-
-DIALLING_WINDOW = 2.0
-"""Seconds, with ``--role either``. Shorter than `LISTENING_WINDOW`, so that two ends that both
-wait do not also both speak at the same moment, which would be glare."""
 
 
 def dialled_address(text: str) -> TcpAddress:
@@ -61,6 +58,12 @@ class ConnectSettings(CredentialSettings):
         metavar="client|server|either",
         help="The TLS role that we play; either takes the one that the peer leaves us.",
     )
+    announce: bool = option(
+        str,
+        flag=True,
+        help="With --role server, say so first: a listener that understands the announcement does "
+        "not wait for the end of its detection window.",
+    )
     listen: ListenAddress | None = option(
         listen_address,
         metavar="ADDR",
@@ -86,12 +89,13 @@ class ConnectSettings(CredentialSettings):
         help="Try again for so long while nobody listens there; with --listen, how long to wait for "
         "somebody, where 0 is for ever.",
     )
-    window: float | None = option(
-        seconds,
-        metavar="SECONDS",
+    window: float | NamedWindow | None = option(
+        window,
+        metavar="SECONDS|POLICY",
         group=TIME,
         help="Detection window: how long to wait for the peer's first bytes, where the role is left to "
-        f"it.  [default: {LISTENING_WINDOW:g} with --listen, else {DIALLING_WINDOW:g}]",
+        f"it. Or a policy, as for a service.  [default: {LISTENING_WINDOW:g} with --listen; else 0: we "
+        "speak at once, and if the peer does too, the two settle who is the TLS client]",
     )
     connect_timeout: float = option(
         positive_seconds,

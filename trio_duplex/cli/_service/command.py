@@ -53,6 +53,20 @@ class GroupedOption(click.Option):
         self.group = group
 
 
+class DescribedArgument(click.Argument):
+    """An argument that the help lists with what it is; click's own can say that since 8.5."""
+
+    group = "Arguments"
+
+    def __init__(self, name: str, *, described: str, **attributes: Any) -> None:  # noqa: ANN401
+        super().__init__([name], **attributes)
+        self.described = described
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
+        """Its name and what it is."""
+        return self.make_metavar(ctx), self.described
+
+
 class ServiceCommand(ExampleCommand):
     """A subcommand whose usage errors are one line, and whose help has headings.
 
@@ -91,7 +105,7 @@ class ServiceCommand(ExampleCommand):
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)
             if record is not None:
-                group = param.group if isinstance(param, GroupedOption) else "Help"
+                group = getattr(param, "group", "Help")
                 groups.setdefault(group, []).append(record)
         help_ = groups.pop("Help", [])
         groups["The process"] = groups.pop("The process", []) + help_
@@ -132,7 +146,7 @@ def service_command(
         example=example,
         help=kind.service.__doc__,
         params=[
-            *sorted(parameters_of(kind.settings), key=_listed),
+            *sorted(parameters_of(kind.settings), key=listed),
             GroupedOption(
                 "--config",
                 group="The process",
@@ -163,7 +177,12 @@ def serve_command(kinds: Callable[[], Mapping[str, Kind]], *, example: str) -> c
         example=example,
         help="Run all services of a configuration FILE in one process.",
         params=[
-            click.Argument(["file"], type=Text(file=True), metavar="FILE"),
+            DescribedArgument(
+                "file",
+                described="TOML file; trio-duplex config FILE checks it.",
+                type=Text(file=True),
+                metavar="FILE",
+            ),
             *parameters_of(ProcessSettings),
         ],
     )
@@ -177,15 +196,17 @@ def parameters_of(settings: type[Any]) -> Sequence[click.Parameter]:
     ]
 
 
-def _listed(param: click.Parameter) -> int:
+def listed(param: click.Parameter) -> int:
     """What to list first: where to listen, then what only this kind has, then what all have."""
     group = getattr(param, "group", "Options")
-    return {"Options": 0, WHO: 2, TIME: 3}.get(group, 1)
+    return {"Arguments": 0, "Options": 1, WHO: 3, TIME: 4}.get(group, 2)
 
 
 def _parameter(field: str, name: str, made: Option, default: object) -> click.Parameter:
     if made.argument:
-        return click.Argument([field], nargs=-1, type=Text(), metavar=made.metavar)
+        return DescribedArgument(
+            field, described=made.help, nargs=-1, type=Text(), metavar=made.metavar
+        )
     shown = ""
     if not made.flag and not made.multiple and default is not None:
         shown = f"  [default: {show_value(getattr(default, 'value', default))}]"
