@@ -1,6 +1,10 @@
 # Sphinx's settings. `nox -s docs` builds with -W -n: every warning and every dangling reference fails.
 import builtins
 import importlib.metadata
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "extensions"))
 
 project = "trio_duplex"
 author = copyright = "The trio_duplex maintainers"
@@ -10,18 +14,26 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",  # Google-style docstrings
     "sphinxcontrib_trio",  # marks what is async, and what is an async iterator or context manager
-    "myst_parser",  # pages that are also read in the repository are Markdown
+    "myst_parser",  # every page is Markdown, which is also read in the repository
+    "code_links",  # in docs/extensions: `Limits` on a page is a link
+    "signatures",  # likewise: the defaults of attrs classes as they are
 ]
-exclude_patterns = ["_build", "performance/figures.md"]
+exclude_patterns = ["_build", "extensions", "performance/figures.md"]
 html_theme = "furo"
 html_title = "trio_duplex"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False  # the search shows excerpts of the pages themselves
+html_show_sourcelink = False
+
+myst_heading_anchors = 3  # `page.md#a-heading`, as on a code host
 
 default_role = "py:obj"  # in docstrings, `negotiate` is a link, and must lead somewhere
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "description"
-autodoc_typehints_description_target = "documented"
+autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 72  # longer: one parameter on a line
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
@@ -30,7 +42,7 @@ napoleon_numpy_docstring = False
 nitpick_ignore_regex = [
     (r"py:.*", r"(?!trio_duplex\b)[a-z_]+(\.\w+)+"),  # trio.abc.Stream and so on
     # Annotations name private protocols and aliases, which have no page; the text says what fits.
-    (r"py:class", r"trio_duplex\._\w+(\.\w+)+"),
+    (r"py:class", r"trio_duplex\.(testing\.)?_\w+(\.\w+)+"),
     (
         r"py:class",
         r"PemSource|Listener|SessionFinder|Network|Alpn|Observer|Trustme\w+|NamesByNetwork|NamesFunction|IPAddress|datetime",

@@ -469,7 +469,7 @@ async def my_client(host, port):
 
 
 def test_page_names_every_fixture_and_all_of_the_kit() -> None:
-    page = (ROOT / "docs/testing.rst").read_text(encoding="utf-8")
+    page = (ROOT / "docs/testing-reference.md").read_text(encoding="utf-8")
     documented = {
         line.partition("::")[2].strip().removesuffix("()")
         for line in page.splitlines()

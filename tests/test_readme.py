@@ -111,7 +111,7 @@ def test_readme_commands_are_one_line_each(name: str) -> None:
 
 
 def test_api_page_names_all_that_is_public() -> None:
-    page = (ROOT / "docs/api.rst").read_text(encoding="utf-8")
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     documented = {
         line.partition("::")[2].strip().removesuffix("()")
         for line in page.splitlines()

@@ -1,0 +1,83 @@
+"""Makes a link of a name in code: `Limits` on a page leads to its entry in the reference.
+
+So the pages are plain Markdown, which a code host shows as well as we do, and no page
+names what the library does not have: a full name such as `trio_duplex.Limits` that is
+not in the reference is a warning, and so an error.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.domains.python import PythonDomain
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
+
+LOGGER = logging.getLogger(__name__)
+
+MODULES = ("events", "openings", "windows", "certificates", "anyio", "httpcore", "metrics")
+"""Modules whose names are written without `trio_duplex.` or even without the module."""
+
+NAME = re.compile(r"(?:await )?(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.DOTALL)
+
+
+class CodeLinks(SphinxPostTransform):
+    """Wraps each literal that is the name of something in the reference."""
+
+    default_priority = 5  # before references are resolved
+
+    def run(self, **_: Any) -> None:
+        """Look at every literal of the page."""
+        domain = self.env.get_domain("py")
+        assert isinstance(domain, PythonDomain)
+        for literal in list(self.document.findall(nodes.literal)):
+            if any(isinstance(each, nodes.title | nodes.reference) for each in parents(literal)):
+                continue
+            if literal.parent.tagname == "pending_xref":
+                continue
+            self.link(literal, domain)
+
+    def link(self, literal: nodes.literal, domain: PythonDomain) -> None:
+        """Make a link of this one, if it is a name."""
+        found = NAME.fullmatch(literal.astext())
+        if found is None:
+            return
+        name = found["name"]
+        candidates = [name, f"trio_duplex.{name}"]
+        if name[0].isupper():
+            candidates += [f"trio_duplex.{module}.{name}" for module in (*MODULES, "testing")]
+        for candidate in candidates:
+            entry = domain.objects.get(candidate)
+            if entry is not None:
+                if entry.objtype != "module" and entry.docname != self.env.docname:
+                    reference = make_refnode(
+                        self.app.builder,
+                        self.env.docname,
+                        entry.docname,
+                        entry.node_id,
+                        literal.deepcopy(),
+                        candidate,
+                    )
+                    literal.replace_self(reference)
+                return
+        if name.startswith("trio_duplex.") and "._" not in name and "/" not in name:
+            LOGGER.warning("%s is not in the reference", name, location=literal)
+
+
+def parents(node: nodes.Node) -> list[nodes.Node]:
+    """All that a node is in."""
+    found = []
+    while node.parent is not None:
+        node = node.parent
+        found.append(node)
+    return found
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Called by Sphinx."""
+    app.add_post_transform(CodeLinks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

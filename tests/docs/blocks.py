@@ -1,0 +1,122 @@
+"""The parts of the pages that are written from other files: code from examples, names from the library.
+
+A page says ``<!-- from examples/echo.py -->`` above a fence, and what is in the fence is that
+file; ``<!-- from examples/x.py: main -->`` is one function or class of it, with
+``<!-- from examples/x.py: first, second -->`` for several. So a page is whole on a code host too, where
+nothing is included. ``<!-- names -->`` stands above the table of what the block of autodoc
+directives below it documents; ``<!-- section ../README.md: Heading -->`` begins a section of another
+page. `python -m tests.docs` writes them, and a test reads them.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import re
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+
+LANGUAGES = {".py": "python", ".sh": "sh", ".c": "c", ".toml": "toml", ".ini": "ini"}
+
+FENCE = re.compile(
+    r"<!-- from (?P<file>[^\s:]+)(?:: (?P<names>[^>]+))? -->\n(?P<fence>```+).*?\n(?P=fence)\n",
+    re.DOTALL,
+)
+SECTION = re.compile(
+    r"<!-- section (?P<file>[^:]+): (?P<heading>.+) -->\n.*?<!-- end of section -->\n", re.DOTALL
+)
+NAMES = re.compile(
+    r"<!-- names -->\n(?P<table>(?:\|[^\n]*\n)*)\n(?P<block>```\{eval-rst\}\n.*?```\n)", re.DOTALL
+)
+DIRECTIVE = re.compile(r"^\.\. (?:auto(?!module)\w+|data):: (?P<name>[\w.]+)", re.MULTILINE)
+MODULE = re.compile(r"^\.\. (?:py:)?(?:current)?module:: (\S+)", re.MULTILINE)
+
+
+def pages() -> list[Path]:
+    """Every page of the documentation, in the order of their names."""
+    return sorted(DOCS.glob("*.md"))
+
+
+def source(file: str, names: str | None) -> str:
+    """A file, or some of the functions, classes and assignments at its top level."""
+    text = (DOCS / file).read_text(encoding="utf-8")
+    if names is None:
+        return text.strip("\n") + "\n"
+    lines = text.splitlines()
+    parts = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            name = node.name
+            first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            name, first = node.targets[0].id, node.lineno
+        else:
+            continue
+        parts[name] = "\n".join(lines[first - 1 : node.end_lineno])
+    return "\n\n\n".join(parts[name.strip()] for name in names.split(",")) + "\n"
+
+
+def summary(thing: object, block: str, name: str) -> str:
+    """The first sentence of what is said of a name."""
+    below = re.search(rf"^\.\. data:: {name}\n\n((?:   .*\n|\n)+)", block, re.MULTILINE)
+    if below:
+        text = inspect.cleandoc(below[1])
+    elif name in aliases():
+        text = aliases()[name]
+    else:
+        text = inspect.getdoc(thing) or ""
+    first = " ".join(text.partition("\n\n")[0].split())
+    sentence = re.split(r"(?<=[a-z)`\"0-9])[.:](?= [A-Z])", first)[0].rstrip(".:")
+    sentence = re.sub(r"`~(?:\w+\.)*", "`", sentence)
+    sentence = re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"`\1`", sentence).replace("``", "`")
+    return sentence.replace("|", "\\|")
+
+
+@functools.cache
+def aliases() -> dict[str, str]:
+    """What is written below the aliases of types, which have no docstring at run time."""
+    found = {}
+    for path in sorted((ROOT / "trio_duplex").rglob("*.py")):  # the last is nearest to the user
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for node, after in pairwise(body):
+            match node, after:
+                case (
+                    ast.Assign(targets=[ast.Name(id=name)]),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    found[name] = inspect.cleandoc(text)
+    return found
+
+
+def filled(text: str) -> str:
+    """A page with what is written from elsewhere as it should be."""
+
+    def code(found: re.Match[str]) -> str:
+        file, names = found["file"], found["names"]
+        head = found[0].partition("\n")[0]
+        language = LANGUAGES[Path(file).suffix]
+        return f"{head}\n```{language}\n{source(file, names)}```\n"
+
+    def section(found: re.Match[str]) -> str:
+        other = (DOCS / found["file"]).read_text(encoding="utf-8")
+        body = other.partition(f"\n## {found['heading']}\n")[2].partition("\n## ")[0]
+        assert body, f"{found['file']} has no {found['heading']}"
+        body = re.sub(r"<!-- .* -->\n", "", body).strip("\n")
+        return f"{found[0].partition(chr(10))[0]}\n\n{body}\n\n<!-- end of section -->\n"
+
+    def table(found: re.Match[str]) -> str:
+        before = text[: found.start()] + found["block"]
+        module = importlib.import_module(MODULE.findall(before)[-1])
+        rows = ["| name | what it is |", "|---|---|"]
+        for directive in DIRECTIVE.finditer(found["block"]):
+            name = directive["name"].rpartition(".")[2]
+            rows.append(f"| `{name}` | {summary(getattr(module, name), found['block'], name)} |")
+        lines = "\n".join(rows)
+        return f"<!-- names -->\n{lines}\n\n{found['block']}"
+
+    return NAMES.sub(table, SECTION.sub(section, FENCE.sub(code, text)))
