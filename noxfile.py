@@ -185,6 +185,17 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def mutants(session: nox.Session) -> None:
+    """Small changes of the trust, stream and serving rooms: prints those that no test notices. Outside CI.
+
+    It goes on where the last run ended: `-- --sample 300 --seconds 3600` for more, `-- --help` for all.
+    """
+    session.install("-e", ".[all]", "--group", "test")
+    state = Path(session.create_tmp()).resolve() / "mutants"
+    session.run("python", "-m", "tests.mutants", "--state", str(state), *session.posargs)
+
+
+@nox.session(python=OLDEST)
 def bench(session: nox.Session) -> None:
     """That every benchmark works, on every subject; `-- run` measures, in a quarter of an hour."""
     session.install("-e", ".[all]", "--group", "bench")
