@@ -25,14 +25,41 @@ def main(arguments: Sequence[str] | None = None) -> None:
     simulating.add_argument("--addresses", type=int, default=12_000)
     simulating.add_argument("--plot", type=Path, metavar="FILE", help="draw the first world as SVG")
     real = commands.add_parser("real", help="run over two network namespaces (root, Linux)")
-    real.add_argument("--round-trip", type=float, default=0.1, metavar="SECONDS")
+    real.add_argument(
+        "--round-trip", type=float, nargs="+", default=[0.02, 0.1, 0.3], metavar="SECONDS"
+    )
     real.add_argument("--loss", type=float, default=0.01)
-    real.add_argument("--connections", type=int, default=200, help="of each kind of peer")
+    real.add_argument("--connections", type=int, default=2_000, help="of each kind of peer")
+    real.add_argument("--peers", type=int, default=50, help="of each kind that make them")
+    glare = commands.add_parser("glare", help="dial from both ends at once (root, Linux)")
+    glare.add_argument("--pairs", type=int, default=10_000)
+    glare.add_argument("--round-trip", type=float, default=0.2, metavar="SECONDS")
+    glare.add_argument("--loss", type=float, default=0.0)
+    glare.add_argument("--legacy", type=float, default=0.0, help="the share of pairs with a legacy end")
+    glare.add_argument("--pause", type=float, default=0.03, help="seconds between two pairs")
     options = parser.parse_args(arguments)
     if options.command == "real":
-        from benchmarks.windows.real import run
+        from benchmarks.windows import real as paths
 
-        print(run(options.round_trip, options.loss, options.connections))
+        print(
+            paths.table(
+                paths.run(round_trip, options.loss, options.connections, options.peers)
+                for round_trip in options.round_trip
+            )
+        )
+        return
+    if options.command == "glare":
+        from benchmarks.windows import glare as meetings
+
+        print(
+            meetings.run(
+                options.pairs,
+                round_trip=options.round_trip,
+                loss=options.loss,
+                legacy=options.legacy,
+                pause=options.pause,
+            )
+        )
         return
     plotted = False
     for title, world in WORLDS.items():

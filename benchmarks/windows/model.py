@@ -31,7 +31,8 @@ class World:
         slow: The rate of speaking peers that start slowly, such as a cold JVM
             (0.2 s in the median).
         mixed: The rate of addresses behind which both kinds live.
-        hour: Seconds that an hour of connections takes, for those who vote once an hour.
+        seconds_between: Wall-clock seconds from one connection to the next; an address votes
+            once an hour.
         seed: Of the random numbers: the same world for every policy.
     """
 
@@ -81,20 +82,25 @@ def attempts(world: World) -> Iterator[Attempt]:
         # Some addresses come often, most seldom.
         host, kind, round_trip = addresses[int(rng.random() ** 1.3 * world.addresses)]
         speaks = kind == SPEAKING or (kind == MIXED and rng.random() < 0.5)
-        resent = rng.random() < 2 * world.loss  # the SYN-ACK or its ACK was lost
-        measured = round_trip * (1 + rng.expovariate(20))
         yield Attempt(
             facts=PeerFacts(
                 remote_address=(host, 40_000),
-                round_trip=None if resent else measured,
+                round_trip=measured_round_trip(rng, world, round_trip),
                 now=number * world.seconds_between,
             ),
             kind=kind,
-            delay=_delay(rng, world, round_trip) if speaks else None,
+            delay=first_byte_delay(rng, world, round_trip) if speaks else None,
         )
 
 
-def _delay(rng: random.Random, world: World, round_trip: float) -> float:
+def measured_round_trip(rng: random.Random, world: World, round_trip: float) -> float | None:
+    """What the kernel tells of the round trip at accept; None if the SYN-ACK was sent again."""
+    resent = rng.random() < 2 * world.loss  # the SYN-ACK or its ACK was lost
+    measured = round_trip * (1 + rng.expovariate(20))
+    return None if resent else measured
+
+
+def first_byte_delay(rng: random.Random, world: World, round_trip: float) -> float:
     """Seconds from our accept to the first byte of a speaking peer."""
     delay = rng.lognormvariate(math.log(0.001), 1.0) + rng.expovariate(500)
     if rng.random() < world.starved:

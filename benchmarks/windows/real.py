@@ -1,16 +1,21 @@
-"""Known silent peers and speaking peers over a real path with delay and loss, against the model.
+"""Known silent peers, speaking peers and peers that change over a real path with delay and loss, beside the model.
 
-Silent peers dial from one address and, after three connections, are known to a
-`PeerMemory`; speaking peers dial from the same machine with another key. Each connection is a
-real TCP connection and a real handshake.
+Each peer has an address of its own and makes its connections one after the other; many
+peers do so at once. Each connection is a real TCP connection and a real handshake, and the
+listener has the `PeerMemory` that users have. The same peers are then played through the model,
+so that a reader can hold one against the other.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import random
 import statistics
 import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -18,11 +23,31 @@ import trio
 import trustme
 
 import trio_duplex
-from benchmarks.windows.wire import DIALLER, LISTENER, wire
+from benchmarks.windows.model import World, first_byte_delay, measured_round_trip, retransmission
+from benchmarks.windows.wire import DIALLER, DIALLERS, LISTENER, wire
 from trio_duplex import events, windows
 
 PORT = 8443
-KINDS = {"silent": trio_duplex.Role.SERVER, "speaking": trio_duplex.Role.CLIENT}
+KINDS = ("silent", "speaking", "changing")
+TURN = 10
+"""Connections after which a changing peer changes."""
+
+START = 2.0
+"""Seconds in which the peers begin to dial: together they would lose packets to one queue."""
+
+
+@attrs.frozen
+class Seen:
+    """One connection, as the listener saw it.
+
+    Attributes:
+        what: ``spoke``, ``silent``, ``late`` for a speaking peer that was given the wrong role,
+            or ``failed`` for whatever else failed.
+        waited: Seconds from accept to the decision.
+    """
+
+    what: str
+    waited: float
 
 
 @attrs.frozen(kw_only=True)
@@ -30,67 +55,172 @@ class Measured:
     """What came of the connections of one run.
 
     Attributes:
+        silent_median: Median seconds from accept to decision for known silent peers.
+        full: The share of them that waited a full window, because the path had just lost the
+            SYN-ACK, or its answer.
+        wrong_speaking: Connections of peers that always speak that got the wrong role.
+        wrong_changing: Connections of changing peers that did.
+        worst: The most wrong roles of one changing peer.
+        changes: How often a changing peer changed from silent to speaking.
+        lost: The share of speaking connections whose first ClientHello was lost.
+        again: The median of how late it then came, in retransmission timeouts.
+        failed: Connections that failed otherwise.
+    """
+
+    silent_median: float
+    full: float
+    wrong_speaking: int
+    wrong_changing: int
+    worst: int
+    changes: int
+    lost: float
+    again: float
+    failed: int
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """A path, and what came of it in fact and by the model.
+
+    Attributes:
         round_trip: Seconds, as set.
         loss: As set.
-        silent_median: Median seconds from accept to decision for known silent peers.
-        bound: 4.5 round trips and 0.1 s: the goal for that median.
-        wrong: Speaking peers that got the wrong role, after the first ten.
-        speaking: Speaking connections after the first ten.
-        failed: Connections that failed otherwise.
+        real: What was measured.
+        model: The same peers in the model.
     """
 
     round_trip: float
     loss: float
-    silent_median: float
-    bound: float
-    wrong: int
-    speaking: int
-    failed: int
+    real: Measured
+    model: Measured
 
-    def __str__(self) -> str:
-        return (
-            f"round trip {1000 * self.round_trip:.0f} ms, loss {100 * self.loss:g} %: known silent peers "
-            f"wait {self.silent_median:.3f} s in the median (goal {self.bound:.3f}); "
-            f"{self.wrong} of {self.speaking} speaking peers got the wrong role; "
-            f"{self.failed} connections failed otherwise"
-        )
+    @property
+    def bound(self) -> float:
+        """The goal for the median wait of known silent peers, in seconds."""
+        return 4.5 * self.round_trip + 0.1
 
 
-def run(round_trip: float, loss: float, connections: int) -> Measured:
+def speaks(kind: str, number: int) -> bool:
+    """Whether a peer of a kind speaks first on its connection of that number."""
+    return kind == "speaking" or (kind == "changing" and number // TURN % 2 == 1)
+
+
+def host(kind: str, peer: int) -> str:
+    """The address of a peer."""
+    return str(DIALLERS[256 * KINDS.index(kind) + 1 + peer])
+
+
+def run(round_trip: float, loss: float, connections: int, peers: int) -> Comparison:
     """Make the path, let peers dial over it, and sum up.
 
     Args:
         round_trip: Seconds.
         loss: The rate at which packets are lost, each way.
         connections: How many of each kind.
+        peers: How many peers of each kind make them, up to 250.
     """
+    each = connections // peers
     with tempfile.TemporaryDirectory() as folder, wire(round_trip, loss) as path:
         authority = trustme.CA()
-        for kind in (*KINDS, "node"):
-            authority.issue_cert(f"{kind}.example").private_key_and_cert_chain_pem.write_to_path(
-                os.fspath(Path(folder, kind))
+        for name in ("peer", "node"):
+            authority.issue_cert(f"{name}.example").private_key_and_cert_chain_pem.write_to_path(
+                os.fspath(Path(folder, name))
             )
         authority.cert_pem.write_to_path(os.fspath(Path(folder, "ca")))
         listener = path.run(LISTENER, trio.run, _listen, folder)
-        diallers = [path.run(DIALLER, trio.run, _dial, folder, kind, connections) for kind in KINDS]
-        for dialler in diallers:
-            os.waitpid(dialler, 0)
+        dialler = path.run(DIALLER, trio.run, _dial, folder, peers, each)
+        os.waitpid(dialler, 0)
         os.kill(listener, 15)
         os.waitpid(listener, 0)
-        told = [json.loads(line) for line in Path(folder, "told").read_text().splitlines()]
-    # What a peer of this kind was decided for; who fails has no identity, and is known by the reason.
-    silent = [each["waited"] for each in told if each["reason"] == "remembered"]
-    spoke = [each for each in told if each["what"] == "spoke"]
-    wrong = sum(each["what"] == "glare" for each in told)
-    return Measured(
+        seen: dict[str, list[Seen]] = {}
+        for line in Path(folder, "seen").read_text(encoding="utf-8").splitlines():
+            address, what, waited = json.loads(line)
+            seen.setdefault(address, []).append(Seen(what, waited))
+    return Comparison(
         round_trip=round_trip,
         loss=loss,
-        silent_median=statistics.median(silent) if silent else float("nan"),
-        bound=4.5 * round_trip + 0.1,
-        wrong=wrong,
-        speaking=len(spoke) + wrong,
-        failed=sum(each["what"] == "failed" for each in told),
+        real=sum_up(seen, peers, round_trip),
+        model=sum_up(play(World(loss=loss, starved=0.0), round_trip, peers, each), peers, round_trip),
     )
+
+
+def play(world: World, round_trip: float, peers: int, each: int) -> dict[str, list[Seen]]:
+    """Let the same peers connect in the model."""
+    rng, memory = random.Random(world.seed), windows.PeerMemory()
+    seen: dict[str, list[Seen]] = {}
+    for kind in KINDS:
+        for peer in range(peers):
+            mine = seen.setdefault(host(kind, peer), [])
+            for number in range(each):
+                facts = windows.PeerFacts(
+                    remote_address=(host(kind, peer), 40_000),
+                    round_trip=measured_round_trip(rng, world, round_trip),
+                )
+                choice = memory.choose(facts)
+                assert isinstance(choice, windows.Choice)
+                conduct, waited = windows.Conduct.SILENT, choice.seconds
+                if speaks(kind, number):
+                    delay = first_byte_delay(rng, world, round_trip)
+                    late = delay > choice.seconds
+                    conduct = windows.Conduct.LATE if late else windows.Conduct.SPOKE
+                    waited = min(delay, choice.seconds)
+                admitted = conduct is not windows.Conduct.LATE
+                memory.learn(
+                    facts, windows.Outcome(conduct=conduct, admitted=admitted, waited=waited)
+                )
+                mine.append(Seen(conduct.value, waited))
+    return seen
+
+
+def sum_up(seen: Mapping[str, Sequence[Seen]], peers: int, round_trip: float) -> Measured:
+    """Sum up what the listener saw of each address."""
+    by_kind = {kind: [seen.get(host(kind, peer), ()) for peer in range(peers)] for kind in KINDS}
+    # The first three earn it; one that failed was no silence.
+    known = [
+        each.waited
+        for mine in by_kind["silent"]
+        for each in [each for each in mine if each.what == "silent"][3:]
+    ]
+    waits = [each.waited for each in _flat(by_kind["speaking"]) if each.what != "failed"]
+    timeout = retransmission(round_trip)
+    lost = [waited for waited in waits if waited > 0.5 * timeout]
+    wrong = [Counter(each.what for each in mine)["late"] for mine in by_kind["changing"]]
+    turns = max(len(mine) for mine in by_kind["changing"]) // TURN
+    return Measured(
+        silent_median=statistics.median(known) if known else math.nan,
+        full=sum(waited >= 5.0 for waited in known) / len(known) if known else math.nan,
+        wrong_speaking=sum(each.what == "late" for each in _flat(by_kind["speaking"])),
+        wrong_changing=sum(wrong),
+        worst=max(wrong),
+        changes=peers * (turns // 2),
+        lost=len(lost) / len(waits) if waits else math.nan,
+        again=statistics.median(lost) / timeout if lost else math.nan,
+        failed=sum(each.what == "failed" for mine in seen.values() for each in mine),
+    )
+
+
+def table(comparisons: Iterable[Comparison]) -> str:
+    """Write what was measured beside the model, as a Markdown table."""
+    lines = [
+        "| round trip | | known silent peers wait: median | goal | a full window | wrong roles of peers "
+        "that always speak | of changing peers (changes), most for one | hellos lost | came again after |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for each in comparisons:
+        for name, found in (("measured", each.real), ("model", each.model)):
+            lines.append(
+                f"| {1000 * each.round_trip:.0f} ms | {name} | {found.silent_median:.3f} s "
+                f"| {each.bound:.2f} s | {100 * found.full:.1f} % | {found.wrong_speaking} "
+                f"| {found.wrong_changing} ({found.changes}), {found.worst} "
+                f"| {100 * found.lost:.1f} % | {found.again:.2f} timeouts |"
+            )
+        if each.real.failed:
+            lines.append(f"\n{each.real.failed} connections failed otherwise.\n")
+    return "\n".join(lines)
+
+
+def _flat(many: Iterable[Sequence[Seen]]) -> Iterator[Seen]:
+    return (each for one in many for each in one)
 
 
 def _credentials(folder: str, name: str) -> trio_duplex.Credentials:
@@ -100,54 +230,51 @@ def _credentials(folder: str, name: str) -> trio_duplex.Credentials:
 
 
 async def _listen(folder: str) -> None:
-    """Serve until killed, with a memory whose key is the peer's port: even for silent peers."""
-    told = Path(folder, "told")
+    """Serve until killed, with a memory of peers, and write down what became of each connection."""
+    waited: dict[int, float] = {}
+    with Path(folder, "seen").open("a", encoding="utf-8", buffering=1) as lines:
 
-    def tell(event: events.Event) -> None:
-        match event:
-            case events.HandshakeCompleted(connection=connection):
-                decision = connection.decision
-                what = "spoke" if decision.role is trio_duplex.Role.SERVER else "silent"
-                row = {"what": what, "reason": str(decision.reason), "waited": decision.waited}
-            case events.NegotiationFailed(error=error):
-                glare = isinstance(error, trio_duplex.GlareError)
-                row = {"what": "glare" if glare else "failed", "reason": "", "waited": 0.0}
-            case _:
-                return
-        with told.open("a", encoding="utf-8") as lines:
-            lines.write(json.dumps(row) + "\n")
+        def tell(peer: str | None, what: str, seconds: float) -> None:
+            address = str(peer).rpartition(":")[0]
+            lines.write(json.dumps([address, what, seconds]) + "\n")
 
-    def key(facts: windows.PeerFacts) -> str | None:
-        # Both kinds dial from one address here; their ports tell them apart.
-        address = facts.remote_address
-        return f"{address[1] % 2}" if isinstance(address, tuple) else None
+        def observe(event: events.Event) -> None:
+            match event:
+                case events.RoleDecided(number=number, decision=decision):
+                    waited[number] = decision.waited
+                case events.HandshakeCompleted(peer=peer, number=number, connection=connection):
+                    server = connection.role is trio_duplex.Role.SERVER
+                    tell(peer, "spoke" if server else "silent", waited.pop(number))
+                case events.NegotiationFailed(peer=peer, number=number, error=error):
+                    glare = isinstance(error, trio_duplex.GlareError)
+                    tell(peer, "late" if glare else "failed", waited.pop(number, 0.0))
+                case _:
+                    pass
 
-    async def handler(connection: trio_duplex.Connection) -> None:
-        await connection.send_all(b"!")
+        async def handler(connection: trio_duplex.Connection) -> None:
+            await connection.send_all(b"!")
 
-    await trio_duplex.serve_tcp(
-        handler,
-        PORT,
-        _credentials(folder, "node"),
-        host=LISTENER,
-        window=windows.PeerMemory(key=key),  # type: ignore[arg-type, unused-ignore]
-        observers=[tell],
-    )
+        await trio_duplex.serve_tcp(
+            handler,
+            PORT,
+            _credentials(folder, "node"),
+            host=LISTENER,
+            window=windows.PeerMemory(),
+            observers=[observe],
+        )
 
 
-async def _dial(folder: str, kind: str, connections: int) -> None:
-    """Dial so many times, ten at once, from ports that tell the kind."""
-    credentials, limiter = _credentials(folder, kind), trio.CapacityLimiter(10)
+async def _dial(folder: str, peers: int, each: int) -> None:
+    """Let all peers dial, each from its address and one connection after the other."""
+    credentials = _credentials(folder, "peer")
 
-    async def once(port: int) -> None:
-        async with limiter:
+    async def live(kind: str, peer: int, wait: float) -> None:
+        await trio.sleep(wait)
+        for number in range(each):
+            role = trio_duplex.Role.CLIENT if speaks(kind, number) else trio_duplex.Role.SERVER
             try:
-                socket = trio.socket.socket()
-                socket.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
-                await socket.bind((DIALLER, port))
-                await socket.connect((LISTENER, PORT))
-                connection = await trio_duplex.negotiate(
-                    trio.SocketStream(socket), credentials, role=KINDS[kind]
+                connection = await trio_duplex.open_tcp_connection(
+                    LISTENER, PORT, credentials, role=role, local_host=host(kind, peer)
                 )
                 async with connection:
                     await connection.receive_some()
@@ -155,9 +282,8 @@ async def _dial(folder: str, kind: str, connections: int) -> None:
                 pass  # the listener tells what it was
 
     await trio.sleep(0.5)  # until the listener is there
-    first = 20_000 + (kind == "speaking")
-    for number in range(4):  # to be known first, one after the other
-        await once(first + 2 * number)
+    rng = random.Random(0)
     async with trio.open_nursery() as nursery:
-        for number in range(4, connections):
-            nursery.start_soon(once, first + 2 * number)
+        for kind in KINDS:
+            for peer in range(peers):
+                nursery.start_soon(live, kind, peer, rng.uniform(0, START))

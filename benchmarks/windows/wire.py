@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import fcntl
 import heapq
+import ipaddress
 import os
 import random
 import select
@@ -29,6 +30,9 @@ _MTU = 1500
 
 LISTENER, DIALLER = "10.9.0.1", "10.9.0.2"
 """Addresses of the two ends."""
+
+DIALLERS = ipaddress.IPv4Network("10.9.4.0/22")
+"""More addresses of the dialler's end, each of which a socket there may bind."""
 
 
 @attrs.frozen
@@ -78,6 +82,9 @@ def wire(round_trip: float, loss: float, *, seed: int = 0) -> Iterator[Wire]:
             _check(_libc().unshare(_CLONE_NEWNET), "unshare")
             namespaces[own] = os.open("/proc/self/ns/net", os.O_RDONLY)
             devices.append(_tun(name, own, other))
+            # The dialler's end takes all of that network for its own, the listener's sends it there.
+            route = f"local {DIALLERS} dev lo" if own == DIALLER else f"{DIALLERS} dev {name}"
+            _ip(f"route add {route}")
         _enter(home)
         carrier = os.fork()
         if not carrier:
@@ -123,13 +130,14 @@ def _carry(one: int, other: int, delay: float, loss: float, rng: random.Random) 
 def _tun(name: str, own: str, other: str) -> int:
     device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TUN_NO_PI))
-    for command in (
-        "ip link set lo up",
-        f"ip addr add {own}/32 peer {other}/32 dev {name}",
-        f"ip link set {name} up mtu {_MTU}",
-    ):
-        subprocess.run(command.split(), check=True)
+    _ip("link set lo up")
+    _ip(f"addr add {own}/32 peer {other}/32 dev {name}")
+    _ip(f"link set {name} up mtu {_MTU}")
     return device
+
+
+def _ip(command: str) -> None:
+    subprocess.run(["ip", *command.split()], check=True)
 
 
 def _enter(namespace: int) -> None:
