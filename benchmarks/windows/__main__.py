@@ -31,11 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     real.add_argument("--loss", type=float, default=0.01)
     real.add_argument("--connections", type=int, default=2_000, help="of each kind of peer")
     real.add_argument("--peers", type=int, default=50, help="of each kind that make them")
+    real.add_argument("--rate", type=float, default=50, help="connections a second, at most")
     glare = commands.add_parser("glare", help="dial from both ends at once (root, Linux)")
     glare.add_argument("--pairs", type=int, default=10_000)
     glare.add_argument("--round-trip", type=float, default=0.2, metavar="SECONDS")
     glare.add_argument("--loss", type=float, default=0.0)
-    glare.add_argument("--legacy", type=float, default=0.0, help="the share of pairs with a legacy end")
+    glare.add_argument(
+        "--legacy", type=float, default=0.0, help="the share of pairs with a legacy end"
+    )
     glare.add_argument("--pause", type=float, default=0.03, help="seconds between two pairs")
     options = parser.parse_args(arguments)
     if options.command == "real":
@@ -43,7 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(
             paths.table(
-                paths.run(round_trip, options.loss, options.connections, options.peers)
+                paths.run(
+                    round_trip, options.loss, options.connections, options.peers, options.rate
+                )
                 for round_trip in options.round_trip
             )
         )

@@ -66,10 +66,14 @@ class Meetings:
     def __str__(self) -> str:
         lines = [
             f"{self.connected} of {self.pairs} pairs connected, in opposite roles; {self.hung} ends hung",
-            f"{self.crossed} crossed: one end became the TLS client in {self.near_client}, "
-            f"{self.deviations:+.1f} standard deviations from even",
-            f"{self.connected - self.crossed} did not, because one end had the other's hello before it spoke: "
-            f"the same end became the client in {self.uncrossed_near_client}",
+            (
+                f"{self.crossed} crossed: one end became the TLS client in {self.near_client}, "
+                f"{self.deviations:+.1f} standard deviations from even"
+            ),
+            (
+                f"{self.connected - self.crossed} did not, because one end had the other's hello before it "
+                f"spoke: the same end became the client in {self.uncrossed_near_client}"
+            ),
         ]
         lines += [
             f"opposite a {kind}: "
@@ -105,10 +109,8 @@ def run(pairs: int, *, round_trip: float, loss: float, legacy: float, pause: flo
                 os.fspath(Path(folder, name))
             )
         authority.cert_pem.write_to_path(os.fspath(Path(folder, "ca")))
-        begin = time.monotonic() + 2
-        numbers = [
-            path.run(end, trio.run, _live, folder, end, pairs, legacy, begin, pause) for end in ENDS
-        ]
+        plan = _Plan(pairs=pairs, legacy=legacy, begin=time.monotonic() + 2, pause=pause)
+        numbers = [path.run(end, trio.run, _live, folder, end, plan) for end in ENDS]
         for number in numbers:
             os.waitpid(number, 0)
         near, far = ([*_told(Path(folder, f"{end}.told"))] for end in ENDS)
@@ -158,9 +160,17 @@ def _told(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield row["number"], row
 
 
-async def _live(
-    folder: str, end: str, pairs: int, legacy: float, begin: float, pause: float
-) -> None:
+@attrs.frozen(kw_only=True)
+class _Plan:
+    """When the pairs meet: the same for both ends."""
+
+    pairs: int
+    legacy: float
+    begin: float
+    pause: float
+
+
+async def _live(folder: str, end: str, plan: _Plan) -> None:
     """Be one end of all pairs."""
     credentials = trio_duplex.Credentials.mutual(
         certificate_chain=Path(folder, end), trust=Path(folder, "ca")
@@ -168,11 +178,11 @@ async def _live(
     contexts = {CLIENT: credentials.client_context, SERVER: credentials.server_context}
     remote = ENDS[1 - ENDS.index(end)]
 
-    with Path(folder, f"{end}.told").open("w", encoding="utf-8", buffering=1) as lines:
+    with Path(folder, f"{end}.told").open("w", encoding="utf-8", buffering=1) as lines:  # noqa: ASYNC230
 
         async def one(number: int) -> None:
             row: dict[str, Any] = {"number": number, "what": "hung", "crossed": False}
-            played = kind(number, legacy) if end == ENDS[1] else NEAR
+            played = kind(number, plan.legacy) if end == ENDS[1] else NEAR
             with trio.move_on_after(PATIENCE):
                 port = FIRST_PORT + number % PORTS
                 stream = await open_simultaneously((end, port), (remote, port))
@@ -198,8 +208,8 @@ async def _live(
             lines.write(json.dumps(row) + "\n")
 
         async with trio.open_nursery() as nursery:
-            for number in range(pairs):
-                await trio.sleep(max(0.0, begin + number * pause - time.monotonic()))
+            for number in range(plan.pairs):
+                await trio.sleep(max(0.0, plan.begin + number * plan.pause - time.monotonic()))
                 nursery.start_soon(one, number)
 
 
