@@ -26,8 +26,7 @@ from tests.support.peers import (
     memory_pair,
     record,
 )
-from trio_duplex import HandshakeError, Limits, Role, Server, negotiate, serve_listeners
-from trio_duplex._tls.bare import release
+from trio_duplex import Connection, HandshakeError, Limits, Role, Server, negotiate, serve_listeners
 from trio_duplex._tls.handshake import Handshake
 
 
@@ -47,25 +46,51 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[object]]:
 
     def remember(self: Handshake, *args: object, **options: object) -> None:
         init(self, *args, **options)  # type: ignore[arg-type]
-        found.append(weakref.ref(self.tls))
+        found.append(weakref.ref(self.engine.ssl_object))
 
     monkeypatch.setattr(Handshake, "__init__", remember)
     return found
 
 
+def tls_objects(*connections: Connection) -> list[weakref.ref[object]]:
+    return [weakref.ref(each._flow.engine.ssl_object) for each in connections]
+
+
 @each_version
+@pytest.mark.parametrize("bare", [False, True])
 async def test_closed_connections_are_freed(
-    version: ssl.TLSVersion, no_collection: None, autojump_clock: trio.testing.MockClock
+    version: ssl.TLSVersion,
+    bare: bool,
+    no_collection: None,
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     server, client = await connection_pair(version)
-    held = [weakref.ref(server.tls), weakref.ref(client.tls)]
+    held = tls_objects(server, client)
+    if bare:
+        held += [weakref.ref(server.tls), weakref.ref(client.tls)]
     await client.send_all(b"x")
     await server.receive_some()
     await client.aclose()
     await trio.aclose_forcefully(server)
     del client, server
     await trio.testing.wait_all_tasks_blocked()  # Trio still holds what it last raised
-    assert [ref() for ref in held] == [None, None]
+    assert {ref() for ref in held} == {None}
+
+
+@pytest.mark.parametrize("tickets", [0, 2])
+async def test_a_server_that_never_sends_is_freed(
+    tickets: int, no_collection: None, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its session tickets are still held when it is closed by force."""
+    server, client = await connection_pair(
+        TLS13, server=credentials(TLS13, session_tickets=tickets)
+    )
+    held = tls_objects(server)
+    await trio.aclose_forcefully(server)
+    await trio.aclose_forcefully(client)
+    del client, server
+    await trio.testing.wait_all_tasks_blocked()
+    assert held[0]() is None
 
 
 @each_version
@@ -74,7 +99,7 @@ async def test_connections_that_end_in_a_fault_behind_their_data_are_freed(
 ) -> None:
     ours, theirs = memory_pair()
     server, client = await connection_pair(version, streams=(ours, theirs))
-    held = weakref.ref(server.tls)
+    (held,) = tls_objects(server)
     await client.send_all(b"x")
     await theirs.send_all(record(APPLICATION_DATA, b"no key of ours has made this"))
     assert await server.receive_some() == b"x"
@@ -93,7 +118,7 @@ async def test_a_closed_connection_still_tells_its_facts(
     server, client = await connection_pair(TLS13)
     for connection in (client, server):
         await connection.aclose()
-        assert connection.tls.version() == "TLSv1.3"
+        assert connection.tls_version == connection.tls.version() == "TLSv1.3"
         assert connection.peer.names == ("node.example",)
         for use in (
             connection.tls.do_handshake,
@@ -148,15 +173,3 @@ async def test_greetings_that_make_room_are_freed(
         assert [ref() is None for ref in made] == [True, True, True, True, False]
         assert await mute[0].receive_some()  # the greeting
         nursery.cancel_scope.cancel()
-
-
-async def test_a_stream_that_nobody_used_is_no_trap(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
-    stream, _ = memory_pair()
-    handshake = Handshake(stream, credentials().context(Role.CLIENT), Role.CLIENT)
-    release(handshake.tls)
-    await handshake.tls.do_handshake()
-    assert stream.sent == b""
-    await trio.aclose_forcefully(handshake.tls)
-    assert stream.closed

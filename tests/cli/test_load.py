@@ -82,7 +82,7 @@ def test_json(version: str, duplex_thread_server: ThreadServerFactory, files: li
     versions: list[str | None] = []
 
     async def echo(connection: Connection) -> None:
-        versions.append(connection.tls.version())
+        versions.append(connection.tls_version)
         async for chunk in connection:
             await connection.send_all(chunk)
 

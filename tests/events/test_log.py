@@ -540,7 +540,7 @@ async def test_what_cannot_be_said_does_no_harm(
     log(failed(UnprintableError()))
     connection = await a_connection()
     connection._peer = None
-    connection._handshake._certificate = b"no certificate"
+    connection._flow.engine._certificate = b"no certificate"
     log(closed(connection))
     (first, second) = caplog.records
     assert parsed(first)[1]["error"] == "UnprintableError"

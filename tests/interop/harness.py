@@ -101,7 +101,7 @@ class Outcome:
 
     @property
     def version(self) -> str | None:
-        version: str | None = self.opened.tls.version()
+        version: str | None = self.opened.tls_version
         return version
 
     def is_echo(self) -> bool:

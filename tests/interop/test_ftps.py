@@ -123,8 +123,8 @@ class FTPClient:
         )
         assert connection.role is Role.CLIENT
         assert connection.decision.reason is Reason.SILENT
-        assert connection.tls.session_reused is resume
-        assert connection.tls.version() == self.tls.version()
+        assert connection.session_reused is resume
+        assert connection.tls_version == self.tls.version()
         return connection
 
     async def receive(self, command: str) -> bytes:

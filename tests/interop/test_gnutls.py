@@ -68,7 +68,7 @@ async def test_gnutls_serv_that_dials_in_gets_a_client(files: Files, version: Ve
         async with await negotiate(stream, files.credentials, window=WINDOW) as connection:
             assert connection.role is Role.CLIENT
             assert connection.decision.reason is Reason.SILENT
-            assert connection.tls.version() == f"TLSv{version}"
+            assert connection.tls_version == f"TLSv{version}"
             await check_echo(connection)
 
 

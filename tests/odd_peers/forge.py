@@ -110,7 +110,7 @@ class Forger13(Forger):
     number = 0
 
     def __init__(self, secret: bytes) -> None:
-        self._key, self._iv = (_expand(secret, label, size) for label, size in KEYS)
+        self._key, self._iv = (expand(secret, label, size) for label, size in KEYS)
 
     def _sealed(self, kind: int, payload: bytes, number: bytes) -> bytes:
         nonce = bytes(a ^ b for a, b in zip(self._iv, bytes(4) + number, strict=True))
@@ -121,7 +121,7 @@ class Forger13(Forger):
 KEYS = ((b"key", 32), (b"iv", 12))
 
 
-def _expand(secret: bytes, label: bytes, size: int) -> bytes:
+def expand(secret: bytes, label: bytes, size: int) -> bytes:
     """RFC 8446 section 7.1, HKDF-Expand-Label."""
     info = struct.pack(">HB", size, 6 + len(label)) + b"tls13 " + label + b"\0"
     return HKDFExpand(hashes.SHA384(), size, info).derive(secret)

@@ -297,7 +297,7 @@ async def handler(connection: Connection) -> None:
                 while True:
                     await connection.send_all(bytes(1_000_000))
             case b"clog":
-                fill(connection.tls.transport_stream)
+                fill(connection.transport_stream)
                 return
             case b"idle":
                 connection.idle_timeout = IDLE_TIMEOUT

@@ -38,7 +38,7 @@ Handle = Callable[[Connection], Awaitable[object]]
 async def broken_stream() -> Connection:
     """A connection of the handler's own, whose other end is gone."""
     ours, theirs = await connection_pair()
-    await trio.aclose_forcefully(theirs.tls.transport_stream)
+    await trio.aclose_forcefully(theirs.transport_stream)
     return ours
 
 
@@ -116,7 +116,7 @@ async def on_the_bare_stream(connection: Connection) -> None:
 
 async def on_the_transport(connection: Connection) -> None:
     while True:
-        await connection.tls.transport_stream.send_all(b"x" * 1000)
+        await connection.transport_stream.send_all(b"x" * 1000)
 
 
 async def in_a_nursery(connection: Connection) -> None:
@@ -250,7 +250,7 @@ async def test_over_tcp(version: object) -> None:
     async with AsyncExitStack() as stack:
         for stream in (server, client):
             stack.push_async_callback(trio.aclose_forcefully, stream)
-        await client.tls.transport_stream.aclose()
+        await client.transport_stream.aclose()
         for call in (server.receive_some, partial(server.tls.send_all, b"x")):
             error = await caught(call)
             assert isinstance(error, trio.BrokenResourceError | DuplexError)

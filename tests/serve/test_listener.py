@@ -101,9 +101,9 @@ async def test_options_are_those_of_negotiate(autojump_clock: trio.testing.MockC
         nursery.start_soon(peer_stream(memory.connect(), Role.SERVER).do_handshake)
         connection = await listener.accept()
         assert connection.decision.window == connection.decision.waited == 0.5
-        before = len(connection.tls.transport_stream.sent)  # type: ignore[attr-defined]
+        before = len(connection.transport_stream.sent)  # type: ignore[attr-defined]
         await connection.aclose()
-        assert len(connection.tls.transport_stream.sent) == before  # type: ignore[attr-defined]
+        assert len(connection.transport_stream.sent) == before  # type: ignore[attr-defined]
         await receive_all(never)
         assert trio.current_time() == 0.5 + 1
 

@@ -974,7 +974,7 @@ async def test_keepalive(limits: dict[str, float], idle: int | None, millisecond
     found: list[tuple[int, int, int]] = []
 
     async def handler(connection: Connection) -> None:
-        stream = connection.tls.transport_stream
+        stream = connection.transport_stream
         assert isinstance(stream, trio.SocketStream)
         found.append(
             (

@@ -155,7 +155,7 @@ async def test_tcp(host: str, version: ssl.TLSVersion) -> None:
     sockets: list[trio.abc.Stream] = []
 
     async def handler(connection: Connection) -> None:
-        sockets.append(connection.tls.transport_stream)
+        sockets.append(connection.transport_stream)
         await echo(connection)
 
     with trio.fail_after(20):

@@ -54,7 +54,7 @@ async def a_session(mine: Credentials, theirs: CONTEXT) -> ssl.SSLSession:
         nursery.start_soon(serve)
         connection = await negotiate(ours, mine, role=Role.CLIENT)
         await receive_exactly(connection, 1)
-    session = connection.tls.session
+    session = connection.session
     assert isinstance(session, ssl.SSLSession)
     await trio.aclose_forcefully(connection)
     await trio.aclose_forcefully(tls)
@@ -62,7 +62,7 @@ async def a_session(mine: Credentials, theirs: CONTEXT) -> ssl.SSLSession:
 
 
 async def tell_reused(connection: Connection) -> None:
-    await connection.send_all(b"reused" if connection.tls.session_reused else b"full")
+    await connection.send_all(b"reused" if connection.session_reused else b"full")
 
 
 @asynccontextmanager
@@ -128,7 +128,7 @@ async def test_a_listener_of_connections_has_it_too(autojump_clock: trio.testing
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dialled, memory, Role.SERVER, theirs)
             async with await listener.accept() as connection:
-                assert connection.tls.session_reused
+                assert connection.session_reused
 
 
 async def test_a_session_from_before_a_reload_costs_no_connection(
@@ -168,7 +168,7 @@ async def test_a_function_that_fails_costs_one_connection_and_is_our_fault(
 async def test_a_session_instead_of_a_function_is_refused_at_the_door() -> None:
     mine = credentials(TLS12)
     _, client = await connection_pair(client=mine)
-    wrong: Any = client.tls.session
+    wrong: Any = client.session
     memory = MemoryListener()
     with pytest.raises(TypeError):
         await serve_listeners(tell_reused, [memory], mine, session=wrong)

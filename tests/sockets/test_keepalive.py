@@ -24,7 +24,7 @@ from trio_duplex._sockets.keepalive import DEFAULT_KEEPALIVE
 
 def keepalive_of(connection: Connection) -> tuple[int, int, int]:
     """Whether it is on, after how many seconds, and the milliseconds for unacknowledged data."""
-    stream = connection.tls.transport_stream
+    stream = connection.transport_stream
     assert isinstance(stream, trio.SocketStream)
     return (
         stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),

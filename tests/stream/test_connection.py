@@ -475,7 +475,7 @@ async def test_a_stream_that_was_unwrapped_is_its_owners(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     server, client = await connection_pair(TLS12)
-    transport = server.tls.transport_stream
+    transport = server.transport_stream
     async with trio.open_nursery() as nursery:
         nursery.start_soon(client.tls.unwrap)
         raw, trailing = await server.tls.unwrap()

@@ -37,8 +37,8 @@ from tests.support.peers import (
 )
 from trio_duplex import Connection, Role
 from trio_duplex._serve.fault import is_peer_fault
-from trio_duplex._stream.connection import RECEIVE_SIZE, SEND_PIECE
-from trio_duplex._tls.handshake import RECORD_SIZE
+from trio_duplex._tls.engine import RECORD_SIZE
+from trio_duplex._tls.flow import RECEIVE_SIZE, SEND_PIECE
 
 
 async def pair(role: Role, version: ssl.TLSVersion | None = None) -> tuple[Connection, Connection]:

@@ -77,7 +77,7 @@ async def test_dial_in_each_role(role: Role) -> None:
             async with connection:
                 assert connection.decision == Decision(role, Reason.RULE, 0.0, 0.0)
                 assert connection.remote_address == ("127.0.0.1", port)
-                assert type(connection.tls.transport_stream) is trio.SocketStream
+                assert type(connection.transport_stream) is trio.SocketStream
                 await connection.send_all(b"hello")
                 assert await receive_exactly(connection, 5) == b"hello"
 
@@ -238,7 +238,7 @@ async def test_https_compatible() -> None:
 async def a_session(mine: Credentials, port: int) -> ssl.SSLSession:
     """A session of TLS 1.2, which comes with the handshake."""
     async with await open_tcp_connection("127.0.0.1", port, mine) as connection:
-        session = connection.tls.session
+        session = connection.session
         assert isinstance(session, ssl.SSLSession)
         return session
 
@@ -251,7 +251,7 @@ async def test_a_session_is_resumed() -> None:
             session = await a_session(mine, port)
             for given in (None, session):
                 async with await dial(session=given) as connection:
-                    assert connection.tls.session_reused is (given is not None)
+                    assert connection.session_reused is (given is not None)
 
 
 async def test_a_session_of_others_is_refused_before_a_socket_opens() -> None:
@@ -294,7 +294,7 @@ async def test_a_reload_while_we_dial_does_not_part_session_and_credentials(
             trio.socket.set_custom_hostname_resolver(Resolver())
             dial = partial(open_tcp_connection, "node.example", port, mine)
             async with await dial(session=session) as connection:
-                assert connection.tls.session_reused
+                assert connection.session_reused
 
 
 async def test_where_we_dial_from() -> None:

@@ -159,7 +159,7 @@ async def test_bytes_within_the_window_make_us_the_server(
         connection = await negotiate(ours, credentials())
         assert connection.decision == Decision(Role.SERVER, Reason.SPOKE, delay, 5.0)
         assert connection.role is Role.SERVER
-        assert connection.tls.version() == version.name.replace("_", ".")
+        assert connection.tls_version == version.name.replace("_", ".")
         assert await receive_exactly(connection, 8) == b"question"
         await connection.send_all(b"answer")
 
@@ -180,7 +180,7 @@ async def test_silence_through_the_window_makes_us_the_client(
         nursery.start_soon(peer)
         connection = await negotiate(ours, credentials())
         assert connection.decision == Decision(Role.CLIENT, Reason.SILENT, 5.0, 5.0)
-        assert connection.tls.version() == version.name.replace("_", ".")
+        assert connection.tls_version == version.name.replace("_", ".")
         assert await receive_exactly(connection, 8) == b"question"
         await connection.send_all(b"answer")
     assert trio.current_time() == 5.0
@@ -773,7 +773,7 @@ async def test_the_tls_stream_is_bare_over_the_bare_transport(
         nursery.start_soon(peer_stream(theirs, role.other).do_handshake)
         connection = await negotiate(ours, credentials())
     assert type(connection.tls) is trio.SSLStream
-    assert connection.tls.transport_stream is ours
+    assert connection.transport_stream is ours
 
 
 @pytest.mark.parametrize("make", [tcp_pair, unix_pair])
@@ -790,7 +790,7 @@ async def test_the_transport_is_the_socket_that_was_accepted(
                 assert not ours.socket.is_readable()
             connection = await negotiate(ours, credentials(), window=window)
         assert connection.role is role
-        assert connection.tls.transport_stream is ours
+        assert connection.transport_stream is ours
         assert type(ours) is trio.SocketStream
         await trio.aclose_forcefully(connection)
         await theirs.aclose()
@@ -815,10 +815,10 @@ async def test_a_session_is_resumed_in_the_client_role(
     server, client = await connection_pair(server=theirs, client=mine)
     await server.send_all(b"x")  # takes the tickets of TLS 1.3 along
     await receive_exactly(client, 1)
-    assert not client.tls.session_reused
-    server, client = await connection_pair(server=theirs, client=mine, session=client.tls.session)
-    assert client.tls.session_reused
-    assert server.tls.session_reused
+    assert not client.session_reused
+    server, client = await connection_pair(server=theirs, client=mine, session=client.session)
+    assert client.session_reused
+    assert server.session_reused
     await client.send_all(b"resumed")
     assert await receive_exactly(server, 7) == b"resumed"
 
@@ -831,9 +831,9 @@ async def test_a_session_has_no_part_in_the_server_role(
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer_stream(theirs, Role.CLIENT).do_handshake)
-        connection = await negotiate(ours, mine, session=client.tls.session)
+        connection = await negotiate(ours, mine, session=client.session)
     assert connection.role is Role.SERVER
-    assert not connection.tls.session_reused
+    assert not connection.session_reused
 
 
 async def test_a_session_of_other_credentials_is_refused_at_the_door(
@@ -842,7 +842,7 @@ async def test_a_session_of_other_credentials_is_refused_at_the_door(
     _, client = await connection_pair(ssl.TLSVersion.TLSv1_2)
     ours, _ = memory_pair()
     with pytest.raises(ValueError):
-        await negotiate(ours, credentials(), session=client.tls.session)
+        await negotiate(ours, credentials(), session=client.session)
     assert not ours.closed
 
 
@@ -1110,7 +1110,7 @@ async def test_a_fixed_role_needs_no_window(
         nursery.start_soon(peer_stream(theirs, role.other, version).do_handshake)
         connection = await dial(ours, role)
     assert connection.decision == Decision(role, Reason.RULE, 0.0, 0.0)
-    assert connection.tls.version() == version.name.replace("_", ".")
+    assert connection.tls_version == version.name.replace("_", ".")
     assert trio.current_time() == 0
 
 

@@ -432,7 +432,7 @@ async def test_tls_that_has_failed_stays_failed() -> None:
     """OpenSSL is not asked again: from 3.12.3 on, Python makes of its answer what errno holds."""
 
     async def handler(connection: trio_duplex.Connection) -> None:
-        await connection.tls.transport_stream.send_all(GARBAGE)
+        await connection.transport_stream.send_all(GARBAGE)
         with pytest.raises(trio.BrokenResourceError):
             await connection.receive_some()
 

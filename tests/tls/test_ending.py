@@ -24,8 +24,9 @@ from tests.support.peers import (
     tcp_pair,
 )
 from trio_duplex import Connection, Role, negotiate
-from trio_duplex._stream.connection import SEND_PIECE, close_by_force
+from trio_duplex._stream.connection import close_by_force
 from trio_duplex._tls.ending import Arrived, Known, Wait, wait_for
+from trio_duplex._tls.flow import SEND_PIECE
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
 LONG = 30.0
@@ -202,7 +203,7 @@ async def test_a_close_with_unread_input_is_bounded(role: Role) -> None:
     connection.close_timeout = 0.1
     with trio.fail_after(LONG):
         await connection.aclose()
-    transport = connection.tls.transport_stream
+    transport = connection.transport_stream
     assert isinstance(transport, trio.SocketStream)
     assert transport.socket.fileno() == -1
     await trio.aclose_forcefully(peer)
@@ -245,7 +246,7 @@ async def test_a_close_over_tcp_while_another_task_receives() -> None:
 async def test_two_tasks_close_at_once() -> None:
     with trio.fail_after(LONG):
         connection, peer = await tcp_connections(Role.SERVER)
-        transport = connection.tls.transport_stream
+        transport = connection.transport_stream
         await peer.send_all(b"xx")
         assert await connection.receive_some(1) == b"x"
         async with trio.open_nursery() as nursery:
@@ -253,7 +254,7 @@ async def test_two_tasks_close_at_once() -> None:
             nursery.start_soon(connection.aclose)
             assert await receive_all(peer) == b""
             await peer.aclose()
-        assert connection.tls.transport_stream is transport
+        assert connection.transport_stream is transport
 
 
 # ------------------------------------------------------------------------------------ other streams

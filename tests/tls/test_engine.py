@@ -84,7 +84,7 @@ def test_end_of_the_transport_without_close_notify_is_a_failure(version: ssl.TLS
     server, client = pair(version)
     client.write(b"cut")
     server.feed(client.take())
-    server.feed(b"")
+    server.feed_eof()
     assert server.read(100) == b"cut"
     for _ in range(2):
         with pytest.raises(ssl.SSLEOFError):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
@@ -18,11 +20,13 @@ from trio.testing import (
     memory_stream_pair,
 )
 
+from tests.odd_peers.forge import Forger13, expand
 from tests.support.contexts import new_context
-from tests.support.peers import AUTHORITY, NODE, TLS13, VERSIONS, tcp_pair, unix_pair
+from tests.support.peers import AUTHORITY, HANDSHAKE, NODE, TLS13, VERSIONS, tcp_pair, unix_pair
 from trio_duplex import Role
+from trio_duplex._tls.ending import Known
 from trio_duplex._tls.engine import Engine
-from trio_duplex._tls.flow import MOST_OWED, RECEIVE_SIZE, SEND_PIECE, Flow
+from trio_duplex._tls.flow import _READ_SIZE, MOST_OWED, RECEIVE_SIZE, SEND_PIECE, Flow
 
 Ways = tuple[bool, bool]
 WAYS: list[Ways] = [(one, other) for one in (False, True) for other in (False, True)]
@@ -42,7 +46,11 @@ def contexts(version: ssl.TLSVersion) -> dict[Role, ssl.SSLContext]:
 
 
 class _End(Flow, trio.abc.Stream):
-    """A flow as Trio's checks want it: with the base class of streams."""
+    """A flow as Trio's checks want it: with the base class of streams, and closed in time."""
+
+    async def aclose(self, known: Known | None = None) -> None:
+        with trio.move_on_after(0.1):
+            await super().aclose(known)
 
 
 def flows(
@@ -348,30 +356,129 @@ async def test_held_tickets_leave_in_front_of_the_first_data(transport: str, way
         assert theirs.engine.ssl_object.session.has_ticket
 
 
-@pytest.mark.parametrize("transport", ["tcp", "lockstep"])
-async def test_what_receiving_owes_is_bounded(transport: str) -> None:
-    """A peer that asks for key updates and reads nothing makes us owe an answer to each."""
-    async with connected(transport) as (ours, theirs), trio.open_nursery() as nursery:
-        asked = 0
+class Rekeyer(Forger13):
+    """Forges key updates, each of which asks for an answer (RFC 8446 section 4.6.3)."""
+
+    def __init__(self, secret: bytes) -> None:
+        super().__init__(secret)
+        self._secret = secret
+
+    def update(self) -> bytes:
+        made = self.seal(HANDSHAKE, b"\x18\0\0\x01\x01")
+        self._secret = expand(self._secret, b"traffic upd", 48)
+        self.__init__(self._secret)  # type: ignore[misc]
+        self.number = 0
+        return made
+
+
+@contextlib.asynccontextmanager
+async def rekeyed(
+    transport: str, tmp_path: Path
+) -> AsyncIterator[tuple[_End, trio.abc.Stream, Rekeyer]]:
+    """Our server's end, its peer's transport, and what forges the peer's records."""
+    log = tmp_path / "keys"
+    context = contexts(TLS13)[Role.CLIENT]
+    context.keylog_filename = str(log)
+    try:
+        async with connected(transport) as (ours, theirs):
+            (secret,) = (
+                bytes.fromhex(line.split()[2])
+                for line in log.read_text().splitlines()
+                if line.startswith("CLIENT_TRAFFIC_SECRET_0")
+            )
+            yield ours, theirs.transport, Rekeyer(secret)
+    finally:
+        contexts.cache_clear()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+async def test_what_receiving_owes_is_bounded(transport: str, tmp_path: Path) -> None:
+    """A peer that asks for key updates and reads nothing is not read from for ever."""
+    async with rekeyed(transport, tmp_path) as (ours, theirs, forge):
+        assert isinstance(ours.transport, trio.SocketStream)
+        ours.transport.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        asked = taken = 0
 
         async def ask() -> None:
             nonlocal asked
             while True:
-                theirs.engine.write(b"x")  # each an owed answer: the records are forged below
-                await theirs.transport.send_all(theirs.engine.take())
-                asked += 1
+                await theirs.send_all(b"".join(forge.update() for _ in range(500)))
+                asked += 500
 
         async def receive() -> None:
-            while True:
-                await ours.receive_some()
-                ours.engine.write(b"an answer of the engine's own, " * 100)
+            await ours.receive_some()
 
-        nursery.start_soon(ask)
-        nursery.start_soon(receive)
-        for _ in range(2_000):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(receive)
+            while taken != asked or not asked:
+                taken = asked
+                await trio.testing.wait_all_tasks_blocked(0.02)
+            # What the kernels hold for both ends, and what we owe.
+            assert ours.engine.owed + len(ours._unsent) <= 2 * (MOST_OWED + _READ_SIZE)
+            assert ours._wire_held, "it does not wait for the wire, as one who owes much does"
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "memory"])
+async def test_receive_that_answers_a_key_update_makes_no_send_busy(
+    transport: str, tmp_path: Path
+) -> None:
+    async with rekeyed(transport, tmp_path) as (ours, theirs, forge):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.receive_some)
+            await trio.testing.wait_all_tasks_blocked()
+            for _ in range(20):
+                await theirs.send_all(forge.update())
+                await ours.send_all(b"never busy")
+            nursery.cancel_scope.cancel()
+        assert ours.engine.failure is None
+        assert not ours.cut
+
+
+async def test_close_waits_for_a_send_that_is_under_way() -> None:
+    """A close_notify between two of its pieces would make a part look whole."""
+    async with connected() as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, bytes(20_000_000))
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(Flow.aclose, ours)
+        received = 0
+        while data := await theirs.receive_some():
+            received += len(data)
+        assert received == 20_000_000
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("ways", WAYS)
+async def test_each_call_is_one_checkpoint_or_waits(
+    transport: str, version: ssl.TLSVersion, ways: Ways
+) -> None:
+    async with connected(transport, version, ways) as (ours, theirs):
+        await theirs.send_all(bytes(1000))
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
             await trio.lowlevel.checkpoint()
-        assert ours.engine.owed + len(ours._unsent) <= MOST_OWED + RECEIVE_SIZE
-        nursery.cancel_scope.cancel()
+            for call in (
+                functools.partial(ours.receive_some, 10),
+                functools.partial(ours.receive_some, 10),
+                functools.partial(ours.send_all, b"x"),
+                functools.partial(ours.send_all, b""),
+            ):
+                before = turns
+                with assert_checkpoints():
+                    await call()
+                if not any(ways) and transport != "memory":
+                    assert turns - before <= 2
+            nursery.cancel_scope.cancel()
 
 
 def test_freed_at_once() -> None:

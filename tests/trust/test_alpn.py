@@ -90,7 +90,7 @@ async def test_unless_told_so(
     meeting = await meet(credentials, role, peer(role.other, version, theirs))
     assert (meeting.error, meeting.heard) == (None, GREETING)
     (connection,) = meeting.handled
-    assert connection.tls.selected_alpn_protocol() is None
+    assert connection.selected_alpn_protocol is None
 
 
 @each_version
@@ -106,7 +106,7 @@ async def test_one_of_ours_is_enough(
     meeting = await meet(credentials, role, peer(role.other, version, ["second", "other"]))
     assert (meeting.error, meeting.heard) == (None, GREETING)
     (connection,) = meeting.handled
-    assert connection.tls.selected_alpn_protocol() == "second"
+    assert connection.selected_alpn_protocol == "second"
 
 
 @each_version
@@ -209,8 +209,8 @@ async def test_a_resumed_session_is_no_way_round(
             nursery.start_soon(serve)
             connection = await negotiate(theirs, client, role=Role.CLIENT, session=session)
             await connection.receive_some()
-            assert connection.tls.session_reused is (session is not None)
-        held: ssl.SSLSession | None = connection.tls.session
+            assert connection.session_reused is (session is not None)
+        held: ssl.SSLSession | None = connection.session
         return held
 
     session = await connect(await connect(None))

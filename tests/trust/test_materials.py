@@ -302,7 +302,7 @@ async def test_alpn_by_role(
         peer.set_alpn_protocols(["b", "a"])  # the server's preference counts
         meeting = await meet(credentials, role, peer)
         (connection,) = meeting.handled
-        assert connection.tls.selected_alpn_protocol() == chosen[role]
+        assert connection.selected_alpn_protocol == chosen[role]
 
 
 @pytest.mark.parametrize("name", ["*.example", "192.0.2.7", "https://a.example", "a b", ""])

@@ -234,8 +234,8 @@ async def test_a_session_keeps_its_credentials(tmp_path: Path, autojump_clock: M
 
                 nursery.start_soon(reload)
             connection = await negotiate(ours, credentials, window=5, session=session)
-        assert connection.tls.session_reused is resumed
-        session = connection.tls.session
+        assert connection.session_reused is resumed
+        session = connection.session
         for end in (connection, tls):
             await trio.aclose_forcefully(end)
     with pytest.raises(ValueError):
@@ -564,5 +564,5 @@ async def test_a_session_is_judged_by_what_is_in_force(
                     await negotiate(ours, credentials, window=5, session=session)
             else:
                 connection = await negotiate(ours, credentials, window=5)
-                session = connection.tls.session
+                session = connection.session
                 await connection.aclose()

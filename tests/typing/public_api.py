@@ -32,7 +32,17 @@ async def over_a_connection(connection: trio_duplex.Connection) -> int:
     connection.cancel_scope.deadline = math.inf
     assert_type(connection.decision.reason, Reason)
     assert_type(connection.decision.waited, float)
-    assert_type(connection.tls.transport_stream, trio.abc.Stream)
+    assert_type(connection.transport_stream, trio.abc.Stream)
+    assert_type(connection.tls, trio.SSLStream[trio.abc.Stream])
+    assert_type(connection.tls_version, str)
+    assert_type(connection.cipher, str)
+    assert_type(connection.selected_alpn_protocol, str | None)
+    assert_type(connection.server_hostname, str | None)
+    assert_type(connection.session, ssl.SSLSession | None)
+    assert_type(connection.session_reused, bool)
+    assert_type(connection.peer_certificate, bytes | None)
+    assert_type(connection.get_channel_binding(), bytes | None)
+    assert_type(connection.bytes_sent, int)
     return 1  # whatever a handler returns is nobody's business
 
 

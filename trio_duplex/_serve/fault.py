@@ -16,7 +16,7 @@ from typing import cast
 import trio
 
 from trio_duplex._errors import DuplexError
-from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.connection import Connection, made_streams
 
 
 def is_peer_fault(error: BaseException, connection: Connection) -> bool:
@@ -29,7 +29,7 @@ def is_peer_fault(error: BaseException, connection: Connection) -> bool:
     if isinstance(error, BaseExceptionGroup):
         parts = cast("BaseExceptionGroup[BaseException]", error).exceptions
         return all(is_peer_fault(part, connection) for part in parts)
-    streams = (connection, connection.tls, connection.tls.transport_stream)
+    streams = made_streams(connection)
     cause: BaseException | None = error
     while isinstance(cause, trio.BrokenResourceError | DuplexError):
         for caller in _objects_called(cause.__traceback__):

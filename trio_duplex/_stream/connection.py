@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import ssl
-from operator import index
 from typing import NoReturn, TypeAlias
 
 import attrs
@@ -15,12 +13,10 @@ from trio_duplex._errors import PeerRejectedError
 from trio_duplex._role import Decision, Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._sockets.progress import is_tcp, peer_progress
-from trio_duplex._sockets.queues import reset_at_close
 from trio_duplex._stream.idle import IdleWatch
-from trio_duplex._tls.ending import Known, LeavingTransport
-from trio_duplex._tls.handshake import RECORD_SIZE, Handshake
-from trio_duplex._tls.last_words import send_last_words
-from trio_duplex._tls.reasons import as_ragged_end, tls_alert, tls_reason
+from trio_duplex._tls.ending import Known
+from trio_duplex._tls.flow import Flow
+from trio_duplex._tls.reasons import tls_alert, tls_reason
 from trio_duplex._trust.identity import PeerIdentity
 
 CLOSE_TIMEOUT = 5.0
@@ -60,15 +56,6 @@ class CertificateRejectedError(PeerRejectedError, trio.BrokenResourceError):
     alert: str
 
 
-RECEIVE_SIZE = 64 * 1024
-"""Bytes to return at most, if nobody says: as many as Trio takes from a socket at once."""
-
-SEND_PIECE = 64 * 1024
-"""Bytes handed to TLS at once. They are encrypted in one go, while nobody else runs, and
-OpenSSL's buffer grows to hold them: 200 MB at once took a second and a half, and 400 MB.
-In pieces of this size it is also three times as fast; smaller ones gain nothing more."""
-
-
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
@@ -80,10 +67,6 @@ class Connection(trio.abc.HalfCloseableStream):
     `DuplexListener` and `open_tcp_connection`, never directly.
 
     Attributes:
-        tls: The bare ``trio.SSLStream``, over the bare transport
-            (``tls.transport_stream``). Its own methods may be used in place of
-            the connection's, which add that the alert of a fatal record error
-            reaches the peer, and that closing is bounded.
         decision: The role taken, why, and how long it took.
         local_address: Our end: ``(host, port)``, IPv6's four fields, a Unix
             socket's path, or None.
@@ -102,21 +85,16 @@ class Connection(trio.abc.HalfCloseableStream):
             `wait_send_all_might_not_block`, after which it raises; ``math.inf``
             by default.
         bytes_received: Application data received through `receive_some`.
-        bytes_sent: Application data sent through `send_all`, in bytes.
     """
 
     __slots__ = (
         "__weakref__",
-        "_active",
         "_broken",
-        "_cut",
-        "_ended",
         "_finished",
+        "_flow",
         "_gave_up",
-        "_handshake",
         "_peer",
         "bytes_received",
-        "bytes_sent",
         "cancel_scope",
         "close_timeout",
         "decision",
@@ -124,19 +102,17 @@ class Connection(trio.abc.HalfCloseableStream):
         "local_address",
         "remote_address",
         "send_timeout",
-        "tls",
     )
 
     def __init__(
         self,
-        handshake: Handshake,
+        flow: Flow,
         *,
         decision: Decision,
         local_address: Address | None,
         remote_address: Address | None,
     ) -> None:
-        self.tls = handshake.tls
-        self._handshake = handshake
+        self._flow = flow
         self._peer: PeerIdentity | None = None
         self.decision = decision
         self.local_address = local_address
@@ -146,18 +122,83 @@ class Connection(trio.abc.HalfCloseableStream):
         self.idle_timeout = math.inf
         self.send_timeout = math.inf
         self.bytes_received = 0
-        self.bytes_sent = 0
-        self._active = 0.0
         self._broken: str | None = None  # why, if it is
         self._gave_up = False
-        self._cut = False  # a send was cancelled half-way, and the peer must notice
-        self._ended = False  # we have sent ours
         self._finished = False  # the peer has sent its close_notify
 
     @property
-    def _transport(self) -> trio.abc.Stream | None:
-        """None if it was unwrapped: what `trio.SSLStream` does, and its type does not say."""
-        return self.tls.transport_stream
+    def tls(self) -> trio.SSLStream[trio.abc.Stream]:
+        """The bare ``trio.SSLStream`` over the same transport.
+
+        It is made when it is first asked for, and from then on everything goes through
+        it, which takes about twice the CPU for each call. What it tells of the
+        connection, such as its version, the connection tells itself. Its own methods
+        may be used in place of the connection's, which add that the alert of a fatal
+        record error reaches the peer, and that closing is bounded.
+        """
+        return self._flow.tls
+
+    @property
+    def transport_stream(self) -> trio.abc.Stream:
+        """The stream under TLS, as it was accepted, dialled or given to `negotiate`."""
+        return self._flow.transport
+
+    @property
+    def bytes_sent(self) -> int:
+        """Application data sent through `send_all`, in bytes."""
+        return self._flow.sent
+
+    @property
+    def tls_version(self) -> str:
+        """``"TLSv1.2"`` or ``"TLSv1.3"``."""
+        return self._flow.engine.ssl_object.version() or "unknown"
+
+    @property
+    def cipher(self) -> str:
+        """The cipher suite, by OpenSSL's name, such as ``"TLS_AES_256_GCM_SHA384"``."""
+        cipher = self._flow.engine.ssl_object.cipher()
+        return cipher[0] if cipher is not None else "unknown"
+
+    @property
+    def selected_alpn_protocol(self) -> str | None:
+        """The protocol that was chosen by ALPN (RFC 7301); None if the ends share none."""
+        return self._flow.engine.ssl_object.selected_alpn_protocol()
+
+    @property
+    def session(self) -> ssl.SSLSession | None:
+        """The TLS session, for another connection's handshake to resume.
+
+        In TLS 1.3 the server sends it after the handshake: it has a ticket once something
+        was received (RFC 8446 section 4.6.1).
+        """
+        return self._flow.engine.ssl_object.session
+
+    @property
+    def session_reused(self) -> bool:
+        """Whether the handshake has resumed an earlier session."""
+        return bool(self._flow.engine.ssl_object.session_reused)
+
+    @property
+    def server_hostname(self) -> str | None:
+        """The name that we sent as SNI in the client role; None if we sent none, and as server."""
+        return self._flow.engine.ssl_object.server_hostname
+
+    @property
+    def peer_certificate(self) -> bytes | None:
+        """The peer's own certificate, DER; None if it showed none, which a policy may admit."""
+        return self._flow.engine.peer_certificate()
+
+    def get_channel_binding(self, kind: str = "tls-unique") -> bytes | None:
+        """Bytes that name this connection to both ends: `ssl.SSLSocket.get_channel_binding`.
+
+        Args:
+            kind: One of ``ssl.CHANNEL_BINDING_TYPES``. ``"tls-unique"`` (RFC 5929) is
+                not defined for TLS 1.3.
+
+        Raises:
+            ValueError: The kind is not one of them.
+        """
+        return self._flow.engine.ssl_object.get_channel_binding(kind)
 
     @property
     def role(self) -> Role:
@@ -167,7 +208,7 @@ class Connection(trio.abc.HalfCloseableStream):
     @property
     def is_anonymous(self) -> bool:
         """Whether the peer showed no certificate, which needs ``anonymous_clients=True``."""
-        return self._handshake.peer_certificate() is None
+        return self.peer_certificate is None
 
     @property
     def peer(self) -> PeerIdentity:
@@ -179,13 +220,13 @@ class Connection(trio.abc.HalfCloseableStream):
                 ``anonymous_clients``: ask `is_anonymous` first.
         """
         if self._peer is None:  # parsed when somebody asks
-            certificate = self._handshake.peer_certificate()
+            certificate = self.peer_certificate
             if certificate is None:
                 raise ValueError(
                     "the peer is anonymous: it showed no certificate, so nobody knows who it is; "
                     "look at connection.is_anonymous before connection.peer"
                 )
-            self._peer = PeerIdentity.from_der(certificate, self._handshake.peer_chain())
+            self._peer = PeerIdentity.from_der(certificate, self._flow.engine.peer_chain())
         return self._peer
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
@@ -207,28 +248,13 @@ class Connection(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is receiving.
         """
-        most = RECEIVE_SIZE if max_bytes is None else index(max_bytes)
-        first = min(most, RECORD_SIZE)
         try:
-            data: bytes | bytearray
-            if self._handshake.aside:
-                await trio.lowlevel.checkpoint()
-                data = self._handshake.take_aside(first)
-            elif self.idle_timeout == math.inf:
-                data = await self.tls.receive_some(first)
+            if self.idle_timeout == math.inf:
+                data = await self._flow.receive_some(max_bytes)
             else:
-                data = await self._receive_unless_idle(first)
-            if data and self._handshake.failure is None:
-                data = self._handshake.read_on(data, most)
-            elif self._handshake.failure is not None:
-                raise trio.BrokenResourceError
+                data = await self._receive_unless_idle(max_bytes)
         except trio.BrokenResourceError as exc:
-            # After the first error, OpenSSL says no more what it was.
-            cause = as_ragged_end(self._handshake.failure or exc.__cause__)
-            # Python has two ways to tell the peer's close_notify, and this one once we have sent ours.
-            if isinstance(cause, ssl.SSLZeroReturnError) or (self._ended and self._finished):
-                self._finished = True
-                return b""
+            cause = self._flow.engine.failure or exc.__cause__
             await self._send_alert()
             error = self._late_verdict(cause) or self._explained(exc, cause)
             try:
@@ -239,18 +265,21 @@ class Connection(trio.abc.HalfCloseableStream):
                 del error, cause  # else this frame holds what holds it: only a collection frees it
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
-        self.bytes_received += len(data)
-        if not data and most:
+        if data:
+            self.bytes_received += len(data)
+        else:
             self._finished = True
         return data
 
-    async def _receive_unless_idle(self, max_bytes: int) -> bytes | bytearray:
-        transport = self._transport
+    async def _receive_unless_idle(self, max_bytes: int | None) -> bytes | bytearray:
+        flow = self._flow
+        transport = flow.transport
+        flow.notes_time = True
         watch = IdleWatch(self.idle_timeout, trio.current_time(), countable=is_tcp(transport))
         while True:
             with trio.move_on_at(watch.next_look):
-                return await self.tls.receive_some(max_bytes)
-            if watch.is_idle(trio.current_time(), peer_progress(transport), self._active):
+                return await flow.receive_some(max_bytes)
+            if watch.is_idle(trio.current_time(), peer_progress(transport), flow.last_sent):
                 await self._give_up(
                     f"the peer neither sent nor acknowledged anything for {self.idle_timeout:g} s "
                     "(idle_timeout)"
@@ -268,22 +297,16 @@ class Connection(trio.abc.HalfCloseableStream):
                 `send_eof` was called.
             trio.BusyResourceError: Another task is sending.
         """
-        if self._ended:
-            await trio.lowlevel.checkpoint()
-            raise trio.ClosedResourceError("send_eof was called on this connection")
-        if self._cut:
-            await trio.lowlevel.checkpoint()
-            raise trio.BrokenResourceError(self._broken)
         try:
             if self.send_timeout == math.inf:
-                await self._send_in_pieces(data)
+                await self._flow.send_all(data)
             else:
                 await self._send_in_time(data)
         except trio.BrokenResourceError as exc:
             await self._send_alert()
-            cause = as_ragged_end(self._handshake.failure or exc.__cause__)
+            cause = self._flow.engine.failure or exc.__cause__
             if self._may_be_refused():  # the verdict stands unread behind the reset
-                cause = await self._handshake.unread_alert() or cause
+                cause = await self._flow.unread_alert() or cause
             error = self._late_verdict(cause) or self._explained(exc, cause)
             try:
                 if error is exc:
@@ -296,44 +319,17 @@ class Connection(trio.abc.HalfCloseableStream):
 
     async def _send_in_time(self, data: Buffer) -> None:
         with trio.move_on_after(self.send_timeout) as scope:
-            await self._send_in_pieces(data)
+            await self._flow.send_all(data)
         if scope.cancelled_caught:
             await self._give_up(
                 f"the peer did not take all data within {self.send_timeout:g} s (send_timeout)"
             )
 
-    async def _send_in_pieces(self, data: Buffer) -> None:
-        if type(data) is bytes and len(data) <= SEND_PIECE:  # as most are
-            await self._send_piece(data, 0)
-            return
-        with memoryview(data) as view:
-            if view.nbytes <= SEND_PIECE:
-                await self._send_piece(data, 0)
-                return
-            with view.cast("B") as octets:
-                for start in range(0, len(octets), SEND_PIECE):
-                    with octets[start : start + SEND_PIECE] as piece:
-                        await self._send_piece(piece, start)
-
-    async def _send_piece(self, piece: Buffer, before: int) -> None:
-        try:
-            await self.tls.send_all(piece)
-        except (trio.Cancelled, KeyboardInterrupt):
-            # The TLS stream knows that it is broken where a piece was cut, but not where the cut
-            # was between two. Nor does a close of it tell, if a FIN is taken for a due end.
-            if before or self._handshake.https_compatible:
-                self._cut = True
-                self._broken = self._broken or "a send was cancelled half-way"
-            raise
-        self.bytes_sent += piece.nbytes if isinstance(piece, memoryview) else len(piece)
-        if self.idle_timeout != math.inf:
-            self._active = trio.current_time()
-
     async def _give_up(self, why: str) -> NoReturn:
         """End the connection for want of life in the peer."""
         self._broken = why
         self._gave_up = True
-        await trio.aclose_forcefully(self.tls.transport_stream)
+        await trio.aclose_forcefully(self._flow.transport)
         raise trio.BrokenResourceError(why)
 
     def _given_up(self, error: trio.ClosedResourceError) -> Exception:
@@ -348,7 +344,12 @@ class Connection(trio.abc.HalfCloseableStream):
             self._broken = "the peer ended the stream without close_notify: data may be missing"
         elif isinstance(cause, ssl.SSLError):
             self._broken = f"TLS failed: {tls_reason(cause)}"
-        elif str(error) or self._broken is None:
+        elif str(error):
+            self._broken = self._broken or str(error)
+            return error
+        elif self._flow.cut:
+            self._broken = self._broken or "a send was cancelled half-way"
+        elif self._broken is None:
             return error
         return trio.BrokenResourceError(self._broken)
 
@@ -363,7 +364,7 @@ class Connection(trio.abc.HalfCloseableStream):
         """
         try:
             with trio.move_on_after(self.send_timeout):
-                await self.tls.wait_send_all_might_not_block()
+                await self._flow.wait_send_all_might_not_block()
                 return
         except trio.BrokenResourceError as exc:
             error = self._explained(exc, exc.__cause__)
@@ -390,13 +391,18 @@ class Connection(trio.abc.HalfCloseableStream):
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is sending.
         """
-        await self.wait_send_all_might_not_block()
-        if self._ended:
-            return
-        if self._cut or self._handshake.is_broken():
-            raise trio.BrokenResourceError(self._broken)
-        self._ended = True
-        await self._handshake.send_close_notify()
+        try:
+            await self._flow.send_eof()
+        except trio.BrokenResourceError as exc:
+            error = self._explained(exc, self._flow.engine.failure or exc.__cause__)
+            try:
+                if error is exc:
+                    raise
+                raise error from exc.__cause__
+            finally:
+                del error
+        except trio.ClosedResourceError as exc:
+            raise self._given_up(exc) from None
 
     async def aclose(self) -> None:
         """Send a close_notify and close, within ``close_timeout`` seconds.
@@ -416,55 +422,18 @@ class Connection(trio.abc.HalfCloseableStream):
         await close_in_time(self)
 
     async def _close(self) -> None:
-        if self._cut:
-            await self._close_by_force()
-            return
-        # An alert, from a call on the bare `tls`. Else it is an answer, such as to a renegotiation
-        # that we refuse (RFC 5246 section 7.2.2), and leaves with the close_notify.
-        if self._handshake.outgoing.pending and self._handshake.is_broken():
-            await self._send_alert()
-        # Where a timeout, or somebody, has closed the transport, no
-        # close_notify can follow, and this is closed as it should be.
-        with contextlib.suppress(trio.ClosedResourceError):
-            await self._close_tls()
-
-    async def _close_tls(self) -> None:
-        transport = self._transport
-        # None: it was unwrapped, and is its owner's. In the other case another task is closing it.
-        if transport is None or isinstance(transport, LeavingTransport):
-            await self.tls.aclose()
-            return
-        known = Known(
-            unread=self._handshake.has_unread(),
-            finished=self._finished,
-            expected=self._tickets_may_be_unread(),
+        await self._flow.aclose(
+            Known(
+                unread=self._flow.engine.has_unread,
+                finished=self._finished,
+                expected=self._tickets_may_be_unread(),
+            )
         )
-        self.tls.transport_stream = LeavingTransport(
-            transport,
-            self._handshake.outgoing,
-            known,
-            fin_is_the_end=self._handshake.https_compatible,
-        )
-        try:
-            await self.tls.aclose()
-        finally:
-            self.tls.transport_stream = transport
-
-    async def _close_by_force(self) -> None:
-        transport = self._transport
-        if transport is not None:
-            if self._handshake.https_compatible:  # whose peer takes a FIN for a due end
-                reset_at_close(transport)
-            await trio.aclose_forcefully(transport)
-        with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-            await self.tls.aclose()
 
     def _may_be_refused(self) -> bool:
         """Whether a TLS 1.3 server may have judged our certificate without our knowing."""
         return (
-            self.role is Role.CLIENT
-            and self.bytes_received == 0
-            and self.tls.version() == "TLSv1.3"
+            self.role is Role.CLIENT and self.bytes_received == 0 and self.tls_version == "TLSv1.3"
         )
 
     def _tickets_may_be_unread(self) -> bool:
@@ -475,7 +444,8 @@ class Connection(trio.abc.HalfCloseableStream):
 
     async def _send_alert(self) -> None:
         """Send the alert of a fatal record error: ``SSLStream`` raises and forgets it."""
-        await send_last_words(self.tls.transport_stream, self._handshake.outgoing)
+        if self._flow.engine.failure is not None:
+            await self._flow.send_alert()
 
     def _late_verdict(self, cause: BaseException | None) -> CertificateRejectedError | None:
         if self.role is not Role.CLIENT or not isinstance(cause, ssl.SSLError):
@@ -501,10 +471,20 @@ async def close_by_force(connection: Connection) -> None:
     end (``https_compatible``).
     """
     with trio.CancelScope(shield=True):
-        await connection._close_by_force()  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - likewise
+        await connection._flow.close_by_force()  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - likewise
 
 
 async def close_in_time(connection: Connection, *, shield: bool = False) -> None:
     """`Connection.aclose`, shielded if need be: in one scope, because each costs 1 % of a handshake."""
     with trio.move_on_after(connection.close_timeout, shield=shield):
         await connection._close()  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - a method, almost
+
+
+def made_streams(connection: Connection) -> tuple[trio.abc.Stream, ...]:
+    """The connection, its transport, and its bare stream if there is one; none is made."""
+    flow = connection._flow  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - likewise
+    return (
+        (connection, flow.transport)
+        if flow.bare is None
+        else (connection, flow.transport, flow.bare)
+    )

@@ -38,10 +38,8 @@ from trio_duplex._stream.detect import OPENING_SIZE, peer_left_error
 from trio_duplex._stream.lesson import Lesson
 from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Supervision
-from trio_duplex._tls.bare import release
-from trio_duplex._tls.handshake import (
-    Handshake,
-)
+from trio_duplex._tls.flow import Flow
+from trio_duplex._tls.handshake import Handshake
 from trio_duplex._tls.last_words import send_alert
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.policy import server_name
@@ -97,9 +95,7 @@ class TakenRole:
     announce: bool = False
     lesson: Lesson | None = None
     supervision: Supervision = attrs.field(factory=Supervision)
-    _made: list[tuple[Handshake, Material]] = attrs.field(
-        factory=list[tuple[Handshake, Material]], init=False
-    )
+    _made: list[Material] = attrs.field(factory=list[Material], init=False)
     _late_by: float | None = attrs.field(default=None, init=False)  # of the peer's ClientHello
 
     @property
@@ -108,14 +104,6 @@ class TakenRole:
 
     async def negotiate(self, opening: bytes) -> Connection:
         """Handshake and judge the peer; ``opening`` is what came in the window."""
-        try:
-            return await self._negotiate(opening)
-        except BaseException:
-            for handshake, _ in self._made:
-                release(handshake.tls)
-            raise
-
-    async def _negotiate(self, opening: bytes) -> Connection:
         timeout = self.settings.handshake_timeout
         phase = "the TLS handshake was not complete"
         with self.supervision.stage(self.began + timeout):
@@ -129,7 +117,11 @@ class TakenRole:
             phase = "the peer policy had not decided"
             await self._admit(handshake)
             return Connection(
-                handshake,
+                Flow(
+                    self.stream,
+                    handshake.engine,
+                    https_compatible=self.settings.https_compatible,
+                ),
                 decision=self.decision,
                 local_address=local_address(self.stream),
                 remote_address=self.remote,
@@ -151,36 +143,34 @@ class TakenRole:
         name = self.server_hostname
         if client and name is None:
             name = server_name(material.peer, self.remote)
-        handshake = Handshake(
+        self._made.append(material)
+        return Handshake(
             self.stream,
             material.context(role),
             role,
             peer=self.peer,
             server_hostname=name if client else None,
             session=self.session if client else None,
-            https_compatible=self.settings.https_compatible,
             max_certificate_bytes=self.settings.max_certificate_bytes,
             required_alpn=material.required_alpn[role],
         )
-        self._made.append((handshake, material))
-        return handshake
 
     async def _admit(self, handshake: Handshake) -> None:
-        ((_, verified_by),) = self._made
+        (verified_by,) = self._made
         judged_by: Material | None = None
         try:
             # A policy may take its time, and be replaced meanwhile: then the new one is asked too.
             while (in_force := self.in_force()) is not judged_by:
                 await in_force.admit(
-                    handshake.peer_certificate(),
-                    handshake.peer_chain,
+                    handshake.engine.peer_certificate(),
+                    handshake.engine.peer_chain,
                     self.decision.role,
                     self.remote,
                     verified_by=verified_by,
-                    resumed=handshake.session_reused,
+                    resumed=handshake.engine.session_reused,
                 )
                 judged_by = in_force
-            self.supervision.admitted(handshake.peer_certificate())
+            self.supervision.admitted(handshake.engine.peer_certificate())
             self._learn_from_admitted()
         except Exception:  # a refusal, or a policy that failed: out either way
             await handshake.refuse()
@@ -396,8 +386,6 @@ class TakenRole:
 
     async def _start_over_as_server(self, received: bytes) -> Handshake:
         """Forget our ClientHello, and answer the peer's."""
-        for handshake, _ in self._made:
-            release(handshake.tls)
         self._made.clear()
         await self.supervision.take_turn(Role.SERVER)
         handshake = self._handshake()

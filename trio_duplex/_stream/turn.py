@@ -18,7 +18,7 @@ from typing import cast
 
 import trio
 
-from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.connection import Connection, made_streams
 
 TLS_STREAM: type[trio.SSLStream[trio.abc.Stream]] = trio.SSLStream
 
@@ -52,7 +52,8 @@ def _waits(error: BaseException, connection: Connection) -> bool:
             if frame.f_locals.get("self") is connection:
                 return True
         elif code is TLS_STREAM.receive_some.__code__:
-            if frame.f_locals.get("self") is connection.tls:
+            stream = frame.f_locals.get("self")
+            if any(stream is each for each in made_streams(connection)):
                 return True
         elif code is trio.sleep_forever.__code__:
             # Trio's sleep() comes through here, too, and does end.

@@ -28,13 +28,12 @@ import contextlib
 import enum
 import math
 import socket
-import ssl
 from typing import assert_never
 
 import attrs
 import trio
 
-from trio_duplex._sockets.direct import is_direct, receive_nowait, send
+from trio_duplex._sockets.direct import is_direct, receive_nowait
 from trio_duplex._sockets.queues import undelivered
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
@@ -182,60 +181,3 @@ async def _leave_stream(stream: trio.abc.Stream, words: bytes, known: Known) -> 
         ended = True
         with trio.move_on_after(pause):
             ended = not await stream.receive_some(DROP_SIZE)
-
-
-class LeavingTransport(trio.abc.Stream):
-    """Stands in a transport's place while ``SSLStream.aclose()`` runs, and has it `leave`.
-
-    ``SSLStream.aclose()`` makes a close_notify, sends it and closes the transport. If input is
-    unread it makes the close_notify and does not send it, because OpenSSL then calls the
-    unread data an error; the close_notify is still in the outgoing BIO, and is sent here.
-
-    Args:
-        transport: The true one.
-        outgoing: The outgoing BIO of the TLS object.
-        known: What is known of the peer.
-        fin_is_the_end: There is no close_notify: for the peer, our FIN is a due end
-            (``https_compatible``).
-    """
-
-    def __init__(
-        self,
-        transport: trio.abc.Stream,
-        outgoing: ssl.MemoryBIO,
-        known: Known,
-        *,
-        fin_is_the_end: bool,
-    ) -> None:
-        self._transport = transport
-        self._outgoing = outgoing
-        self._known = known
-        self._said = fin_is_the_end
-        self._pending_before = outgoing.pending
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send the close_notify: at once, because ``SSLStream`` lets nobody else send meanwhile."""
-        await send(self._transport, bytes(data))
-        self._said = True
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._transport.wait_send_all_might_not_block()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive for another task that was receiving before the close began."""
-        return await self._transport.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        """Leave, and close the transport; if cancelled, close it at once."""
-        try:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            words = b""
-            if self._outgoing.pending > self._pending_before:  # more than what a cut has left there
-                words = self._outgoing.read()
-            if words or self._said:
-                with contextlib.suppress(
-                    trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
-                ):
-                    await leave(self._transport, words, self._known)
-        finally:
-            await self._transport.aclose()

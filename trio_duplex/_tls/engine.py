@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from trio_duplex._role import Role
+from trio_duplex._tls.chain import verified_chain
 
 RECORD_SIZE = 16 * 1024
 """Bytes of data in a TLS record, at most (RFC 8446 section 5.1)."""
@@ -53,10 +54,12 @@ class Engine:
     """
 
     __slots__ = (
+        "_aside",
         "_certificate",
         "_held",
         "_incoming",
         "_outgoing",
+        "_said",
         "ended",
         "failure",
         "ssl_object",
@@ -82,21 +85,24 @@ class Engine:
         self.ended = False
         self.failure: ssl.SSLError | None = None
         self._held = b""
-        self._certificate: bytes | None = None
+        self._aside = b""  # data that was decrypted before our close_notify
+        self._said = False  # whether that was written
+        self._certificate: bytes | None = b""  # until it is asked for
 
     # ------------------------------------------------------------- bytes in and out
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take in bytes that came from the transport; ``b""`` is its end."""
-        if data:
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
+        """Take in bytes that came from the transport."""
+        self._incoming.write(data)
+
+    def feed_eof(self) -> None:
+        """Take in that the transport has ended."""
+        self._incoming.write_eof()
 
     @property
-    def fed(self) -> int:
-        """Bytes that were fed and OpenSSL has not taken yet."""
-        return self._incoming.pending
+    def has_unread(self) -> bool:
+        """Whether anything of the peer's was fed that `read` has not given."""
+        return bool(self._aside or self._incoming.pending or self.ssl_object.pending())
 
     def unread(self) -> bytes:
         """Give back what was fed and OpenSSL has not taken: what follows the peer's close_notify."""
@@ -137,15 +143,18 @@ class Engine:
 
     def peer_certificate(self) -> bytes | None:
         """The peer's leaf certificate, DER, once the handshake is done; None if it gave none."""
-        if self._certificate is None:  # kept, because after a fatal error OpenSSL has forgotten it
-            with contextlib.suppress(ValueError):
-                self._certificate = self.ssl_object.getpeercert(binary_form=True)
+        if self._certificate == b"":  # kept, because after a fatal error OpenSSL has forgotten it
+            self._certificate = self.ssl_object.getpeercert(binary_form=True)
         return self._certificate
 
+    @property
+    def session_reused(self) -> bool:
+        """Whether a session was resumed, so that the peer's certificate was not verified again."""
+        return bool(self.ssl_object.session_reused)
+
     def peer_chain(self) -> Sequence[bytes]:
-        """The chain as TLS verified it, leaf first, DER; empty before Python 3.13."""
-        chain = getattr(self.ssl_object, "get_verified_chain", tuple[bytes, ...])
-        return tuple(chain())
+        """The chain as TLS verified it, leaf first, DER; empty if the session was resumed."""
+        return verified_chain(self.ssl_object)
 
     # ----------------------------------------------------------------- data
 
@@ -166,16 +175,22 @@ class Engine:
             ssl.SSLEOFError: The transport ended without a close_notify.
             ssl.SSLError: Another fatal error, with its alert owed.
         """
+        data: bytes | bytearray
+        if self._aside:
+            data, self._aside = self._aside[:most], self._aside[most:]
+            return data
         if self.failure is not None:
             raise _twin(self.failure)
         if self.ended:
             return b""
         pending = self._incoming.pending
+        if not pending and not self._incoming.eof and not self.ssl_object.pending():
+            return None  # OpenSSL would say the same, at the price of an exception
         try:
             if pending <= RECORD_SIZE or most <= RECORD_SIZE:
                 # Mostly one record. The object's own buffer is sized by the argument.
                 size = min(most, RECORD_SIZE, max(pending, self.ssl_object.pending(), 1))
-                data: bytes | bytearray = self.ssl_object.read(size)
+                data = self.ssl_object.read(size)
                 if not data:
                     self.ended = True
                 elif len(data) < most and (self._incoming.pending or self.ssl_object.pending()):
@@ -187,8 +202,10 @@ class Engine:
             self.ended = True
             return b""
         except ssl.SSLError as exc:
-            raise self._failed(exc) from None
-        return self._read_on(bytearray(), most)
+            self.failure = _twin(exc)
+        else:
+            return self._read_on(bytearray(), most)
+        raise _twin(self.failure)  # here, where no traceback of OpenSSL's error hangs on it
 
     def _read_on(self, data: bytearray, most: int) -> bytes | bytearray | None:
         """Add all that has come to ``data``; what fails after the first byte is for the next call."""
@@ -210,9 +227,9 @@ class Engine:
         except ssl.SSLZeroReturnError:
             self.ended = True
         except ssl.SSLError as exc:
-            failure = self._failed(exc)
-            if not length:
-                raise failure from None
+            self.failure = _twin(exc)
+        if self.failure is not None and not length:
+            raise _twin(self.failure)
         del data[length:]
         return data if length or self.ended else None
 
@@ -230,8 +247,32 @@ class Engine:
         TLS refuses to say so while records of the peer's are unread, unless what
         it says of them is ignored; so it is.
         """
-        with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
-            self.ssl_object.unwrap()
+        if not self._said:
+            self._said = True
+            with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
+                self.ssl_object.unwrap()
+
+    def half_close(self) -> None:
+        """Say that we send no more, and go on reading; the close_notify is owed then.
+
+        ``SSLObject.unwrap`` writes it, and looks for the peer's at once. Data that it finds
+        in its place is a fatal error. So what has come is decrypted and put aside before, and
+        the beginning of a record is taken away meanwhile.
+
+        Raises:
+            ssl.SSLError: TLS has failed before.
+        """
+        if self.failure is not None:
+            raise _twin(self.failure)
+        aside = bytearray()
+        with contextlib.suppress(ssl.SSLError):  # its failure is for whoever reads on
+            while data := self.read(RECORD_SIZE):
+                aside += data
+        self._aside = bytes(aside)
+        unread = self._incoming.read()
+        self.close_notify()
+        if unread and not self._incoming.eof:
+            self._incoming.write(unread)
 
     def call(self, function: Callable[..., T], *args: object) -> T:
         """Call a method of the ``ssl_object``, and remember a fatal error.
@@ -247,12 +288,8 @@ class Engine:
         except (ssl.SSLWantReadError, ssl.SSLZeroReturnError):
             raise
         except ssl.SSLError as exc:
-            raise self._failed(exc) from None
-
-    def _failed(self, error: ssl.SSLError) -> ssl.SSLError:
-        """Remember a fatal error, and give it to be raised."""
-        self.failure = _twin(error)
-        return _twin(error)
+            self.failure = _twin(exc)
+        raise _twin(self.failure)
 
 
 def _twin(error: ssl.SSLError) -> ssl.SSLError:

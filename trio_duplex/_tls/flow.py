@@ -17,7 +17,9 @@ These hold, and each has its test:
    in one task that holds the *wire*. So records leave in the order in which they were
    numbered.
 3. An exception in that sending, a cancellation included, means that an unknown part has
-   left. The stream is broken then, and nothing follows.
+   left. The stream is *cut* then, and nothing follows: no data, alert or close_notify. So
+   is one whose `send_all` was cancelled between two of its pieces: records are whole there,
+   but what they carry is not.
 4. *Receiving*, *sending* and the wire are three different things. A second receive
    while one runs is a conflict, and so is a second send; both raise
    ``BusyResourceError``. The wire is not: a receive that answers a key update holds it
@@ -27,14 +29,18 @@ These hold, and each has its test:
    bounded: a peer that makes us owe more than `MOST_OWED` bytes is not read from
    until the wire has taken them.
 6. A close_notify that was read ahead, together with data, is delivered after the data.
-7. Each call has exactly one checkpoint, at which it can be cancelled, or waits.
+7. A call that returns has let others run exactly once, or has waited; and it can be cancelled
+   before it has done anything.
+8. `aclose` waits for a send that is under way. A close_notify between two of its pieces would
+   make a part look whole.
 
 The bare ``trio.SSLStream`` of `tls` is made when it is first asked for, over the same
 ``SSLObject``: a stand-in for its context returns a `_Bridge` from ``wrap_bio``, which
 carries bytes between the stream's BIOs and the engine. From then on every call goes
 through it, because it keeps state of its own. A call that is still under way on the
 direct way keeps its side of the stream until it returns: the bare stream's calls raise
-``BusyResourceError`` meanwhile, as for any two tasks.
+``BusyResourceError`` meanwhile, as for any two tasks. A fatal error stays with the engine, and
+its alert too, even if the failing call was made on the bare stream.
 """
 
 from __future__ import annotations
@@ -57,8 +63,11 @@ from trio.lowlevel import (
 )
 
 from trio_duplex._sockets.direct import is_direct
+from trio_duplex._sockets.queues import reset_at_close
 from trio_duplex._tls.bare import release
+from trio_duplex._tls.ending import FIRST_LOOK, Known, leave
 from trio_duplex._tls.engine import Engine
+from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT, send_last_words
 
 T = TypeVar("T")
 
@@ -68,11 +77,16 @@ RECEIVE_SIZE = 64 * 1024
 MOST_OWED = 64 * 1024
 """Bytes that receiving may owe before it waits for the wire. An answer to a key update has 26."""
 
-SEND_PIECE = 256 * 1024
-"""Bytes that are encrypted at once. OpenSSL takes a millisecond for as many, and nobody
-else runs meanwhile; and all that is encrypted is held in memory until it has left."""
+SEND_PIECE = 64 * 1024
+"""Bytes that are encrypted at once. They are encrypted in one go, while nobody else runs, and
+OpenSSL's buffer grows to hold them: 200 MB at once took a second and a half, and 400 MB.
+In pieces of this size it is also three times as fast; smaller ones gain nothing more."""
 
-_READ_SIZE = 256 * 1024
+TURN = 4 * SEND_PIECE
+"""Bytes after which a send that never had to wait lets others run: a quarter of a millisecond."""
+
+_READ_SIZE = 128 * 1024
+"""Bytes to take from a socket at once. The engine's buffer grows to hold them, and stays so."""
 
 
 class _ReadBuffer(threading.local):
@@ -101,20 +115,36 @@ class Flow:
         transport: The raw stream.
         engine: Its handshake is done.
         https_compatible: As for ``trio.SSLStream``.
+
+    Attributes:
+        sent: Bytes of data that the transport has taken.
+        notes_time: Whether to note when.
+        last_sent: When it took some last, on Trio's clock; 0 if that was not noted.
+        cut: Whether a send ended half-way: nothing may follow it.
+        ended: Whether `send_eof` has been called.
     """
 
     __slots__ = (
         "_bare",
+        "_bridge",
         "_broken",
         "_closed",
+        "_closing",
         "_dry",
+        "_free",
         "_receiving",
         "_sending",
+        "_socket",
+        "_through_bare",
         "_unsent",
-        "_wire_free",
         "_wire_held",
+        "cut",
+        "ended",
         "engine",
         "https_compatible",
+        "last_sent",
+        "notes_time",
+        "sent",
         "transport",
     )
 
@@ -124,14 +154,23 @@ class Flow:
         self.transport = transport
         self.engine = engine
         self.https_compatible = https_compatible
+        self.sent = 0
+        self.notes_time = False
+        self.last_sent = 0.0
+        self.cut = False
+        self.ended = False
+        self._socket = transport.socket if is_direct(transport) else None
         self._bare: trio.SSLStream[trio.abc.Stream] | None = None
+        self._bridge: _Bridge | None = None
         self._receiving = False
         self._sending = False
+        self._through_bare = False  # a send of ours is under way on the bare stream
         self._wire_held = False
-        self._wire_free: trio.lowlevel.ParkingLot | None = None  # made when somebody waits
+        self._free: trio.lowlevel.ParkingLot | None = None  # made when somebody waits
         self._unsent: bytes | memoryview = b""  # taken from the engine, but not by the socket yet
         self._dry = True  # whether the last read took all that the socket had
-        self._broken = False
+        self._broken = False  # by TLS or by the transport
+        self._closing = False
         self._closed = False
 
     # ------------------------------------------------------------- the bare stream
@@ -140,20 +179,43 @@ class Flow:
     def tls(self) -> trio.SSLStream[trio.abc.Stream]:
         """The bare ``trio.SSLStream`` over the same transport; from now on, all goes through it."""
         if self._bare is None:
-            stand_in = cast("ssl.SSLContext", _StandIn(self))  # of which only wrap_bio is called
-            self._bare = trio.SSLStream(
-                self.transport,
-                stand_in,
-                server_side=self.engine.ssl_object.server_side,
-                https_compatible=self.https_compatible,
-            )
+            self._bare = self._closed_stream() if self._closed else self._open_stream()
             release(self._bare)  # its handshake is done
         return self._bare
 
     @property
-    def is_bare(self) -> bool:
-        """Whether `tls` has been asked for."""
-        return self._bare is not None
+    def bare(self) -> trio.SSLStream[trio.abc.Stream] | None:
+        """The stream of `tls`, if it has been asked for."""
+        return self._bare
+
+    def _open_stream(self) -> trio.SSLStream[trio.abc.Stream]:
+        stand_in = _StandIn(self)
+        stream = trio.SSLStream(
+            self.transport,
+            cast("ssl.SSLContext", stand_in),  # of which only wrap_bio is called
+            server_side=self.engine.ssl_object.server_side,
+            https_compatible=self.https_compatible,
+        )
+        self._bridge = stand_in.bridge
+        return stream
+
+    def _closed_stream(self) -> trio.SSLStream[trio.abc.Stream]:
+        """A bare stream that is closed, as ours is: a close of one that says nothing never waits."""
+        stand_in = _StandIn(self)
+        stream: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
+            _Gone(), cast("ssl.SSLContext", stand_in), https_compatible=True
+        )
+        stand_in.bridge.detach()
+        with contextlib.suppress(StopIteration):
+            stream.aclose().send(None)
+        stream.transport_stream = self.transport
+        return stream
+
+    @property
+    def is_unwrapped(self) -> bool:
+        """Whether the transport is its owner's again: ``tls.unwrap()`` gave it back."""
+        # What trio.SSLStream does, and its type does not say.
+        return self._bare is not None and cast("object", self._bare.transport_stream) is None
 
     # ------------------------------------------------------------------- receiving
 
@@ -170,23 +232,24 @@ class Flow:
             raise ValueError(f"max_bytes must be at least 1, not {max_bytes}")
         if self._receiving:
             raise trio.BusyResourceError("another task is receiving on this connection")
-        self._check()
+        self._check(receiving=True)
         self._receiving = True
-        waited = False
+        engine, waited = self.engine, False
         try:
             await checkpoint_if_cancelled()
-            while (data := self.engine.read(most)) is None:
-                if self.engine.owed or (self._unsent and not self._wire_held):
+            if engine.owed > MOST_OWED:
+                waited = await self._pay()
+            while (data := engine.read(most)) is None:
+                if engine.owed or self._unsent:
                     waited = await self._pay() or waited
                 waited = await self._fill() or waited
-            if self.engine.owed:
+            if engine.owed:
                 self._push_quietly()
         except ssl.SSLError as exc:
-            if self.https_compatible and isinstance(exc, ssl.SSLEOFError):
-                data = b""
-            else:
+            if not self.https_compatible or not isinstance(exc, ssl.SSLEOFError):
                 self._broken = True
                 raise trio.BrokenResourceError from exc.with_traceback(None)
+            data = b""
         finally:
             self._receiving = False
         if not waited:
@@ -195,74 +258,137 @@ class Flow:
 
     async def _fill(self) -> bool:
         """Feed the engine what the transport has; tell whether that was a checkpoint."""
-        transport = self.transport
-        if not is_direct(transport):
+        if self._socket is None:
             try:
-                self.engine.feed(await transport.receive_some())
+                data = await self.transport.receive_some()
             except trio.BrokenResourceError:
                 self._broken = True
                 raise
+            if data:
+                self.engine.feed(data)
+            else:
+                self.engine.feed_eof()
             return True
         waited = False
         while True:
-            if self._dry:
-                await wait_readable(transport.socket)
-                waited = True
             try:
-                count = os.readv(transport.socket.fileno(), [_READ.buffer])
+                if self._dry:
+                    await wait_readable(self._socket)
+                    waited = True
+                count = os.readv(self._socket.fileno(), [_READ.buffer])
             except BlockingIOError:
                 self._dry = True
                 continue
             except OSError as exc:
                 raise self._lost(exc) from exc
             self._dry = count < _READ_SIZE
-            self.engine.feed(_READ.view[:count])
+            if count:
+                self.engine.feed(_READ.view[:count])
+            else:
+                self.engine.feed_eof()
             return waited
 
     async def _pay(self) -> bool:
         """Send what receiving owes, if it need not wait or is much; tell whether it was a checkpoint."""
         if self._bare is not None:  # made while we waited: its next call takes this along
             return False
-        self._push_quietly()
-        owed = self.engine.owed
-        if self._wire_held:  # by a send: what is unsent is its own, and it takes this along
-            return owed > MOST_OWED and await self._flush()
-        owed += len(self._unsent)
-        if not owed or (is_direct(self.transport) and owed <= MOST_OWED):
-            return False
+        if self._wire_held:  # by whoever sends, who takes this along
+            return self.engine.owed > MOST_OWED and await self._flush()
+        if self._socket is not None:
+            self._push_quietly()
+            if self.engine.owed + len(self._unsent) <= MOST_OWED:
+                return False
         return await self._flush()
 
     def _push_quietly(self) -> None:
         """Push what receiving owes; where that fails, the next send meets the same and is told."""
-        if self._bare is None and not self._wire_held and is_direct(self.transport):
+        if not (self._bare is not None or self._wire_held or self.cut or self._closing):
             with contextlib.suppress(OSError):
-                self._push(self.transport)
+                self._push()
 
     # --------------------------------------------------------------------- sending
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``, `SEND_PIECE` bytes at a time."""
-        if self._bare is not None:
-            await self._bare.send_all(data)
-            return
+        if self.cut or self.ended:  # one who tries on and on must let others run
+            await checkpoint()
+            self._check()
+            raise trio.ClosedResourceError("send_eof was called on this connection")
         self._start_sending()
         try:
             await checkpoint_if_cancelled()
-            view = memoryview(data).cast("B")
-            sent, waited = 0, False
-            while sent < len(view):
-                if sent and not waited:
-                    await self._let_others_run()
-                self.engine.write(view[sent : sent + SEND_PIECE])
-                sent += SEND_PIECE
-                waited = await self._flush()
+            if type(data) is bytes and len(data) <= SEND_PIECE:  # as most are
+                waited = bool(data) and await self._send_piece(data)
+            else:
+                waited = await self._send_pieces(data)
             if not waited:
                 await cancel_shielded_checkpoint()
         except ssl.SSLError as exc:
             self._broken = True
             raise trio.BrokenResourceError from exc.with_traceback(None)
         finally:
-            self._sending = False
+            self._end_sending()
+
+    def _start_sending(self) -> None:
+        if self._sending or self._through_bare:
+            raise trio.BusyResourceError("another task is sending on this connection")
+        self._check()
+        if self._bare is None:
+            self._sending = True
+        else:
+            self._through_bare = True
+
+    def _end_sending(self) -> None:
+        self._sending = self._through_bare = False
+        if self._free is not None:
+            self._free.unpark_all()
+
+    async def _send_pieces(self, data: bytes | bytearray | memoryview) -> bool:
+        waited = False
+        with memoryview(data) as view:
+            if not view.nbytes:  # which can't be cast
+                return False
+            with view.cast("B") as octets:
+                for start in range(0, len(octets), SEND_PIECE):
+                    try:
+                        if start and not start % TURN and not waited:
+                            await checkpoint()
+                        with octets[start : start + SEND_PIECE] as piece:
+                            waited = await self._send_piece(piece)
+                    except (trio.Cancelled, KeyboardInterrupt):
+                        if start:
+                            self.cut = True
+                        raise
+        return waited
+
+    async def _send_piece(self, piece: bytes | memoryview) -> bool:
+        if self._through_bare:
+            waited = await self._send_through_bare(piece)
+        else:
+            self.engine.write(piece)
+            if self._socket is None or self._wire_held:
+                waited = await self._flush()
+            else:
+                try:
+                    waited = self._push() and await self._flush()
+                except OSError as exc:
+                    raise self._lost(exc) from exc
+        self.sent += len(piece)
+        if self.notes_time:
+            self.last_sent = trio.current_time()
+        return waited
+
+    async def _send_through_bare(self, piece: bytes | memoryview) -> bool:
+        assert self._bare is not None
+        assert self._bridge is not None
+        before = self._bridge.writes
+        try:
+            await self._bare.send_all(piece)
+        except BaseException:
+            if self._bridge.writes != before and self.engine.failure is None:
+                self.cut = True
+            raise
+        return True
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the transport takes bytes."""
@@ -274,65 +400,85 @@ class Flow:
             await checkpoint_if_cancelled()
             await self._take_wire()
             try:
+                self._check()
                 await self.transport.wait_send_all_might_not_block()
             finally:
                 self._release_wire()
         finally:
-            self._sending = False
+            self._end_sending()
 
-    def _start_sending(self) -> None:
-        if self._sending:
-            raise trio.BusyResourceError("another task is sending on this connection")
-        self._check()
-        self._sending = True
-
-    async def _let_others_run(self) -> None:
-        """A checkpoint between two pieces; cancelled there, the data is cut."""
+    async def send_eof(self) -> None:
+        """Send the close_notify: nothing more comes from us. Receiving goes on."""
+        self._start_sending()
         try:
-            await checkpoint()
-        except BaseException:
-            self._broken = True
-            raise
+            await checkpoint_if_cancelled()
+            waited = False
+            if not self.ended:
+                self.engine.half_close()
+                self.ended = True
+                waited = await (self._flush() if self._bare is None else self._flush_past_bare())
+            if not waited:
+                await cancel_shielded_checkpoint()
+        except ssl.SSLError as exc:
+            raise trio.BrokenResourceError from exc.with_traceback(None)
+        finally:
+            self._end_sending()
+
+    async def _flush_past_bare(self) -> bool:
+        words, self._unsent = bytes(self._unsent) + self.engine.take(), b""
+        while words:
+            try:
+                await self.transport.send_all(words)
+                words = b""
+            except trio.BusyResourceError:  # a receive answers a key update: it went first
+                await checkpoint()
+            except BaseException:
+                self.cut = True
+                raise
+        return True
 
     async def _flush(self) -> bool:
         """Send all that is owed, with the wire held; tell whether it was a checkpoint.
 
-        Bytes leave the engine only here and in `_push`.
+        Bytes leave the engine only here, in `_push`, and with the last words.
         """
         waited = await self._take_wire()
         try:
-            transport = self.transport
-            if is_direct(transport):
+            if self.cut:
+                raise trio.BrokenResourceError
+            if self._socket is None:
+                while words := self.engine.take():
+                    await self.transport.send_all(words)
+                    waited = True
+            else:
                 try:
-                    while self._push(transport):
-                        await wait_writable(transport.socket)
+                    while self._push():
+                        await wait_writable(self._socket)
                         waited = True
                 except OSError as exc:
                     raise self._lost(exc) from exc
-            else:
-                while words := self.engine.take():
-                    await transport.send_all(words)
-                    waited = True
         except BaseException:
-            self._broken = True  # an unknown part of it has left
+            self.cut = True  # an unknown part of it has left
             raise
         finally:
             self._release_wire()
         return waited
 
-    def _push(self, transport: trio.SocketStream) -> bool:
+    def _push(self) -> bool:
         """Give a socket what it takes of what is owed; tell whether anything is left.
 
         Raises:
             OSError: The connection broke.
         """
+        if self._socket is None:
+            return True
         while True:
             words = self._unsent or self.engine.take()
             if not words:
                 return False
             self._unsent = words  # also where the write fails: the next one meets the same
             try:
-                sent = os.write(transport.socket.fileno(), words)
+                sent = os.write(self._socket.fileno(), words)
             except BlockingIOError:
                 return True
             self._unsent = memoryview(words)[sent:] if sent < len(words) else b""
@@ -341,39 +487,116 @@ class Flow:
         """Hold the wire, after whoever holds it; tell whether it was a checkpoint."""
         waited = False
         while self._wire_held:
-            self._wire_free = self._wire_free or trio.lowlevel.ParkingLot()
-            await self._wire_free.park()
+            await self._until_free()
             waited = True
-            self._check()
         self._wire_held = True
         return waited
 
     def _release_wire(self) -> None:
         self._wire_held = False
-        if self._wire_free is not None:
-            self._wire_free.unpark_all()
+        if self._free is not None:
+            self._free.unpark_all()
+
+    async def _until_free(self) -> None:
+        """Wait until somebody releases the wire, or a send is over."""
+        self._free = self._free or trio.lowlevel.ParkingLot()
+        await self._free.park()
 
     # --------------------------------------------------------------------- the end
 
-    async def aclose(self) -> None:
-        """Send a close_notify if that is possible, and close the transport."""
-        if self._bare is not None:
-            await self._bare.aclose()
-            return
-        if self._closed:
+    async def aclose(self, known: Known | None = None) -> None:
+        """Say what is left to say, as `leave` does it, and close the transport; cancelled, only close.
+
+        Args:
+            known: What is known of the peer beside what TLS has unread.
+        """
+        if self._closed or self.is_unwrapped:
             await checkpoint()
             return
-        if not self._broken and not self.https_compatible:
+        self._closing = True
+        try:
+            await checkpoint_if_cancelled()
+            # Those would be taken for a due end, or go unread.
+            while (self._sending or self._through_bare) and not self.cut:
+                await self._until_free()
+            if not self.cut:
+                await self._leave(known or Known())
+        finally:
+            await self._close_transport()
+
+    async def _leave(self, known: Known) -> None:
+        if self._broken or self.engine.failure is not None:
+            if self.engine.failure is not None:
+                await self.send_alert()
+            return
+        if not self.https_compatible:
             self.engine.close_notify()
-            try:
-                with contextlib.suppress(trio.BrokenResourceError, trio.BusyResourceError):
-                    await self._flush()
-            except BaseException:
-                self._closed = True
-                await trio.aclose_forcefully(self.transport)
-                raise
-        self._closed = True
-        await self.transport.aclose()
+        await self._take_wire()
+        try:
+            words, self._unsent = bytes(self._unsent) + self.engine.take(), b""
+            with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                left = False
+                while not left:
+                    try:
+                        await leave(self.transport, words, known)
+                        left = True
+                    except trio.BusyResourceError:  # a send on the bare stream, or on the transport
+                        await trio.sleep(FIRST_LOOK)
+        finally:
+            self._release_wire()
+
+    async def close_by_force(self) -> None:
+        """Close at once, in such a way that the peer can tell it from a due end."""
+        if not self.is_unwrapped:
+            self.cut = True
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await self.aclose()
+
+    async def _close_transport(self) -> None:
+        if self._sending or self._through_bare:
+            self.cut = True
+        if self.cut and self.https_compatible:  # whose peer takes a FIN for a due end
+            reset_at_close(self.transport)
+        self._closing = self._closed = True
+        try:
+            await (self.transport if self._bare is None else self._bare).aclose()
+        finally:
+            if self._bridge is not None:
+                self._bridge.detach()  # which would hold us, as we hold it
+            if self._free is not None:
+                self._free.unpark_all()
+
+    async def send_alert(self) -> None:
+        """Send the alert of a fatal error and see it off: `send_last_words`.
+
+        While another task is sending, that task takes it along.
+        """
+        if self._wire_held or self.cut:
+            return
+        self._wire_held = True
+        try:
+            words = bytes(self._unsent) + self.engine.take()
+            self._unsent = b"" if await send_last_words(self.transport, words) else words
+        finally:
+            self._release_wire()
+
+    async def unread_alert(self) -> ssl.SSLError | None:
+        """What the peer said before a send of ours broke."""
+        with (
+            trio.move_on_after(LAST_WORDS_TIMEOUT),
+            contextlib.suppress(
+                trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+            ),
+        ):
+            while data := await self.transport.receive_some():
+                self.engine.feed(data)
+                try:
+                    if self.engine.read(1) is not None:
+                        break
+                except ssl.SSLError as exc:
+                    return exc.with_traceback(None)
+        return None
 
     def carry(
         self,
@@ -382,36 +605,60 @@ class Flow:
         function: Callable[..., T],
         *args: object,
     ) -> T:
-        """Call a method of the engine's object for the bare stream, between the stream's BIOs."""
-        if self._broken and self.engine.failure is None:
+        """Have the engine do something for the bare stream, between the stream's BIOs."""
+        if self.cut or (self._broken and self.engine.failure is None):
             raise trio.BrokenResourceError("this connection is broken")
         if incoming.pending:
             self.engine.feed(incoming.read())
         if incoming.eof:
-            self.engine.feed(b"")
+            self.engine.feed_eof()
         try:
-            return self.engine.call(function, *args)
+            return function(*args)
         finally:
-            if not self._wire_held:  # else whoever holds it takes this along
+            # Whoever holds the wire takes along what is owed; and an alert, which the stream
+            # would forget, is for `send_alert`.
+            if not self._wire_held and self.engine.failure is None:
                 outgoing.write(bytes(self._unsent) + self.engine.take())
                 self._unsent = b""
 
-    def _check(self) -> None:
-        if self._closed:
+    def _check(self, *, receiving: bool = False) -> None:
+        if not (self._closing or self._broken or self.cut):
+            return
+        if self._closing:
             raise trio.ClosedResourceError("this connection was closed")
-        if self._broken:
-            raise trio.BrokenResourceError("this connection is broken")
+        if self.engine.failure is None:
+            raise trio.BrokenResourceError
+        if not receiving:  # which finds out by itself, and takes a ragged end for one if it may
+            raise trio.BrokenResourceError from self.engine.failure
 
     def _lost(self, error: OSError) -> Exception:
         """What to raise where the socket failed."""
-        if cast("trio.SocketStream", self.transport).socket.fileno() == -1:  # closed here
+        if self._socket is not None and self._socket.fileno() == -1:  # closed here
             return trio.ClosedResourceError("this connection was closed")
         self._broken = True
         return trio.BrokenResourceError(f"socket connection broken: {error}")
 
 
+class _Gone(trio.abc.Stream):
+    """The transport of a stream that is closed when it is made."""
+
+    async def aclose(self) -> None:
+        """Nothing is left to close, so this is not a checkpoint."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:  # noqa: ARG002 - Trio's
+        raise trio.ClosedResourceError
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:  # noqa: ARG002
+        raise trio.ClosedResourceError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise trio.ClosedResourceError
+
+
 class _StandIn:
     """Stands in an ``SSLContext``'s place, and gives the bare stream a bridge to the engine."""
+
+    bridge: _Bridge
 
     def __init__(self, flow: Flow) -> None:
         self._flow = flow
@@ -424,44 +671,67 @@ class _StandIn:
         server_side: bool,  # noqa: ARG002 - it is known by now
         server_hostname: str | bytes | None,  # noqa: ARG002 - likewise
     ) -> ssl.SSLObject:
-        return cast("ssl.SSLObject", _Bridge(self._flow, incoming, outgoing))
+        self.bridge = _Bridge(self._flow, incoming, outgoing)
+        return cast("ssl.SSLObject", self.bridge)
 
 
 class _Bridge:
     """What the bare stream takes for its ``SSLObject``: the engine's, with bytes carried to its BIOs."""
 
-    _flow: Flow
+    _flow: Flow | None
+    _engine: Engine
+    _ssl_object: ssl.SSLObject
     _incoming: ssl.MemoryBIO
     _outgoing: ssl.MemoryBIO
+    writes: int
 
     def __init__(self, flow: Flow, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> None:
         # Attributes of its own, because those of others are the engine's object's.
-        self.__dict__.update(_flow=flow, _incoming=incoming, _outgoing=outgoing)
+        self.__dict__.update(
+            _flow=flow,
+            _engine=flow.engine,
+            _ssl_object=flow.engine.ssl_object,
+            _incoming=incoming,
+            _outgoing=outgoing,
+            writes=0,
+        )
 
-    def read(self, most: int, *buffer: memoryview) -> bytes | int:
-        if self._flow._receiving:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    def detach(self) -> None:
+        """Forget the flow, which is closed: what is left are the facts of the connection."""
+        self.__dict__["_flow"] = None
+
+    def read(self, most: int) -> bytes | bytearray:
+        if self._flow is not None and self._flow._receiving:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             raise trio.BusyResourceError("another task is receiving on this connection")
-        read: Callable[..., bytes | int] = self._flow.engine.ssl_object.read
-        return self._call(read, most, *buffer)
+        data = self._call(self._engine.read, most)
+        if data is None:
+            raise ssl.SSLWantReadError
+        return data
 
     def write(self, data: bytes | bytearray | memoryview) -> int:
-        if self._flow._sending:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        if self._flow is not None and self._flow._sending:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             raise trio.BusyResourceError("another task is sending on this connection")
-        return self._call(self._flow.engine.ssl_object.write, data)
+        self.__dict__["writes"] += 1
+        written: int = self._call(self._engine.call, self._ssl_object.write, data)
+        return written
 
     def unwrap(self) -> None:
-        self._call(self._flow.engine.ssl_object.unwrap)
+        if self._flow is None or self._flow._closed:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            raise trio.BrokenResourceError("all was said when this connection was closed")
+        self._call(self._engine.call, self._ssl_object.unwrap)
         # What came after the close_notify is not TLS, and the stream hands it on.
         self._incoming.write(self._flow.engine.unread())
 
     def do_handshake(self) -> None:
-        self._call(self._flow.engine.ssl_object.do_handshake)
+        self._call(self._engine.call, self._ssl_object.do_handshake)
 
     def _call(self, function: Callable[..., T], *args: object) -> T:
+        if self._flow is None:
+            raise trio.ClosedResourceError("this connection was closed")
         return self._flow.carry(self._incoming, self._outgoing, function, *args)
 
     def __getattr__(self, name: str) -> object:
-        return getattr(self._flow.engine.ssl_object, name)
+        return getattr(self._ssl_object, name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        setattr(self._flow.engine.ssl_object, name, value)
+        setattr(self._ssl_object, name, value)

@@ -8,7 +8,6 @@ reset, which can overtake the alert.
 from __future__ import annotations
 
 import contextlib
-import ssl
 
 import trio
 
@@ -30,24 +29,21 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
         description: The AlertDescription (RFC 8446 section 6).
     """
     # Content type alert, legacy version TLS 1.2, two bytes: fatal, description.
-    alert = ssl.MemoryBIO()
-    alert.write(bytes([0x15, 3, 3, 0, 2, 2, description]))
-    await send_last_words(transport, alert)
+    await send_last_words(transport, bytes([0x15, 3, 3, 0, 2, 2, description]))
 
 
-async def send_last_words(
-    transport: trio.abc.Stream, outgoing: ssl.MemoryBIO, *, shield: bool = True
-) -> None:
+async def send_last_words(transport: trio.abc.Stream, words: bytes, *, shield: bool = True) -> bool:
     """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
 
     Shielded by default, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
-    nothing is pending, and never raises for what the peer or the stream does.
-    While another task is sending, the alert stays pending: whoever closes the
-    stream, or tries to send next, comes here again.
+    there are no words, and never raises for what the peer or the stream does.
+
+    Returns:
+        False if nothing was sent because another task is sending: whoever closes
+        the stream, or tries to send next, comes here again.
     """
-    words = outgoing.read()
     if not words:
-        return
+        return True
     with (
         trio.move_on_after(LAST_WORDS_TIMEOUT, shield=shield),
         contextlib.suppress(
@@ -57,10 +53,10 @@ async def send_last_words(
         try:
             await transport.send_all(words)
         except trio.BusyResourceError:
-            outgoing.write(words)
-            raise
+            return False
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
             left = LAST_WORDS_DRAIN
             while left > 0 and (dropped := await transport.receive_some()):
                 left -= len(dropped)
+    return True

@@ -65,22 +65,6 @@ _ADVICE = {
 }
 
 
-def as_ragged_end(cause: BaseException | None) -> BaseException | None:
-    """The same cause, but an ``SSLEOFError`` for an end without close_notify on every Python.
-
-    CPython 3.11.2 (Debian 12) raises a plain ``SSLError`` for it.
-    """
-    if (
-        not isinstance(cause, ssl.SSLError)
-        or isinstance(cause, ssl.SSLEOFError)
-        or cause.reason != "UNEXPECTED_EOF_WHILE_READING"
-    ):
-        return cause
-    ragged = ssl.SSLEOFError(*cause.args)
-    ragged.library, ragged.reason = cause.library, cause.reason
-    return ragged
-
-
 def tls_reason(exc: ssl.SSLError) -> str:
     """Say in TLS's own words what an ``SSLError`` stands for."""
     if isinstance(exc, ssl.SSLCertVerificationError):

@@ -177,7 +177,7 @@ async def _serve(
         waited=connection.decision.waited,
         role=connection.role,
         reason=connection.decision.reason,
-        tls=_version_and_cipher(connection.tls),
+        tls=(connection.tls_version, connection.cipher),
         received=received,
         error=error,
     )

@@ -44,20 +44,18 @@ class Facts:
     @classmethod
     def of(cls, connection: Connection) -> Facts:
         """Ask an open connection."""
-        tls = connection.tls
         identity = peer_identity(connection)
-        cipher = tls.cipher()
         return cls(
             role=connection.role,
             reason=connection.decision.reason,
             waited=connection.decision.waited,
             local_address=connection.local_address,
             remote_address=connection.remote_address,
-            version=tls.version() or "unknown",
-            cipher=cipher[0] if cipher else "unknown",
-            alpn=tls.selected_alpn_protocol(),
-            server_name=tls.server_hostname or None,
-            resumed=bool(tls.session_reused),
+            version=connection.tls_version,
+            cipher=connection.cipher,
+            alpn=connection.selected_alpn_protocol,
+            server_name=connection.server_hostname,
+            resumed=connection.session_reused,
             identity=identity,
             common_name=None if identity is None else _common_name(identity),
         )
@@ -65,7 +63,7 @@ class Facts:
 
 def peer_identity(connection: Connection) -> PeerIdentity | None:
     """Who the peer is; None for one without a certificate, or with one that can't be read."""
-    if not connection.tls.getpeercert(binary_form=True):
+    if connection.peer_certificate is None:
         return None
     try:
         return connection.peer
