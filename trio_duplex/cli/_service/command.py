@@ -232,7 +232,9 @@ def given_options(ctx: click.Context, values: Mapping[str, object]) -> dict[str,
     names = {param.name: param for param in ctx.command.params}
     given: dict[str, object] = {}
     for field, value in values.items():
-        if ctx.get_parameter_source(field) is click.core.ParameterSource.COMMANDLINE:
+        # click 8.2 says of an argument that may be left out that the command line gave it: as ().
+        given_here = ctx.get_parameter_source(field) is click.core.ParameterSource.COMMANDLINE
+        if given_here and value != ():
             assert field in names
             given[field.rstrip("_").replace("_", "-")] = value
     return given
