@@ -13,6 +13,7 @@ import os
 import ssl
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,6 +48,10 @@ CLOSE_TIMEOUT = IDLE_TIMEOUT = 0.5
 
 APART = 0.02
 """Seconds from one entrance to the next, at least: see `Stage.play`."""
+
+PLAYED_ON = ContextVar[ssl.TLSVersion]("PLAYED_ON")
+"""The version of the server that the task belongs to. The servers count their connections each from 1,
+and the kernel may give peers of both the same port: so only this tells their log lines apart."""
 
 BETWEEN_ECHOES = 0.5
 """Seconds that a healthy peer waits, unless its odd one is gone. A hundred of them are there at once."""
@@ -187,6 +192,7 @@ class Stage:
             limits=Limits(close_timeout=CLOSE_TIMEOUT),
             observers=[diary],
         )
+        PLAYED_ON.set(version)  # the server's tasks inherit it
         server = await nursery.start(serve, handler, 0, credentials(version, peer=policy))
         stage = cls(server, version, diary)
         return stage
@@ -242,7 +248,7 @@ class Stage:
             over.set()
         return Seen(
             events=self.diary.told[number],
-            records=[record for record in records if _is_of(record, number, peer)],
+            records=[record for record in records if _is_of(record, self.version, number, peer)],
             alert=alert,
             trouble=trouble,
             noticed=noticed,
@@ -322,6 +328,7 @@ def everything_logged() -> Iterator[list[logging.LogRecord]]:
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
+            vars(record)["played_on"] = PLAYED_ON.get(None)
             records.append(record)
 
     keep, level = Keep(), LOGGER.level
@@ -337,5 +344,6 @@ def everything_logged() -> Iterator[list[logging.LogRecord]]:
             LOGGER.setLevel(level)
 
 
-def _is_of(record: logging.LogRecord, number: int, peer: str) -> bool:
-    return f" number={number} peer={peer} " in record.getMessage()
+def _is_of(record: logging.LogRecord, version: ssl.TLSVersion, number: int, peer: str) -> bool:
+    mine = f" number={number} peer={peer} " in record.getMessage()
+    return mine and vars(record)["played_on"] is version
