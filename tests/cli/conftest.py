@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.support.material import write_pair
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -33,3 +35,18 @@ def credentials(folder: Path) -> list[str]:
         "--trust",
         str(folder / "ca.pem"),
     ]
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    """The authority of `fresh`."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, authority: trustme.CA) -> Path:
+    """A folder of certificates that a test may change."""
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("node", "peer"):
+        write_pair(tmp_path, authority, name, f"{name}.example")
+    return tmp_path

@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from trio_duplex.cli._command import command
+from trio_duplex.cli._kinds import all_kinds
+from trio_duplex.cli._service.configuration import Kind
+from trio_duplex.cli._service.option import options_of, show_value
 
 FILE = """
 window = 2
@@ -50,6 +53,16 @@ def rows(output: str) -> dict[tuple[str, str], tuple[str, str]]:
         for line in lines
     ]
     return {(service, option): (value, origin) for service, option, value, origin in cells}
+
+
+@pytest.mark.parametrize("kind", all_kinds().values(), ids=lambda kind: kind.name)
+def test_what_is_shown_of_a_default_can_be_written(kind: Kind) -> None:
+    tried = 0
+    for _, name, made, default in options_of(kind.settings):
+        if default is not None and not made.multiple and not made.flag:
+            assert made.parse(show_value(default)) == default, name
+            tried += 1
+    assert tried > 10
 
 
 def test_each_value_has_its_origin(file: Path) -> None:

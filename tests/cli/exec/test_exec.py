@@ -107,6 +107,21 @@ async def test_the_environment_tells_role_and_peer_and_no_more_than_asked(
 
 
 @BOTH
+async def test_a_program_that_closes_its_output_goes_on_reading(
+    folder: Path, credentials: list[str], tmp_path: Path, role: Role
+) -> None:
+    script = f"echo that is all; exec >&-; cat >{tmp_path}/heard"
+    async with run_exec(credentials, "sh", "-c", script) as (command, port):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        assert await peer.receive_all() == b"that is all\n"  # with a close_notify, while it runs
+        await peer.send(bytes(1 << 20))
+        await peer.send_end()
+        await command.line("closed", "number=1")
+        assert (tmp_path / "heard").read_bytes() == bytes(1 << 20)
+        await peer.aclose()
+
+
+@BOTH
 @pytest.mark.parametrize("end", ["exit 3", "kill -KILL $$"])
 async def test_a_program_that_dies_ends_without_a_close_notify(
     folder: Path, credentials: list[str], role: Role, end: str

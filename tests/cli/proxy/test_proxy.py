@@ -388,6 +388,88 @@ async def test_an_idle_connection_is_ended(
 
 
 @BOTH
+@pytest.mark.parametrize("due", [True, False], ids=["close_notify", "cut"])
+async def test_the_backend_can_tell_an_end_from_a_cut(
+    folder: Path, credentials: list[str], role: Role, due: bool
+) -> None:
+    heard = bytearray()
+    ends: list[str] = []
+    done = trio.Event()
+
+    async def listen(stream: trio.SocketStream) -> None:
+        try:
+            async for data in stream:
+                heard.extend(data)
+            ends.append("end")
+        except trio.BrokenResourceError:
+            ends.append("cut")
+        done.set()
+
+    async with (
+        backend(listen) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+    ):
+        peer = await HalfClosingPeer.dial(port, folder, role)
+        await peer.send(b"half a request")
+        if due:
+            await peer.send_end()
+        while len(heard) < 14:
+            await trio.sleep(0.01)
+        await peer.aclose()
+        await command.line("number=1")
+        await done.wait()
+    assert (bytes(heard), ends) == (b"half a request", ["end" if due else "cut"])
+
+
+@pytest.mark.parametrize("peer", ["s_client", "s_server"])
+@pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
+async def test_openssl_that_ends_first(
+    folder: Path, credentials: list[str], tmp_path: Path, peer: str, version: str
+) -> None:
+    """At the end of its standard input it goes, and all that it sent is there.
+
+    `s_client` says a close_notify; `s_server` only closes the socket.
+    """
+    openssl, socat = require_tool("openssl"), require_tool("socat")
+    tls = ["-cert", "peer.pem", "-key", "peer.key", "-CAfile", "ca.pem", version]
+    sent = os.urandom(TEN_MEGABYTES // 2).hex().encode()
+    (tmp_path / "sent").write_bytes(sent)
+    heard = bytearray()
+    ends: list[str] = []
+    done = trio.Event()
+
+    async def listen(stream: trio.SocketStream) -> None:
+        try:
+            async for data in stream:
+                heard.extend(data)
+            ends.append("end")
+        except trio.BrokenResourceError:
+            ends.append("cut")
+        done.set()
+
+    async with (
+        backend(listen) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (_, port),
+        trio.open_nursery() as nursery,
+    ):
+        if peer == "s_client":
+            command = [openssl, peer, "-connect", f"127.0.0.1:{port}", *tls]
+        else:
+            free = await unused_port()
+            command = [openssl, peer, "-accept", str(free), "-naccept", "1", "-Verify", "1", *tls]
+            relay = [socat, f"TCP:127.0.0.1:{port}", f"TCP:127.0.0.1:{free},retry=50,interval=0.1"]
+            nursery.start_soon(partial(trio.run_process, relay, check=False))
+        with (tmp_path / "sent").open("rb") as stdin, trio.fail_after(60):
+            await trio.run_process(
+                command, cwd=folder, stdin=stdin, capture_stdout=True, capture_stderr=True
+            )
+            await done.wait()
+        nursery.cancel_scope.cancel()
+    assert bytes(heard) == sent
+    assert ends == ["end" if peer == "s_client" else "cut"]
+
+
+@BOTH
 async def test_a_backend_that_resets_is_one_line_and_no_due_end(
     folder: Path, credentials: list[str], role: Role
 ) -> None:

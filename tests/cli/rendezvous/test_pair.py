@@ -16,8 +16,8 @@ from trio_duplex.cli._rendezvous.pair import (
     End,
     Pair,
     first_error,
-    reset_on_close,
 )
+from trio_duplex.cli._service.reset import reset_on_close
 
 
 class Joined:

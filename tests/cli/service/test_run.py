@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import ssl
 from collections.abc import AsyncIterator
@@ -22,35 +21,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from tests.support.command import Command, run_command
 from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer
+from tests.support.material import assert_echo, passphrase_that_is_late, presented_names, write_pair
 from trio_duplex import Role
 
 pytestmark = pytest.mark.slow
 
 BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, authority: trustme.CA) -> Path:
-    """A folder of certificates that a test may change."""
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    for name in ("node", "peer"):
-        write_pair(tmp_path, authority, name, f"{name}.example")
-    return tmp_path
-
-
-def write_pair(folder: Path, authority: trustme.CA, name: str, *names: str) -> None:
-    leaf = authority.issue_cert(*names)
-    # As certbot does: the new file is put in the place of the old one.
-    for source, suffix in ((leaf.private_key_pem, "key"), (leaf.cert_chain_pems[0], "pem")):
-        new = folder / f"{name}.{suffix}.new"
-        source.write_to_path(new)
-        new.chmod(0o600)
-        new.replace(folder / f"{name}.{suffix}")
 
 
 def write_configuration(folder: Path, text: str = "", top: str = "") -> Path:
@@ -72,18 +48,6 @@ async def run_exec(folder: Path, *options: object) -> AsyncIterator[tuple[Comman
         yield command, port
 
 
-def presented(peer: HalfClosingPeer) -> list[str]:
-    """The names in the certificate that the peer was shown."""
-    certificate = peer.tls.getpeercert()
-    assert certificate is not None
-    return [str(entry[1]) for entry in certificate["subjectAltName"]]
-
-
-async def echo(peer: HalfClosingPeer, data: bytes) -> None:
-    await peer.send(data)
-    assert await peer.receive_exactly(len(data)) == data
-
-
 async def test_a_reload_breaks_none_of_200_connections(fresh: Path, authority: trustme.CA) -> None:
     write_configuration(fresh, "processes = 300")
     async with run_exec(fresh, "--watch", "inf") as (command, port):
@@ -103,9 +67,9 @@ async def test_a_reload_breaks_none_of_200_connections(fresh: Path, authority: t
         async def carry(peer: HalfClosingPeer) -> None:
             nonlocal carried
             while not stop.is_set():
-                await echo(peer, bytes(1000))
+                await assert_echo(peer, bytes(1000))
                 carried += 1
-            await echo(peer, b"the end")
+            await assert_echo(peer, b"the end")
             await peer.send_end()
             assert await peer.receive_all() == b""
             await peer.aclose()
@@ -121,8 +85,8 @@ async def test_a_reload_breaks_none_of_200_connections(fresh: Path, authority: t
             assert "handshake-timeout is 12" in line
             before = carried
             new = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
-            assert presented(new) == ["renewed.example"]
-            await echo(new, b"new")
+            assert presented_names(new) == ["renewed.example"]
+            await assert_echo(new, b"new")
             await new.aclose()
             while carried < before + 200:
                 await trio.sleep(0.01)
@@ -138,7 +102,7 @@ async def test_a_bad_new_file_leaves_the_old_one_in_force(fresh: Path, role: Rol
         command.process.send_signal(signal.SIGHUP)
         assert "stays in force" in await command.line("reload-failed")
         peer = await HalfClosingPeer.dial(port, fresh, role)
-        assert presented(peer) == ["node.example"]
+        assert presented_names(peer) == ["node.example"]
         await peer.aclose()
         write_configuration(fresh, "windo = 3")
         command.process.send_signal(signal.SIGHUP)
@@ -150,7 +114,7 @@ async def test_changed_files_are_read(fresh: Path, authority: trustme.CA) -> Non
         write_pair(fresh, authority, "node", "renewed.example")
         await command.line("reloaded", "changed files", "node.pem")
         peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
-        assert presented(peer) == ["renewed.example"]
+        assert presented_names(peer) == ["renewed.example"]
         await peer.aclose()
 
 
@@ -190,11 +154,11 @@ async def test_a_service_that_leaves_the_file_is_retired(fresh: Path) -> None:
     async with run_command("exec", "--config", fresh / "service.toml") as command:
         _, (_, port) = await command.addresses(2)
         peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
-        await echo(peer, b"before")
+        await assert_echo(peer, b"before")
         write_configuration(fresh, "[exec.a]\n")
         command.process.send_signal(signal.SIGHUP)
         await command.line("reloaded", "service b removed")
-        await echo(peer, b"after")
+        await assert_echo(peer, b"after")
         await peer.aclose()
         assert await command.stop() == 0
 
@@ -215,7 +179,7 @@ async def test_networks(fresh: Path, role: Role, options: list[str], welcome: bo
     async with run_exec(fresh, *options) as (command, port):
         if welcome:
             peer = await HalfClosingPeer.dial(port, fresh, role)
-            await echo(peer, b"hello")
+            await assert_echo(peer, b"hello")
             await peer.aclose()
         else:
             with pytest.raises((trio.BrokenResourceError, OSError)):  # a reset, here or there
@@ -226,7 +190,7 @@ async def test_networks(fresh: Path, role: Role, options: list[str], welcome: bo
 async def test_a_drain_has_a_bound(fresh: Path) -> None:
     async with run_exec(fresh, "--drain-timeout", "0.3") as (command, port):
         peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
-        await echo(peer, b"x")
+        await assert_echo(peer, b"x")
         assert await command.stop() == 0
         assert "cancelled=1" in await command.line("stopped")
         await peer.aclose()
@@ -244,26 +208,15 @@ async def test_stopped_while_idle(fresh: Path, number: signal.Signals) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> None:
-    fifo = fresh / "passphrase"
-    os.mkfifo(fifo)
-    write_configuration(fresh)
-    options = ["--config", fresh / "service.toml", "--key-passphrase-file", fifo]
-    async with run_command("exec", *options) as command:
-        writer: int | None = None
-        while writer is None:
-            try:
-                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody reads it yet
-                assert command.process.returncode is None
-                await trio.sleep(0.01)
-        try:
+    path = write_configuration(fresh)
+    async with passphrase_that_is_late(fresh) as (options, wait_until_read):
+        async with run_command("exec", "--config", path, *options) as command:
+            await wait_until_read(command)
             command.process.send_signal(number)
             assert await command.process.wait() == 0
-        finally:
-            os.close(writer)
-        await command.line("stopped", number.name)
-        assert not command.find("listening")
-        assert not command.find("Traceback")
+            await command.line("stopped", number.name)
+            assert not command.find("listening")
+            assert not command.find("Traceback")
 
 
 @BOTH
@@ -272,7 +225,7 @@ async def test_a_revoked_peer_is_refused(fresh: Path, authority: trustme.CA, rol
     write_revocation_list(fresh / "crl.pem", authority)
     async with run_exec(fresh, "--crl", fresh / "crl.pem", "--watch", "inf") as (command, port):
         peer = await HalfClosingPeer.dial(port, fresh, role)
-        await echo(peer, b"not revoked yet")
+        await assert_echo(peer, b"not revoked yet")
         await peer.aclose()
         write_revocation_list(fresh / "crl.pem", authority, revoked)
         command.process.send_signal(signal.SIGHUP)
@@ -346,7 +299,7 @@ async def test_who_may_come_in(fresh: Path, role: Role, options: list[str], welc
     async with run_exec(fresh, *options) as (command, port):
         if welcome:
             peer = await HalfClosingPeer.dial(port, fresh, role)
-            await echo(peer, b"hello")
+            await assert_echo(peer, b"hello")
             await peer.aclose()
             return
         await assert_refused(port, fresh, role)

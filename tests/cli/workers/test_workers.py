@@ -18,6 +18,7 @@ import trustme
 
 from tests.support.command import Command, run_command
 from tests.support.half_closing import HalfClosingPeer
+from tests.support.material import assert_echo, passphrase_that_is_late, presented_names, write_pair
 from trio_duplex import Role
 
 if sys.platform == "win32":
@@ -25,29 +26,6 @@ if sys.platform == "win32":
 
 BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 ENDED = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
-
-
-@pytest.fixture
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, authority: trustme.CA) -> Path:
-    """A folder of certificates that a test may change."""
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    for name in ("node", "peer"):
-        write_pair(tmp_path, authority, name, f"{name}.example")
-    return tmp_path
-
-
-def write_pair(folder: Path, authority: trustme.CA, name: str, *names: str) -> None:
-    leaf = authority.issue_cert(*names)
-    for source, suffix in ((leaf.private_key_pem, "key"), (leaf.cert_chain_pems[0], "pem")):
-        new = folder / f"{name}.{suffix}.new"
-        source.write_to_path(new)
-        new.chmod(0o600)
-        new.replace(folder / f"{name}.{suffix}")
 
 
 def write_configuration(folder: Path, text: str = "", *, workers: int = 2) -> Path:
@@ -130,11 +108,6 @@ def is_running(pid: int) -> bool:
     return False
 
 
-async def echo(peer: HalfClosingPeer, data: bytes) -> None:
-    await peer.send(data)
-    assert await peer.receive_exactly(len(data)) == data
-
-
 async def dial_many(
     workers: Workers, folder: Path, role: Role, count: int
 ) -> list[HalfClosingPeer]:
@@ -160,7 +133,7 @@ async def dial_until(workers: Workers, folder: Path, role: Role, number: int) ->
             else:
                 await peer.aclose()
         if found is not None:
-            await echo(found, b"hello")
+            await assert_echo(found, b"hello")
             return found
     raise AssertionError(f"none came to worker {number}")
 
@@ -170,7 +143,7 @@ async def test_each_worker_serves_both_roles(fresh: Path, role: Role) -> None:
     async with run_workers(fresh) as workers:
         for number in (1, 2):
             peer = await dial_until(workers, fresh, role, number)
-            await echo(peer, bytes(100_000))
+            await assert_echo(peer, bytes(100_000))
             await peer.aclose()
         assert await workers.command.stop() == 0
         await workers.command.line("draining", "worker=1")
@@ -188,7 +161,7 @@ async def test_killed_worker_costs_its_own_connections_only(fresh: Path, role: R
         async def carry(peer: HalfClosingPeer, worker: int) -> None:
             try:
                 for _ in range(200):
-                    await echo(peer, bytes(1000))
+                    await assert_echo(peer, bytes(1000))
                     await trio.sleep(0.01)
             except (*ENDED, AssertionError):
                 lost.append(worker)
@@ -214,7 +187,7 @@ async def test_stopped_worker_loses_none_of_100_dials(fresh: Path) -> None:
         for number in range(100):
             # As TLS client: each silent peer waits for the window.
             peer = await HalfClosingPeer.dial(workers.port, fresh, Role.CLIENT)
-            await echo(peer, b"%d" % number)
+            await assert_echo(peer, b"%d" % number)
             assert await workers.worker_of(peer) == 2
             await peer.aclose()
         os.kill(workers.pids[1], signal.SIGCONT)
@@ -250,9 +223,9 @@ async def test_reload_breaks_none_of_200_connections(fresh: Path, authority: tru
         async def carry(peer: HalfClosingPeer) -> None:
             nonlocal rounds
             while not stop.is_set():
-                await echo(peer, bytes(1000))
+                await assert_echo(peer, bytes(1000))
                 rounds += 1
-            await echo(peer, b"the end")
+            await assert_echo(peer, b"the end")
             await peer.aclose()
 
         async with trio.open_nursery() as nursery:
@@ -263,10 +236,8 @@ async def test_reload_breaks_none_of_200_connections(fresh: Path, authority: tru
             assert "node.pem" in await workers.command.line("reloaded", "SIGHUP")
             before = rounds
             new = await HalfClosingPeer.dial(workers.port, fresh, Role.CLIENT)
-            certificate = new.tls.getpeercert()
-            assert certificate is not None
-            assert certificate["subjectAltName"] == (("DNS", "renewed.example"),)
-            await echo(new, b"new")
+            assert presented_names(new) == ["renewed.example"]
+            await assert_echo(new, b"new")
             assert await workers.worker_of(new) in {3, 4}
             while rounds < before + 200:
                 await trio.sleep(0.01)
@@ -277,9 +248,22 @@ async def test_reload_breaks_none_of_200_connections(fresh: Path, authority: tru
         for number in (1, 2):
             await workers.command.line("worker-left", f"worker={number}", "code=0")
         assert is_running(workers.pids[3])
-        await echo(new, b"still")
+        await assert_echo(new, b"still")
         await new.aclose()
         assert await workers.command.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> None:
+    path = write_configuration(fresh)
+    async with passphrase_that_is_late(fresh) as (options, wait_until_read):
+        async with run_command("echo", "--config", path, *options) as command:
+            await wait_until_read(command)
+            command.process.send_signal(number)
+            assert await command.process.wait() == 0
+            await command.line("stopped", number.name)
+            assert not command.find("worker-started")
+            assert not command.find("Traceback")
 
 
 @pytest.mark.parametrize("bad", ["certificate", "configuration"])
@@ -319,7 +303,7 @@ async def test_sigterm_lets_connections_finish(fresh: Path, role: Role) -> None:
         with pytest.raises(OSError):
             await trio.open_tcp_stream("127.0.0.1", workers.port)
         for peer in peers:
-            await echo(peer, b"not yet")
+            await assert_echo(peer, b"not yet")
             await peer.aclose()
         assert await workers.command.process.wait() == 0
         await workers.command.line("stopped", "finished=1", "worker=1")
@@ -336,7 +320,7 @@ async def test_second_signal_ends_at_once(
             os.kill(workers.pids[2], signal.SIGSTOP)
         workers.command.process.send_signal(number)
         await workers.command.line("draining", "worker=1")
-        await echo(peer, b"still served")
+        await assert_echo(peer, b"still served")
         workers.command.process.send_signal(number)
         assert await workers.command.process.wait() == 128 + number
         if stopped:
@@ -373,7 +357,7 @@ async def test_sigterm_to_a_worker_drains_it_and_it_is_replaced(fresh: Path) -> 
         peer = await dial_until(workers, fresh, Role.CLIENT, 1)
         os.kill(workers.pids[1], signal.SIGTERM)
         await workers.command.line("draining", "worker=1")
-        await echo(peer, b"still served")
+        await assert_echo(peer, b"still served")
         await peer.aclose()
         await workers.command.line("worker-ended", "worker=1", "code=0")
         await workers.serving(3)

@@ -20,6 +20,9 @@ PIPE_GRACE = 1.0
 """Seconds after a program's exit in which its pipes must come to their end: what
 is in them is there at once, and only a child that it left behind holds them open."""
 
+EXIT_PATIENCE = 1.0
+"""Seconds in which a program that has closed its output must exit, or it only half-closes."""
+
 LONGEST_LINE = 4096
 """Bytes of a line that a program writes to stderr; a longer one is told in pieces."""
 
@@ -38,7 +41,8 @@ async def run_program(
     The peer's end becomes the end of its input. Once that has come, it must
     write or exit within ``eof_grace``, or gets SIGTERM, and SIGKILL
     ``term_grace`` later; likewise when we are cancelled. A signal goes to all
-    processes of its process group.
+    processes of its process group. If it closes its output and goes on, the peer
+    is told that end.
 
     Args:
         connection: The connection; it is left open.
@@ -148,6 +152,7 @@ class _Beside:
                 if self._leave.deadline != math.inf:  # it still has something to say
                     self._leave.deadline = trio.current_time() + self._grace
             self.delivered = True
+            await self._end_output()
         except trio.ClosedResourceError:
             pass  # the peer has gone
         except trio.BrokenResourceError:
@@ -163,6 +168,17 @@ class _Beside:
         with trio.CancelScope(deadline=deadline) as self._reading:
             return await self._stdout.receive_some(PIECE)
         return b""  # it has exited, and a child of its own holds the pipe open
+
+    async def _end_output(self) -> None:
+        """Tell the peer of an end of the output that is not that of the program.
+
+        One that exits closes its output a moment sooner, and its exit code then says
+        how the connection is to end.
+        """
+        with trio.move_on_after(EXIT_PATIENCE):
+            await self._process.wait()
+            return
+        await self._connection.send_eof()
 
     async def _log_errors(self, done: trio.Event) -> None:
         """Tell what it writes to stderr, line by line."""

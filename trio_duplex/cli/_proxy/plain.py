@@ -14,11 +14,14 @@ from typing import Self
 
 import trio
 
+from trio_duplex.cli._service.reset import reset_on_close
+
 
 class PlainSocket:
     """A connected stream socket, for one task that sends and one that receives.
 
-    A call that does not have to wait is not a checkpoint.
+    A call that does not have to wait is not a checkpoint. Used as a context manager, it
+    is closed in the end, and reset if the end is an exception or a cancellation.
 
     Args:
         stream: The stream whose socket it uses. It now belongs to us.
@@ -82,4 +85,6 @@ class PlainSocket:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if exc is not None:
+            reset_on_close(self._stream)
         await self.aclose()

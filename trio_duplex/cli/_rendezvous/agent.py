@@ -21,13 +21,13 @@ from trio_duplex.cli._rendezvous.pair import (
     End,
     Pair,
     first_error,
-    reset_on_close,
 )
 from trio_duplex.cli._rendezvous.settings import AgentSettings
 from trio_duplex.cli._service.addresses import TcpAddress
 from trio_duplex.cli._service.configuration import Kind
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.logs import log
+from trio_duplex.cli._service.reset import reset_on_close
 from trio_duplex.cli._service.service import Context, Service
 from trio_duplex.cli._system.backoff import Backoff
 

@@ -27,7 +27,6 @@ from trio_duplex.cli._rendezvous.pair import (
     End,
     Pair,
     first_error,
-    reset_on_close,
 )
 from trio_duplex.cli._rendezvous.settings import HubSettings
 from trio_duplex.cli._rendezvous.spare import Client, Spare
@@ -36,6 +35,7 @@ from trio_duplex.cli._service.addresses import ListenAddress
 from trio_duplex.cli._service.configuration import Kind
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.logs import log
+from trio_duplex.cli._service.reset import reset_on_close
 from trio_duplex.cli._service.service import Context, Service
 
 

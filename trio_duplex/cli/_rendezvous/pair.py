@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
-import struct
 from collections.abc import Awaitable, Callable, Generator
 from functools import partial
 
@@ -140,9 +138,3 @@ def first_error(group: BaseExceptionGroup[BrokenEndError]) -> BrokenEndError:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def reset_on_close(stream: trio.SocketStream) -> None:
-    """Have the next close send a reset: a cut that the other end can see."""
-    with contextlib.suppress(OSError):  # of one that is closed already
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

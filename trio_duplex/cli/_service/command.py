@@ -209,7 +209,7 @@ def _parameter(field: str, name: str, made: Option, default: object) -> click.Pa
         )
     shown = ""
     if not made.flag and not made.multiple and default is not None:
-        shown = f"  [default: {show_value(getattr(default, 'value', default))}]"
+        shown = f"  [default: {show_value(default)}]"
     declarations = [f"--{name}", field]
     if made.short:
         declarations.insert(0, made.short)

@@ -8,6 +8,7 @@ so that a name and its meaning are written once.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -139,6 +140,8 @@ def show_value(value: object) -> str:
         return "true" if value else "false"
     if value is None:
         return ""
+    if isinstance(value, enum.Enum):
+        return str(value.value)
     if isinstance(value, float | int):
         return f"{value:g}" if value < 1e15 else "inf"
     return str(value)

@@ -135,15 +135,56 @@ def supervise(configuration: Configuration, host: Host) -> int:
     """
     plan = configuration.plan()
     set_up_log(plan)
-    loaded = Loaded.of(plan)
     pool = ListenerPool(host.inherited())
     try:
-        _open(pool, loaded)
-        host.bound(loaded.plan.process)
-        with Supervisor(configuration, host, pool, loaded) as supervisor:
-            return supervisor.run()
+        with _Starting() as starting:
+            loaded = Loaded.of(plan)  # a passphrase may come late
+            starting.files_read = True
+            _open(pool, loaded)
+            host.bound(loaded.plan.process)
+            with Supervisor(configuration, host, pool, loaded) as supervisor:
+                if starting.stopped_by is not None:
+                    starting.tell()
+                    return Exit.STOPPED
+                return supervisor.run()
     finally:
         pool.close()
+
+
+class _Starting:
+    """SIGTERM and SIGINT until the supervisor takes them: they end the start.
+
+    Attributes:
+        files_read: Whether addresses are opened now. Until then a signal ends the
+            process where it is, since a read may be waiting, and nothing is
+            open that would have to be closed.
+        stopped_by: The signal that came since.
+    """
+
+    def __init__(self) -> None:
+        self.files_read = False
+        self.stopped_by: signal.Signals | None = None
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._handlers[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+
+    def tell(self) -> None:
+        """Say that the start has ended, and why."""
+        assert self.stopped_by is not None
+        log.info("stopped", by=self.stopped_by.name, while_starting="yes")
+
+    def _note(self, number: int, _: object) -> None:
+        self.stopped_by = signal.Signals(number)
+        if not self.files_read:
+            self.tell()
+            os._exit(Exit.STOPPED)
 
 
 class Supervisor:

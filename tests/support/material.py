@@ -1,0 +1,66 @@
+"""Certificates in a folder that a test may change, and what a peer makes of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from pathlib import Path
+
+import trio
+import trustme
+
+from tests.support.command import Command
+from tests.support.half_closing import HalfClosingPeer
+
+
+def write_pair(folder: Path, authority: trustme.CA, name: str, *names: str) -> None:
+    """Write ``NAME.pem`` and ``NAME.key``, a certificate that bears these names and its key."""
+    leaf = authority.issue_cert(*names)
+    # As certbot does: the new file is put in the place of the old one.
+    for source, suffix in ((leaf.private_key_pem, "key"), (leaf.cert_chain_pems[0], "pem")):
+        new = folder / f"{name}.{suffix}.new"
+        source.write_to_path(new)
+        new.chmod(0o600)
+        new.replace(folder / f"{name}.{suffix}")
+
+
+def presented_names(peer: HalfClosingPeer) -> list[str]:
+    """The names in the certificate that the peer was shown."""
+    certificate = peer.tls.getpeercert()
+    assert certificate is not None
+    return [str(entry[1]) for entry in certificate["subjectAltName"]]
+
+
+async def assert_echo(peer: HalfClosingPeer, data: bytes) -> None:
+    """Send data to a service that sends it back."""
+    await peer.send(data)
+    assert await peer.receive_exactly(len(data)) == data
+
+
+@contextlib.asynccontextmanager
+async def passphrase_that_is_late(
+    folder: Path,
+) -> AsyncGenerator[tuple[list[str], Callable[[Command], Awaitable[None]]]]:
+    """A passphrase file that gives nothing yet.
+
+    Gives the options that name it, and a function that waits until a command reads it.
+    """
+    fifo = folder / "passphrase"
+    os.mkfifo(fifo)
+    writer: int | None = None
+
+    async def wait_until_read(command: Command) -> None:
+        nonlocal writer
+        while writer is None:
+            try:
+                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody reads it yet
+                assert command.process.returncode is None
+                await trio.sleep(0.01)
+
+    try:
+        yield ["--key-passphrase-file", str(fifo)], wait_until_read
+    finally:
+        if writer is not None:
+            os.close(writer)
