@@ -31,19 +31,31 @@ def _parser() -> argparse.ArgumentParser:
 
     running = commands.add_parser("run", help="measure, and print figures and goals")
     running.set_defaults(function=run_some)
-    running.add_argument("--quick", action="store_true", help="under 2 minutes; proves nothing")
     running.add_argument("--scenario", action="append", choices=SCENARIOS, metavar="NAME")
     running.add_argument("--subject", action="append", choices=SUBJECTS, metavar="NAME")
-    running.add_argument("--output", type=Path, metavar="FILE", help="write the rounds as JSON")
-    running.add_argument("--against", type=Path, metavar="FILE", help="compare with a former run")
-    running.add_argument("--plots", type=Path, metavar="FOLDER", help="draw SVG plots")
+
+    fairness = commands.add_parser(
+        "fairness",
+        help="what attackers spend, and what honest peers of each kind get meanwhile; slow fleets: "
+        "7 minutes, on a machine that does nothing else",
+    )
+    fairness.set_defaults(
+        function=run_some,
+        scenario=[name for name in SCENARIOS if name.startswith(("fair-", "fleet-"))],
+        subject=["duplex"],
+    )
 
     showing = commands.add_parser("show", help="print, compare or plot a former run")
     showing.set_defaults(function=show)
     showing.add_argument("file", type=Path)
-    showing.add_argument("--against", type=Path, metavar="FILE")
-    showing.add_argument("--plots", type=Path, metavar="FOLDER")
-    for command in (running, showing):
+    for command in (running, fairness):
+        command.add_argument("--quick", action="store_true", help="under 2 minutes; proves nothing")
+        command.add_argument("--output", type=Path, metavar="FILE", help="write the rounds as JSON")
+    for command in (running, fairness, showing):
+        command.add_argument(
+            "--against", type=Path, metavar="FILE", help="compare with a former run"
+        )
+        command.add_argument("--plots", type=Path, metavar="FOLDER", help="draw SVG plots")
         command.add_argument("--markdown", type=Path, metavar="FILE", help="write tables")
     return parser
 

@@ -240,6 +240,52 @@ async def test_sending_into_a_reset_says_so() -> None:
         await server.aclose()
 
 
+class BreakingStream(RecordingStream):
+    """A transport, not of ours, that breaks with an error of its own once it is told to."""
+
+    error: trio.BrokenResourceError | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._break()
+        await super().send_all(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        await self._break()
+        return await super().receive_some(max_bytes)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._break()
+        await super().wait_send_all_might_not_block()
+
+    async def _break(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+
+
+@each_version
+@each_role
+@pytest.mark.parametrize("cause", [None, OSError(5, "disk on fire")], ids=["no cause", "a cause"])
+@pytest.mark.parametrize("call", ["receive_some", "send_all", "wait_send_all_might_not_block"])
+async def test_an_error_of_somebody_elses_is_raised_as_it_is(
+    call: str, cause: OSError | None, role: Role, version: ssl.TLSVersion
+) -> None:
+    ours, theirs = memory_pair()
+    transport = BreakingStream(ours)
+    server, client = await connection_pair(
+        version, streams=(transport, theirs) if role is Role.SERVER else (theirs, transport)
+    )
+    connection = server if role is Role.SERVER else client
+    error = trio.BrokenResourceError("the tunnel has fallen in")
+    error.__cause__ = cause
+    transport.error = error
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await getattr(connection, call)(*([b"x"] if call == "send_all" else []))
+    assert caught.value is error
+    assert error.__cause__ is cause
+    await trio.aclose_forcefully(connection)
+
+
 @each_role
 async def test_a_ragged_end_may_be_allowed(role: Role) -> None:
     server, client = await connection_pair(https_compatible=True)

@@ -13,7 +13,7 @@ import attrs
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
@@ -32,6 +32,9 @@ NOW = datetime.now(UTC)
 DAY = timedelta(days=1)
 
 
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
 @attrs.frozen
 class Blob:
     """A ``trustme.Blob``."""
@@ -47,7 +50,7 @@ class Leaf:
     """A certificate and its key; in the tests' eyes, and ours, a ``trustme.LeafCert``."""
 
     certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey
+    key: Key
     intermediates: tuple[x509.Certificate, ...] = ()
 
     @property
@@ -93,7 +96,7 @@ class Authority:
         sign: bool = True,
         usages: Iterable[x509.ObjectIdentifier] | None = None,
     ) -> None:
-        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.key: Key = ec.generate_private_key(ec.SECP256R1())
         self.name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
         builder = (
             _builder(self.name, issuer or self, self.key, NOW - DAY, NOW + days * DAY)
@@ -123,7 +126,7 @@ class Authority:
         not_after: datetime = NOW + 90 * DAY,
         usages: Iterable[x509.ObjectIdentifier] | None = (SERVER_AUTH, CLIENT_AUTH),
         digital_signature: bool = True,
-        key: ec.EllipticCurvePrivateKey | None = None,
+        key: Key | None = None,
         common_name: str = "leaf",
     ) -> Leaf:
         key = key or ec.generate_private_key(ec.SECP256R1())
@@ -142,7 +145,7 @@ class Authority:
 def _builder(
     subject: x509.Name,
     issuer: Authority,
-    key: ec.EllipticCurvePrivateKey,
+    key: Key,
     start: datetime,
     end: datetime,
 ) -> x509.CertificateBuilder:

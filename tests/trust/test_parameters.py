@@ -6,9 +6,10 @@ import ssl
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from trio.testing import MockClock
 
-from tests.support.trust import FLEET, context, meet, mutual
+from tests.support.trust import FLEET, Leaf, context, meet, mutual
 from trio_duplex import Role
 from trio_duplex._trust.parameters import Parameters
 
@@ -16,6 +17,7 @@ TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)
 each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])
 PEER = FLEET.issue("peer.example")
+RSA_KEY = rsa.generate_private_key(65537, 2048)
 SUITE = "ECDHE-ECDSA-AES256-GCM-SHA384"
 
 
@@ -91,6 +93,48 @@ async def test_one_group(name: str, role: Role, autojump_clock: MockClock) -> No
         peer = context(role.other, PEER, version=TLS13)
         peer.set_ecdh_curve(curve)
         assert ((await meet(credentials, role, peer)).error is None) is meets
+
+
+def sets_x25519() -> bool:
+    """Whether this Python can: Debian 12's, 3.11.2, can't."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ecdh_curve("X25519")
+    except ssl.SSLError:
+        return False
+    return True
+
+
+CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
+
+
+@each_role
+@pytest.mark.parametrize("theirs", ["P-256", "P-384", "RSA"])
+@pytest.mark.parametrize(
+    "group",
+    [
+        "P-256",
+        "P-384",
+        pytest.param("X25519", marks=pytest.mark.skipif(not sets_x25519(), reason="too old")),
+    ],
+)
+async def test_one_group_in_tls_1_2(
+    group: str, theirs: str, role: Role, autojump_clock: MockClock
+) -> None:
+    """There the list is also that of the curves that a certificate's key may be on."""
+    ours = "RSA" if group == "X25519" else group
+    credentials = mutual(issue_on(ours), groups=[group], allow_self=True)
+    meeting = await meet(credentials, role, context(role.other, issue_on(theirs), version=TLS12))
+    assert (meeting.error is None) is (theirs in {group, "RSA"})
+    # Only as TLS client is it also a matter of our own key: it was we that named the list.
+    wrong = mutual(issue_on("P-384" if group == "P-256" else "P-256"), groups=[group])
+    meeting = await meet(wrong, role, context(role.other, issue_on("RSA"), version=TLS12))
+    assert (meeting.error is None) is (role is Role.SERVER)
+
+
+def issue_on(kind: str) -> Leaf:
+    if kind == "RSA":
+        return FLEET.issue("peer.example", key=RSA_KEY)
+    return FLEET.issue("peer.example", key=ec.generate_private_key(CURVES[kind]))
 
 
 def test_several_groups() -> None:

@@ -6,10 +6,12 @@ import ssl
 
 import attrs
 import pytest
+import trio
 from trio.testing import MockClock
 
-from tests.support.trust import FLEET, GREETING, LISTENER, context, meet, mutual
-from trio_duplex import Credentials, PinnedPeer, Role
+from tests.support.peers import MemoryListener, RecordingStream, ScriptedStream
+from tests.support.trust import FLEET, GREETING, LISTENER, context, hear, meet, mutual
+from trio_duplex import Connection, Credentials, PinnedPeer, Role, serve_listeners
 from trio_duplex._trust import sessions
 
 PEER = FLEET.issue("peer.example")
@@ -36,6 +38,50 @@ async def test_the_cache_is_bounded(
     assert len(seen) > 3
     assert most <= 3 + sessions.LOOK_EVERY
     assert credentials.server_context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+@pytest.mark.slow
+async def test_peers_that_take_tickets_fill_no_cache(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    """What they resume is with them: the context goes on, and so do their tickets."""
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
+    credentials = mutual(session_tickets=1)
+    before = credentials.server_context
+    theirs = context(Role.CLIENT, PEER, version=ssl.TLSVersion.TLSv1_2)
+    for _ in range(2 * sessions.LOOK_EVERY):
+        assert (await meet(credentials, Role.SERVER, theirs)).heard == GREETING
+    assert credentials.server_context is before
+    assert before.session_stats()["number"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", [1, 20, 100])
+async def test_a_peer_whose_hello_is_cut_while_the_cache_is_emptied_is_served(
+    cut: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> None:
+    monkeypatch.setattr(sessions, "MAX_SESSIONS", 3)
+    credentials = mutual()
+    before = credentials.server_context
+    listener, others = MemoryListener(), 0
+
+    async def greet(connection: Connection) -> None:
+        await connection.send_all(GREETING)
+
+    async def send(data: bytes, below: RecordingStream) -> None:
+        nonlocal others
+        await below.send_all(data[:cut])
+        while others < sessions.LOOK_EVERY + 4:  # in the middle of its hello
+            await meet(credentials, Role.SERVER, without_tickets())
+            others += 1
+        await below.send_all(data[cut:])
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_listeners, greet, [listener], credentials)
+        stream = ScriptedStream(RecordingStream(listener.connect()), send)
+        assert await hear(stream, Role.CLIENT, without_tickets()) == GREETING
+        nursery.cancel_scope.cancel()
+    assert credentials.server_context is not before
 
 
 @pytest.mark.parametrize("tickets", [0, 1])

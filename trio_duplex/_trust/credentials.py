@@ -226,8 +226,12 @@ class Credentials:
                 cipher list; None for ours. TLS 1.3's can't be set.
             groups: The groups of the key exchange in both roles, such as
                 ``["X25519"]``, preferred first; empty for OpenSSL's elliptic
-                ones. Python before 3.15 can set one only. A peer whose first
-                key share is of another group costs a round trip more.
+                ones. Python before 3.15 can set one only, and Debian 12's
+                (3.11.2) not that one but P-256, say. A peer whose first
+                key share is of another group costs a round trip more. In TLS
+                1.2 a certificate whose key is on another curve is refused,
+                the peer's in both roles and ours as TLS client (:rfc:`8422`
+                section 5.1.1); one with an RSA key is not.
             keylog: A file to which the secrets of every connection are
                 appended, for debugging with Wireshark. Whoever reads it reads
                 the traffic: it is made readable for our own user only, it
