@@ -107,7 +107,8 @@ def test_a_file_without_services(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["check", "config", "demo", "exec", "load", "proxy", "serve"])
 def test_help_begins_with_an_example(name: str) -> None:
-    found = command.commands[name]
+    found = command.get_command(click.Context(command), name)
+    assert found is not None
     result = CliRunner().invoke(command, [name, "--help"])
     assert result.exit_code == 0
     first, example, *_ = result.stdout.splitlines()
