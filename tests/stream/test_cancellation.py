@@ -48,7 +48,7 @@ from trio_duplex import (
     serve_listeners,
 )
 from trio_duplex._serve.acceptor import Acceptor
-from trio_duplex._stream.take_role import SENT_HELLOS
+from trio_duplex._stream.own_hello import SENT_HELLOS
 from trio_duplex.events import (
     ConnectionClosed,
     HandlerFailed,

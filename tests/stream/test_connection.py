@@ -32,7 +32,7 @@ from tests.support.peers import (
     unix_pair,
 )
 from trio_duplex import Connection, Role, negotiate
-from trio_duplex._stream.connection import CLOSE_TIMEOUT
+from trio_duplex._stream.settings import CLOSE_TIMEOUT
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
 

@@ -29,9 +29,11 @@ from tests.support.peers import RawPeer, credentials, peer_context
 from trio_duplex import Credentials, GlareError, Reason, Role, negotiate
 from trio_duplex._sockets.crowd import Crowd
 from trio_duplex._stream.detect import detect
-from trio_duplex._stream.negotiate import abandon, take_role
+from trio_duplex._stream.negotiate import abandon
+from trio_duplex._stream.negotiation import Negotiation
 from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Supervision
+from trio_duplex._stream.take_role import take_role
 
 TRIES = 2_000
 
@@ -195,15 +197,12 @@ async def serve(stream: trio.SocketStream, mine: Credentials, crowd: Crowd | Non
         else:
             supervision = InCrowd(crowd)
             try:
-                detected = await detect(stream, Settings(WINDOW), None, supervision)
+                settings = Settings(WINDOW)
+                detected = await detect(stream, settings, None, supervision)
                 connection = await take_role(
-                    detected,
-                    stream,
-                    mine,
-                    Settings(WINDOW),
-                    in_force=lambda: mine.material,
-                    remote=None,
-                    supervision=supervision,
+                    Negotiation(
+                        stream, settings, lambda: mine.material, detected, None, supervision
+                    )
                 )
             except BaseException:
                 await abandon(stream)

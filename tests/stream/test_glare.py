@@ -1,4 +1,4 @@
-"""Two ClientHellos cross, and both ends know who goes on as the client: `trio_duplex._stream.take_role`."""
+"""Two ClientHellos cross, and both ends know who goes on as the client: `trio_duplex._stream.crossing`."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import trio.testing
 from tests.support.peers import VERSIONS
 from trio_duplex import Connection, Decision, Reason, Role
 from trio_duplex._errors import HandshakeError
-from trio_duplex._stream.connection import CLOSE_TIMEOUT
+from trio_duplex._stream.settings import CLOSE_TIMEOUT, Settings
 from trio_duplex._tls.flow import Flow
 from trio_duplex._tls.handshake import Handshake
 
@@ -70,7 +70,11 @@ class Negotiated(trio.abc.Stream):
         await handshake.finish()
         flow = Flow(self._transport, handshake.engine, https_compatible=self._https_compatible)
         connection = Connection(
-            flow, decision=self._decision, local_address=None, remote_address=None
+            flow,
+            decision=self._decision,
+            local_address=None,
+            remote_address=None,
+            settings=Settings(),
         )
         if self.bare:
             assert type(connection.tls) is trio.SSLStream

@@ -43,7 +43,7 @@ from trio_duplex import (
     serve_tcp,
 )
 from trio_duplex._decision.reflection import SentHellos
-from trio_duplex._stream import take_role as _take_role
+from trio_duplex._stream import own_hello
 from trio_duplex.events import NegotiationFailed
 
 A, B = FLEET.issue("a.example"), FLEET.issue("b.example")
@@ -323,7 +323,7 @@ class Forgetful(SentHellos):
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each listener is as if in a process of its own."""
-    monkeypatch.setattr(_take_role, "SENT_HELLOS", Forgetful())
+    monkeypatch.setattr(own_hello, "SENT_HELLOS", Forgetful())
 
 
 def siblings(peer: PeerPolicy, version: ssl.TLSVersion) -> tuple[Node, Node]:

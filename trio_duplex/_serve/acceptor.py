@@ -14,6 +14,7 @@ import struct
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NoReturn, Protocol
 
+import attrs
 import trio
 
 from trio_duplex._decision.rules import Change
@@ -47,9 +48,11 @@ from trio_duplex._serve.room import NothingSaidError, Place, Room
 from trio_duplex._sockets.accept import accept
 from trio_duplex._sockets.keepalive import keep_alive
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.detect import detect
-from trio_duplex._stream.negotiate import abandon, take_role
+from trio_duplex._stream.detect import Detected, detect
+from trio_duplex._stream.negotiate import abandon
+from trio_duplex._stream.negotiation import Negotiation, Resumption
 from trio_duplex._stream.settings import Settings
+from trio_duplex._stream.take_role import take_role
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
@@ -108,7 +111,12 @@ class Acceptor:
         self.limits = limits
         self.reporter = Reporter(observers, MutedNetworks(muted_networks))
         self.room = Room(limits, self._limit_reached, self)
-        self._settings = settings
+        self._settings = attrs.evolve(
+            settings,
+            close_timeout=limits.close_timeout,
+            idle_timeout=limits.idle_timeout,
+            send_timeout=limits.send_timeout,
+        )
 
     async def accept_each(
         self, listener: Listener, start: Callable[[trio.abc.Stream, Place], object]
@@ -150,15 +158,9 @@ class Acceptor:
         settings, remote = self._settings, place.remote
         try:
             try:
+                # In no variable: this frame lasts as long as the connection.
                 connection = await take_role(
-                    # In no variable: this frame lasts as long as the connection.
-                    await detect(stream, settings, remote, place),
-                    stream,
-                    self.credentials,
-                    settings,
-                    in_force=self._in_force,
-                    remote=remote,
-                    supervision=place,
+                    self._negotiation(stream, await detect(stream, settings, remote, place), place)
                 )
             finally:
                 if connection is None:
@@ -173,9 +175,6 @@ class Acceptor:
         self._tell_of_expiry(place)
         if connection is None:
             return
-        connection.close_timeout = self.limits.close_timeout
-        connection.idle_timeout = self.limits.idle_timeout
-        connection.send_timeout = self.limits.send_timeout
         self.reporter.report(
             HandshakeCompleted(
                 number=place.number,
@@ -185,6 +184,20 @@ class Acceptor:
             )
         )
         await owner.take(connection, place)
+
+    def _negotiation(
+        self, stream: trio.abc.Stream, detected: Detected, place: Place
+    ) -> Negotiation:
+        remote, settings = place.remote, self._settings
+        return Negotiation(
+            stream,
+            settings,
+            self._in_force,
+            detected,
+            remote,
+            place,
+            resumption=Resumption.found(settings, detected, remote, self._in_force()),
+        )
 
     def _tell_of_expiry(self, place: Place) -> None:
         """Report that a certificate of ours has ended, if it has: whatever the peer's alert, if any, says."""

@@ -14,15 +14,11 @@ from trio_duplex._role import Decision, Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._sockets.progress import is_tcp, peer_progress
 from trio_duplex._stream.idle import IdleWatch
+from trio_duplex._stream.settings import Settings
 from trio_duplex._tls.ending import Known
 from trio_duplex._tls.flow import Flow
 from trio_duplex._tls.reasons import tls_alert, tls_reason
 from trio_duplex._trust.identity import PeerIdentity
-
-CLOSE_TIMEOUT = 5.0
-"""Seconds for a graceful close to send what is left and the close_notify. It
-fits one TCP retransmission (3 s); a peer that does not read is not owed more."""
-
 
 CERTIFICATE_ALERTS = {
     "access_denied",
@@ -111,6 +107,7 @@ class Connection(trio.abc.HalfCloseableStream):
         decision: Decision,
         local_address: Address | None,
         remote_address: Address | None,
+        settings: Settings,
     ) -> None:
         self._flow = flow
         self._peer: PeerIdentity | None = None
@@ -118,9 +115,9 @@ class Connection(trio.abc.HalfCloseableStream):
         self.local_address = local_address
         self.remote_address = remote_address
         self.cancel_scope = trio.CancelScope()
-        self.close_timeout = CLOSE_TIMEOUT
-        self.idle_timeout = math.inf
-        self.send_timeout = math.inf
+        self.close_timeout = settings.close_timeout
+        self.idle_timeout = settings.idle_timeout
+        self.send_timeout = settings.send_timeout
         self.bytes_received = 0
         self._broken: str | None = None  # why, if it is
         self._gave_up = False

@@ -13,7 +13,8 @@ import trio
 from trio_duplex._role import Role
 from trio_duplex._seconds import check_seconds
 from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.negotiate import check_announce, check_session, negotiate
+from trio_duplex._stream.negotiate import check_announce, negotiate
+from trio_duplex._stream.negotiation import Resumption
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex._trust.credentials import Credentials, check_credentials
@@ -94,7 +95,7 @@ async def open_tcp_connection(
     if session is not None:
         if role is Role.SERVER:
             raise ValueError("a session is resumed by the TLS client, and role=Role.SERVER is none")
-        check_session(session, credentials)
+        Resumption.of(session, credentials.material)  # or raises, before any socket is opened
         credentials = copy(credentials)  # a reload while we dial would part them
     stream = await _connect(host, port, local_host, connect_timeout)
     return await negotiate(

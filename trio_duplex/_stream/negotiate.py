@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable
-from copy import copy
 
 import trio
 
@@ -23,11 +21,11 @@ from trio_duplex._sockets.address import remote_address as stream_address
 from trio_duplex._sockets.keepalive import keep_alive_by_default
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.detect import Detected, detect
-from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
+from trio_duplex._stream.negotiation import Negotiation, Resumption
+from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, Settings
 from trio_duplex._stream.supervision import Supervision
-from trio_duplex._stream.take_role import TakenRole
+from trio_duplex._stream.take_role import take_role
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
-from trio_duplex._trust.admission import Material
 from trio_duplex._trust.credentials import Credentials, check_credentials
 
 
@@ -118,9 +116,8 @@ async def negotiate(
         announcements=announcements,
     )
     check_announce(announce, role)
-    check_session(session, credentials)
     # A session belongs to the contexts of now: none reloaded meanwhile will do.
-    of_now = credentials if session is None else copy(credentials)
+    resumption = None if session is None else Resumption.of(session, credentials.material)
     remote = stream_address(stream) if remote_address is None else check_address(remote_address)
     supervision = Supervision()
     keep_alive_by_default(stream)
@@ -130,18 +127,19 @@ async def negotiate(
         else:
             detected = Detected(Decision(Role(role), Reason.RULE, waited=0.0, window=0.0))
         return await take_role(
-            detected,
-            stream,
-            of_now,
-            settings,
-            in_force=lambda: credentials.material,
-            remote=remote,
-            supervision=supervision,
-            session=session,
-            server_hostname=server_hostname,
-            accepted=role is None if dialled is None else not dialled,
-            either=role is None,
-            announce=announce,
+            Negotiation(
+                stream,
+                settings,
+                lambda: credentials.material,
+                detected,
+                remote,
+                supervision,
+                resumption=resumption,
+                server_hostname=server_hostname,
+                accepted=role is None if dialled is None else not dialled,
+                either=role is None,
+                announce=announce,
+            )
         )
     except BaseException:
         await abandon(stream)
@@ -154,80 +152,6 @@ def check_announce(announce: object, role: Role | None) -> None:
         raise ValueError(
             f"announce=True says that we will be the TLS server, and role={role} does not"
         )
-
-
-def check_session(session: ssl.SSLSession | None, credentials: Credentials) -> None:
-    """Raise ValueError if the session can't be resumed with these credentials."""
-    if session is not None:
-        credentials.client_context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), session=session)
-
-
-def _find_session(
-    find: SessionFinder, remote: Address | None, context: ssl.SSLContext
-) -> ssl.SSLSession | None:
-    """Ask for the session to resume, and leave out one of a context that was replaced meanwhile."""
-    session = find(remote)
-    if session is not None:
-        try:
-            context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), session=session)
-        except ValueError:  # of a reload, which must not cost connections
-            return None
-    return session
-
-
-async def take_role(
-    detected: Detected,
-    stream: trio.abc.Stream,
-    credentials: Credentials,
-    settings: Settings,
-    *,
-    in_force: Callable[[], Material],
-    remote: Address | None,
-    supervision: Supervision,
-    session: ssl.SSLSession | None = None,
-    server_hostname: str | None = None,
-    accepted: bool = True,
-    either: bool = True,
-    announce: bool = False,
-) -> Connection:
-    """Do what was decided: wait for a turn, handshake, and judge the peer.
-
-    Args:
-        detected: What `detect` has found.
-        stream: The raw stream; left open on failure.
-        credentials: Their state at this moment is what ``session`` belongs to.
-        settings: The timeouts.
-        in_force: Tells the state of credentials that is in force: it is asked
-            when the handshake begins, and again at the verdict.
-        remote: The peer's address.
-        supervision: Is told each stage, and may hold it up or end it.
-        session: To resume in the client role.
-        server_hostname: To send as SNI in the client role.
-        accepted: Whether the peer dialled.
-        either: Whether we may play the other role, too, if two ClientHellos cross.
-        announce: Whether to announce our role, in the server role.
-    """
-    decision = detected.decision
-    material = credentials.material
-    if decision.role is Role.CLIENT and settings.session is not None:
-        session = _find_session(settings.session, remote, material.context(Role.CLIENT))
-    taken = TakenRole(
-        stream,
-        in_force,
-        settings,
-        decision,
-        detected.began,
-        remote,
-        session=session,
-        session_of=None if session is None else material,
-        server_hostname=server_hostname,
-        accepted=accepted,
-        either=either,
-        announce=announce,
-        lesson=detected.lesson,
-        supervision=supervision,
-    )
-    return await taken.negotiate(detected.opening)
 
 
 async def abandon(stream: trio.abc.Stream) -> None:

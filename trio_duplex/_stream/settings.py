@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import ssl
 from collections.abc import Callable
 
@@ -17,6 +18,9 @@ DEFAULT_HANDSHAKE_TIMEOUT = 30.0
 """Seconds. A handshake takes two round trips and some milliseconds of CPU; this
 leaves room for several lost packets and a device that computes RSA slowly."""
 
+CLOSE_TIMEOUT = 5.0
+"""Seconds for a graceful close to send what is left and the close_notify. It
+fits one TCP retransmission (3 s); a peer that does not read is not owed more."""
 
 SessionFinder = Callable[[Address | None], ssl.SSLSession | None]
 """A function from a peer's address to the TLS session to resume with it, or None."""
@@ -36,6 +40,9 @@ class Settings:
     session: SessionFinder | None = None
     max_certificate_bytes: int = MAX_CERTIFICATE_BYTES
     announcements: bool = True
+    close_timeout: float = CLOSE_TIMEOUT
+    idle_timeout: float = math.inf
+    send_timeout: float = math.inf
 
     def __attrs_post_init__(self) -> None:
         check_seconds("handshake_timeout", self.handshake_timeout)
