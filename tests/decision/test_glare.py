@@ -75,7 +75,7 @@ def test_any_cutting_into_records(size: int, ours: bytes) -> None:
 
 
 @pytest.mark.parametrize("ours", [LOW, HIGH])
-def test_needs_all_of_it(ours: bytes) -> None:
+def test_needs_the_whole_hello(ours: bytes) -> None:
     for end in range(len(HELLO)):
         assert resolve(ours, HELLO[:end]).resolution is Resolution.MORE
 
@@ -95,7 +95,7 @@ def test_needs_all_of_it(ours: bytes) -> None:
     ],
     ids=[f"case {number}" for number in range(8)],
 )
-def test_what_can_not_be_told_apart_is_malformed(ours: bytes, received: bytes) -> None:
+def test_malformed_hello(ours: bytes, received: bytes) -> None:
     assert resolve(ours, received).resolution is Resolution.MALFORMED
 
 
@@ -113,6 +113,6 @@ def test_resolution_is_monotone_and_the_same_however_it_is_cut(
 
 
 @given(st.binary(max_size=200))
-def test_no_bytes_break_it(received: bytes) -> None:
+def test_arbitrary_bytes_raise_nothing(received: bytes) -> None:
     crossing = resolve(os.urandom(32), b"\x16\x03\x01" + received)
     assert 0 <= crossing.dropped <= len(received) + 3

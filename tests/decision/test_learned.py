@@ -48,7 +48,7 @@ def test_late_peer_that_is_admitted_doubles_it() -> None:
     assert learned.seconds == 5.0
 
 
-def test_in_time_for_a_longer_window_may_be_late_for_this_one() -> None:
+def test_peer_in_time_for_a_longer_window_may_be_late_for_the_learned_one() -> None:
     learned = shrunk(Learned(error=1e-2))
     learned.learn(peer(10_001), spoke(waited=0.7))
     assert learned.seconds == 1.0
@@ -70,7 +70,7 @@ def test_silent_peers_have_no_vote() -> None:
     assert learned.votes == 0
 
 
-def test_late_peer_that_broke_off_votes_once_it_is_admitted() -> None:
+def test_late_peer_that_aborted_votes_once_it_is_admitted() -> None:
     learned = shrunk(Learned(error=1e-2))
     learned.learn(peer(10_001), late(admitted=False))
     assert learned.seconds == 0.5
@@ -88,7 +88,7 @@ def test_one_vote_per_address_and_hour() -> None:
 
 
 @pytest.mark.parametrize("rtt", [None])
-def test_cap_where_the_path_is_unknown_or_lost_a_packet(rtt: float | None) -> None:
+def test_cap_applies_if_the_round_trip_is_unknown(rtt: float | None) -> None:
     assert shrunk(Learned(error=1e-2)).choose(peer(rtt=rtt)).seconds == 5.0
 
 

@@ -69,7 +69,7 @@ def test_only_admitted_silences_count() -> None:
 
 
 @pytest.mark.parametrize("outcome", [SPOKE, STRANGER_SPOKE, LATE])
-def test_one_opening_gives_the_full_window_back_and_doubles_what_must_be_earned(
+def test_one_opening_restores_the_full_window_and_doubles_the_silences_needed(
     outcome: Outcome,
 ) -> None:
     memory = PeerMemory()
@@ -169,14 +169,14 @@ def test_ipv6_counts_by_64() -> None:
     assert not choose(memory, peer("2001:db8:0:1::1")).remembered
 
 
-def test_key_of_the_users_own() -> None:
+def test_key_function_of_the_user() -> None:
     memory = PeerMemory(key=lambda facts: "all" if facts.remote_address else None)
     known(memory, peer("192.0.2.1"))
     assert choose(memory, peer("203.0.113.9")).remembered
     assert choose(memory, PeerFacts(round_trip=0.1)).seconds == 5.0
 
 
-def test_what_is_not_remembered_goes_by_otherwise_which_learns_too() -> None:
+def test_otherwise_chooses_and_learns_for_unknown_peers() -> None:
     learned = Learned(floor=0.5)
     memory = PeerMemory(otherwise=learned)
     for number in range(100):
@@ -277,7 +277,7 @@ def test_missing_file_holds_nothing(tmp_path: Path) -> None:
         "[" * 100_000,
     ],
 )
-def test_file_that_is_no_memory_is_refused_whole(tmp_path: Path, text: str) -> None:
+def test_malformed_file_loads_nothing(tmp_path: Path, text: str) -> None:
     path = tmp_path / "peers.json"
     path.write_text(text)
     memory = PeerMemory()
@@ -292,7 +292,7 @@ def test_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
         PeerMemory().load(tmp_path / "peers.json", now=0.0)
 
 
-def test_load_leaves_out_what_has_expired_and_does_not_believe_the_future(tmp_path: Path) -> None:
+def test_load_leaves_out_expired_entries_and_corrects_future_dates(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
     memory = PeerMemory(life=DAY)
     known(memory, peer("192.0.2.1", now=0.0))
@@ -304,7 +304,7 @@ def test_load_leaves_out_what_has_expired_and_does_not_believe_the_future(tmp_pa
     assert not choose(again, peer("192.0.2.2", now=3.1 * DAY)).remembered
 
 
-def test_load_keeps_what_is_known_already(tmp_path: Path) -> None:
+def test_load_keeps_existing_entries(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
     old = PeerMemory()
     old.learn(peer(), SILENT)

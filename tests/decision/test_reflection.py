@@ -27,7 +27,7 @@ def test_remembered_during_and_after() -> None:
     assert len(sent) == 1
 
 
-def test_the_end_may_be_an_exception() -> None:
+def test_remembered_after_an_exception() -> None:
     sent = SentHellos()
     try:
         with sent.remember(random(1)):
@@ -37,7 +37,7 @@ def test_the_end_may_be_an_exception() -> None:
     assert random(1) in sent
 
 
-def test_as_many_ended_ones_as_said_and_all_open_ones() -> None:
+def test_remembers_all_open_and_a_given_number_of_ended_handshakes() -> None:
     sent = SentHellos(recent=3)
     with sent.remember(random(0)):
         for number in range(1, 11):
@@ -83,8 +83,8 @@ def record(payload: bytes, kind: int = 0x16) -> bytes:
 
 
 @given(st.lists(st.integers(1, 60), min_size=40, max_size=40), st.data())
-def test_a_random_follows_wherever_it_is_honest(sizes: list[int], data: st.DataObject) -> None:
-    """However it is cut, there is hope until it is there."""
+def test_random_may_follow_in_any_proper_cutting(sizes: list[int], data: st.DataObject) -> None:
+    """However the hello is cut, more bytes are worth waiting for until the random has come."""
     message = b"\x01\x00\x02\x00\x03\x03" + bytes(range(32)) + bytes(474)
     hello, at = b"", 0
     for size in sizes:
@@ -106,6 +106,6 @@ def test_a_random_follows_wherever_it_is_honest(sizes: list[int], data: st.DataO
     ],
     ids=["empty", "alert", "too long", "version", "no room for it"],
 )
-def test_no_random_follows(hello: bytes) -> None:
+def test_random_can_not_follow_any_more(hello: bytes) -> None:
     assert client_hello_random(hello) is None
     assert not random_may_follow(hello)

@@ -28,7 +28,7 @@ def choose(policy: windows.WindowPolicy, peer: PeerFacts) -> Choice:
 
 
 class Recorder:
-    """A policy that writes down what it is told."""
+    """A policy that records the outcomes it gets."""
 
     def __init__(self) -> None:
         self.learned: list[tuple[PeerFacts, Outcome]] = []
@@ -56,7 +56,7 @@ def test_fixed_roles() -> None:
 
 
 @pytest.mark.parametrize("window", ["5", None, True, object(), windows.PeerMemory, float])
-def test_what_is_no_window_is_a_type_error(window: object) -> None:
+def test_invalid_window_is_a_type_error(window: object) -> None:
     with pytest.raises(TypeError, match="my window"):
         as_policy(window, "my window")
 
@@ -103,7 +103,7 @@ def test_peer_without_ip_address_goes_by_otherwise(peer: PeerFacts) -> None:
 
 
 @pytest.mark.parametrize("network", ["10.1.0.1/16", "example.org", "", "10.0.0.0/33"])
-def test_what_is_no_network_is_refused(network: str) -> None:
+def test_invalid_network_is_refused(network: str) -> None:
     with pytest.raises(ValueError, match="network"):
         ByNetwork({network: 1.0})
 
@@ -135,7 +135,7 @@ def test_local_port_decides() -> None:
 @pytest.mark.parametrize(
     ("port", "error"), [(0, ValueError), (65536, ValueError), ("443", TypeError), (True, TypeError)]
 )
-def test_what_is_no_port_is_refused(port: Any, error: type[Exception]) -> None:
+def test_invalid_port_is_refused(port: Any, error: type[Exception]) -> None:
     with pytest.raises(error):
         ByLocalPort({port: 1.0})
 
@@ -164,7 +164,7 @@ async def test_async_function_chooses() -> None:
 
 
 @pytest.mark.parametrize("answer", ["5", None, lambda peer: 5.0])
-async def test_answer_that_is_no_window_is_a_type_error(answer: Any) -> None:
+async def test_invalid_answer_is_a_type_error(answer: Any) -> None:
     def wrong(peer: PeerFacts) -> Any:
         return answer
 

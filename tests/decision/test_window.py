@@ -23,12 +23,12 @@ def test_durations(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, -1e-9, -math.inf, math.nan, -math.nan])
-def test_what_is_no_duration(value: float) -> None:
+def test_invalid_durations(value: float) -> None:
     with pytest.raises(ValueError, match=r"^window .*" + str(value)):
         check_seconds("window", value)
 
 
 @pytest.mark.parametrize("value", [True, False, "5", b"5", None, 5j, [5], Fraction(5)])
-def test_what_is_no_number(value: object) -> None:
+def test_durations_that_are_not_numbers(value: object) -> None:
     with pytest.raises(TypeError, match=r"^handshake_timeout "):
         check_seconds("handshake_timeout", value)

@@ -179,7 +179,7 @@ def test_seconds_of_which_0_makes_no_sense(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("name", [*PATIENCE, *TIMEOUTS])
 @pytest.mark.parametrize("value", [-1, -0.001, math.nan, True, "3", None])
-def test_what_is_no_duration(name: str, value: object) -> None:
+def test_invalid_durations(name: str, value: object) -> None:
     with pytest.raises((ValueError, TypeError)) as caught:
         limits(**{name: value})
     assert name in str(caught.value)

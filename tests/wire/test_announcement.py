@@ -56,7 +56,7 @@ def test_each_form_may_come_byte_by_byte(form: bytes) -> None:
         "47",
     ],
 )
-def test_anything_else_is_something_else(other: str) -> None:
+def test_other_bytes_are_not_an_announcement(other: str) -> None:
     assert announcement_length(bytes.fromhex(other)) == 0
 
 

@@ -1,4 +1,4 @@
-"""What a hello would cost is told before OpenSSL sees it: `trio_duplex._wire.cost`."""
+"""A hello that would cost too much is refused before OpenSSL sees it: `trio_duplex._wire.cost`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from trio_duplex._wire.cost import (
         pytest.param((HYBRID, "ff", P256), (HYBRID,), id="we would ask for it, no share usable"),
     ],
 )
-def test_a_hello_that_leads_to_a_finite_field_is_objected_to(
+def test_hello_that_leads_to_a_finite_field_is_refused(
     group: int, groups: tuple[object, ...], shares: tuple[object, ...]
 ) -> None:
     def filled(names: tuple[object, ...]) -> tuple[int, ...]:
@@ -58,7 +58,7 @@ def test_a_hello_that_leads_to_a_finite_field_is_objected_to(
 
 
 @pytest.mark.parametrize("group", FINITE)
-def test_a_session_id_does_not_hide_it(group: int) -> None:
+def test_session_id_does_not_hide_a_finite_field(group: int) -> None:
     assert object_to_client_hello(hello((group,), (group,), session_id=b"i" * 32), USABLE)
 
 
@@ -77,13 +77,13 @@ def test_a_session_id_does_not_hide_it(group: int) -> None:
         ((260, X25519), None),  # no TLS 1.3 without shares
     ],
 )
-def test_a_hello_that_leads_to_a_curve_is_not(
+def test_hello_that_leads_to_a_curve_passes(
     groups: tuple[int, ...] | None, shares: tuple[int, ...] | None
 ) -> None:
     assert object_to_client_hello(hello(groups, shares), USABLE) is None
 
 
-def test_a_hybrid_that_openssl_knows_is_what_it_takes() -> None:
+def test_hybrid_group_passes_if_openssl_knows_it() -> None:
     message = hello((HYBRID, 260), (HYBRID, 260))
     assert object_to_client_hello(message, USABLE) is not None
     assert object_to_client_hello(message, USABLE | {HYBRID}) is None
@@ -121,7 +121,7 @@ def shares_we_do_not_know(count: int) -> bytes:
         pytest.param(lambda more: shares_we_do_not_know(MAX_SHARES - 1 + more), id="shares"),
     ],
 )
-def test_lists_of_absurd_length_are_objected_to(long: object) -> None:
+def test_very_long_lists_are_refused(long: object) -> None:
     assert callable(long)
     assert object_to_client_hello(long(0), USABLE) is None
     objection = object_to_client_hello(long(1), USABLE)
@@ -129,14 +129,14 @@ def test_lists_of_absurd_length_are_objected_to(long: object) -> None:
     assert objection.alert == ALERT_ILLEGAL_PARAMETER
 
 
-def test_a_long_list_of_long_names_is_not() -> None:
+def test_long_list_of_long_names_passes() -> None:
     names = extension(47, vector((vector(b"\x30" + bytes(99))) * 300))
     assert object_to_client_hello(hello(extra=names), USABLE) is None
 
 
 @pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("group", FINITE)
-def test_an_answer_that_selects_a_finite_field_is_objected_to(group: int, retry: bool) -> None:
+def test_server_hello_that_selects_a_finite_field_is_refused(group: int, retry: bool) -> None:
     objection = object_to_server_hello(server_hello(group, retry=retry))
     assert objection is not None
     assert objection.alert == ALERT_HANDSHAKE_FAILURE
@@ -144,7 +144,7 @@ def test_an_answer_that_selects_a_finite_field_is_objected_to(group: int, retry:
 
 @pytest.mark.parametrize("retry", [False, True])
 @pytest.mark.parametrize("group", [None, X25519, P256, HYBRID])
-def test_an_answer_that_selects_a_curve_is_not(group: int | None, retry: bool) -> None:
+def test_server_hello_that_selects_a_curve_passes(group: int | None, retry: bool) -> None:
     message = server_hello(group, retry=retry)
     assert object_to_server_hello(message) is None
     assert is_retry(message) is retry
@@ -152,7 +152,7 @@ def test_an_answer_that_selects_a_curve_is_not(group: int | None, retry: bool) -
 
 
 def test_our_own_openssl_names_both_kinds() -> None:
-    """Why all this is needed; once it fails, it is not needed any more."""
+    """OpenSSL uses both kinds of groups. If this fails, `cost` is not needed any more."""
     groups = named_groups(client_hello()[5:])
     assert X25519 in groups
     assert set(FINITE) & set(groups)
@@ -161,14 +161,14 @@ def test_our_own_openssl_names_both_kinds() -> None:
 @pytest.mark.parametrize(
     "message", [hello((260,), (260,)), server_hello(X25519)], ids=["client", "server"]
 )
-def test_a_hello_that_breaks_off_raises_nothing(message: bytes) -> None:
+def test_truncated_hello_raises_nothing(message: bytes) -> None:
     for end in range(len(message)):
         object_to_client_hello(message[:end], USABLE)
         object_to_server_hello(message[:end])
         is_retry(message[:end])
 
 
-def test_what_stands_before_a_break_counts() -> None:
+def test_extensions_before_a_truncation_count() -> None:
     """OpenSSL computes with the first share, then finds that the next one is broken."""
     shares = numbers(260) + vector(b"k" * 32) + numbers(X25519) + b"\x7f\xff"
     message = hello(shares=None, extra=extension(51, vector(shares)))

@@ -37,7 +37,7 @@ def read(
 
 @pytest.mark.parametrize("step", [1, 2, 5, 7, 64, None])
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 37, 38, 100, 16_384])
-def test_however_it_is_cut(size: int, step: int | None) -> None:
+def test_hello_is_complete_in_any_cutting(size: int, step: int | None) -> None:
     reader = read(recut(HELLO, size), step=step)
     assert reader.kind is HelloKind.COMPLETE
     assert reader.message == MESSAGE
@@ -52,7 +52,7 @@ def test_however_it_is_cut(size: int, step: int | None) -> None:
         pytest.param(WARNING, id="a warning"),
     ],
 )
-def test_whatever_openssl_passes_over_is_passed_over(between: bytes, step: int | None) -> None:
+def test_skips_what_openssl_skips(between: bytes, step: int | None) -> None:
     cut = between + record(HANDSHAKE, MESSAGE[:50]) + between * 2 + record(HANDSHAKE, MESSAGE[50:])
     assert read(cut, step=step).message == MESSAGE
 
@@ -102,14 +102,12 @@ def test_hello_requests_before_a_server_hello_are_passed_over(
         ),
     ],
 )
-def test_anything_else_is_for_openssl_to_refuse(
-    data: bytes, message_type: int, step: int | None
-) -> None:
+def test_anything_else_is_other(data: bytes, message_type: int, step: int | None) -> None:
     assert read(data, message_type, step=step).kind is HelloKind.OTHER
     assert whole_hello(data, message_type) is None
 
 
-def test_the_bound_on_a_hello() -> None:
+def test_longest_hello() -> None:
     def announced(size: int) -> bytes:
         return record(HANDSHAKE, b"\x01" + (size - 4).to_bytes(3, "big") + bytes(16))
 
@@ -119,14 +117,14 @@ def test_the_bound_on_a_hello() -> None:
     assert reader.size == MAX_HELLO + 1
 
 
-def test_the_bound_on_its_records() -> None:
+def test_most_bytes_of_records() -> None:
     message = b"\x01" + (MAX_HELLO - 4).to_bytes(3, "big") + bytes(MAX_HELLO - 4)
     in_fives = b"".join(record(HANDSHAKE, message[at : at + 6]) for at in range(0, MAX_HELLO, 6))
     assert read(in_fives, step=4096).kind is HelloKind.COMPLETE
     assert read(record(HANDSHAKE, b"") * 30_000, step=4096).kind is HelloKind.TOO_LONG
 
 
-def test_the_quick_way_finds_what_the_long_way_finds() -> None:
+def test_whole_hello_agrees_with_hello_reader() -> None:
     chance = random.Random(1)
     for _ in range(2000):
         data = bytearray(HELLO + b"behind it")

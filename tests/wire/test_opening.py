@@ -314,7 +314,7 @@ def test_alert_names_agree_with_the_standard_library() -> None:
 
 # -------------------------------------------------------------------- properties
 
-# Random bytes seldom resemble TLS: help them.
+# Random bytes rarely resemble TLS, so some examples start like it.
 interesting = st.one_of(
     st.binary(max_size=80),
     st.builds(
@@ -347,7 +347,7 @@ def test_looks_like_is_safe_for_logs(data: bytes) -> None:
 
 
 @given(interesting)
-def test_the_verdict_stands_once_given(data: bytes) -> None:
+def test_verdict_never_changes_once_it_is_not_incomplete(data: bytes) -> None:
     verdict: Opening | None = None
     for prefix in prefixes(data):
         opening = classify(prefix)
@@ -376,7 +376,7 @@ def test_strict_prefixes_of_a_handshake_record_are_incomplete(
 
 @given(interesting)
 def test_incomplete_means_that_more_can_decide(data: bytes) -> None:
-    """Nothing is left waiting that could not be decided by a sixth byte."""
+    """Every incomplete opening can be decided by more bytes, six in all."""
     if classify(data).kind is INCOMPLETE:
         assert len(data) < 6
         assert not data or data[0] in (0x14, 0x15, 0x16, 0x17, 0x18)
@@ -415,7 +415,7 @@ def test_random_survives_any_recutting(sizes: list[int]) -> None:
 
 
 def intrusions() -> Iterator[bytes]:
-    """Yield a ClientHello with other records strewn in, in many ways."""
+    """Yield a ClientHello with other records inserted in many ways."""
     payload = HELLOS["both"][5:]
     bodies = [b"", b"\x01", b"\x01\x00", b"\x01\x5a", b"\x00\x00\x00\x00"]
     for kind in (0x14, 0x15, 0x16, 0x17, 0x18, 0x50):
@@ -434,7 +434,7 @@ def intrusions() -> Iterator[bytes]:
 
 
 def test_random_is_seen_wherever_openssl_sees_a_client_hello() -> None:
-    """A relayed ClientHello of ours cannot be hidden from us and still be taken."""
+    """OpenSSL refuses our relayed ClientHello in every cutting in which we do not find its random."""
     taken = [data for data in intrusions() if openssl_complaint(data) == "NO_SHARED_CIPHER"]
     assert len(taken) >= 10, "nothing is tested unless OpenSSL takes some of them"
     for data in taken:

@@ -18,7 +18,7 @@ def asking_for(name: bytes) -> bytes:
 @pytest.mark.parametrize(
     "name", [b"\xff\xfe\xfd.example", "bücher.example".encode(), b"a\x80", b"\xff" * 255]
 )
-def test_a_name_that_is_not_ascii_is_objected_to(name: bytes) -> None:
+def test_name_that_is_not_ascii_is_refused(name: bytes) -> None:
     objection = object_to_name(asking_for(name))
     assert objection is not None
     assert objection.alert == ALERT_UNRECOGNIZED_NAME
@@ -28,14 +28,14 @@ def test_a_name_that_is_not_ascii_is_objected_to(name: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", [b"node.example", b"xn--bcher-kva.example", b"", b"\x7f"])
-def test_ascii_is_left_to_the_lookup(name: bytes) -> None:
+def test_ascii_name_passes(name: bytes) -> None:
     assert object_to_name(asking_for(name)) is None
 
 
-def test_no_name_at_all() -> None:
+def test_hello_without_a_name_passes() -> None:
     assert object_to_name(hello()) is None
 
 
 @pytest.mark.parametrize("length", range(6))
-def test_an_extension_that_is_cut_is_left_to_openssl(length: int) -> None:
+def test_truncated_extension_passes(length: int) -> None:
     assert object_to_name(hello(extra=extension(0, bytes(length)))) is None

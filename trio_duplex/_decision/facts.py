@@ -1,4 +1,4 @@
-"""What is known of a peer before its role is decided, and what became of it afterwards.
+"""What is known about a peer before its role is decided, and the outcome of its connection.
 
 Pure: the caller measures round trips and reads clocks.
 """
@@ -12,21 +12,22 @@ from functools import lru_cache
 import attrs
 
 Address = tuple[str, int] | tuple[str, int, int, int] | str
-"""As `trio_duplex.Address`; this floor knows nothing of sockets."""
+"""The same as `trio_duplex.Address`, which this room can't import: it knows nothing about sockets."""
 
 
 @attrs.frozen(kw_only=True)
 class PeerFacts:
-    """What a window policy may go by: all that is known when a connection was accepted.
+    """What a window policy can base its choice on: all that is known of a new connection.
 
     Attributes:
-        remote_address: The peer's end: ``(host, port)``, IPv6's four fields, a
-            Unix socket's path, or None where the stream does not tell.
-        local_address: Our end, likewise.
+        remote_address: The address of the peer's end: ``(host, port)``, the four
+            fields of IPv6, the path of a Unix socket, or None if the stream does
+            not say.
+        local_address: The address of our end, in the same form.
         round_trip: Seconds from our SYN-ACK to the peer's ACK, as the kernel
-            measured it (``TCP_INFO``, within 1 ms of the true value); None
-            where it is unknown, and where the SYN-ACK had to be sent again,
-            because the path has just lost a packet.
+            measured it (``TCP_INFO``, within 1 ms of the true value). None if it
+            is unknown, or if the SYN-ACK had to be sent again: the path has then
+            just lost a packet, and the measurement means nothing.
         now: Wall-clock time in seconds since 1970, because memories outlive
             processes.
     """
@@ -39,7 +40,7 @@ class PeerFacts:
     @property
     def key(self) -> str | None:
         """The peer's IPv4 address or IPv6 /64, which counts as one peer; None without one."""
-        # Asked once for each connection: `match` takes ten times as long.
+        # This runs for each connection, and a `match` statement takes ten times as long.
         address = self.remote_address
         return host_key(address[0]) if isinstance(address, tuple) else None
 
@@ -59,12 +60,12 @@ class Conduct(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What became of one connection, for the policy that chose its window.
+    """The outcome of one connection, for the policy that chose its window.
 
     Attributes:
         conduct: What the peer did.
-        admitted: Whether the handshake was completed and the peer admitted.
-            Without that, it is anybody's word.
+        admitted: Whether the handshake was completed and the peer admitted. If
+            not, any stranger may have been behind the connection.
         waited: Seconds from accept to the peer's first byte; for
             `Conduct.SILENT`, to the decision.
     """
@@ -76,14 +77,14 @@ class Outcome:
 
 @lru_cache(maxsize=4096)
 def host_key(host: str) -> str | None:
-    """Return what counts as one address: IPv4 as it is, IPv6 as its /64 (RFC 6177).
+    """Return the key under which an address counts: IPv4 as it is, IPv6 as its /64 (RFC 6177).
 
-    IPv4 addresses that are mapped into IPv6, or embedded in the well-known NAT64
-    prefix (RFC 6052 section 2.1), count as the IPv4 addresses that they are: one
-    /96 would otherwise make all of them one peer.
+    An IPv4 address that is mapped into IPv6, or embedded in the well-known NAT64
+    prefix (RFC 6052 section 2.1), counts as that IPv4 address. All of them are in
+    one /64, so they would otherwise count as one peer.
 
     Returns:
-        The key, or None if ``host`` is no IP address.
+        The key, or None if ``host`` is not an IP address.
     """
     try:
         address = ipaddress.ip_address(host.partition("%")[0])

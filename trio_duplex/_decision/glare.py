@@ -1,21 +1,21 @@
-"""Glare resolved: two ClientHellos crossed, and both ends know who goes on as the client.
+"""Resolving glare: after two ClientHellos have crossed, which end goes on as the client.
 
 Theory of operation
 -------------------
 
 Each end has sent a ClientHello and has received the other's, so each holds the same two
-32-byte ``random`` values. The end with the larger one stays client and drops exactly the
-other's hello; the other end forgets its own hello and starts over as the server, with the hello
-that it has. Nothing is sent to agree on it, and both come to the same result whenever the
-bytes arrive.
+32-byte ``random`` values. The end with the larger value stays client, and drops exactly the
+bytes of the other's hello. The other end abandons its own hello and starts over as the
+server, with the hello that it has received. The ends exchange nothing to agree on this, and
+come to the same result no matter when the bytes arrive.
 
-The abandoned hello is in no transcript: the server's handshake begins with the hello of
-the end that stays client. Forging a random therefore chooses who plays which role, at
-most, and both roles make the same demands of the peer.
+The abandoned hello is not part of any handshake transcript: the server's handshake begins
+with the hello of the end that stays client. So the most that a peer can achieve by forging
+its random is to choose the roles, and both roles make the same demands of the peer.
 
-A hello may come in any cutting into records. What is dropped must end where a record
-ends: anything that shares its last record would be TLS bytes of unknown standing, and the
-connection is refused.
+A hello may be cut into records in any way, but the dropped hello must end where a record
+ends. Any bytes behind it in the same record would belong neither to the hello nor to the
+peer's answer to ours, so such a connection is refused.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ import attrs
 from trio_duplex._wire.records import CLIENT_HELLO_TYPE, HANDSHAKE, HEADER_SIZE, MAJOR, MAX_FRAGMENT
 
 MOST = 64 * 1024
-"""Bytes of a ClientHello that we look at for its end: as many as we take of one as server."""
+"""The longest ClientHello that is resolved, in bytes: as long as we accept in the server role."""
 
-_RANDOM = slice(
-    6, 38
-)  # in the message: after type, length and legacy_version (RFC 8446 section 4.1.2)
+_RANDOM = slice(6, 38)
+"""Where a hello has its random: after type, length and legacy_version (RFC 8446 section 4.1.2)."""
 
 
 class Resolution(enum.Enum):
@@ -41,16 +40,16 @@ class Resolution(enum.Enum):
     """More of the peer's hello is needed."""
 
     CLIENT = "client"
-    """Our random is the larger: we stay client, and drop the peer's hello."""
+    """Our random is larger: we stay client, and drop the peer's hello."""
 
     SERVER = "server"
-    """The peer's random is the larger: we start over as server, with its hello."""
+    """The peer's random is larger: we start over as server, with its hello."""
 
     SAME = "same"
-    """Both randoms are the same: it is our own hello that came back."""
+    """Both randoms are the same: our own hello has come back."""
 
     MALFORMED = "malformed"
-    """The hello can't be read, or something shares its last record."""
+    """The hello can't be parsed, or its last record holds more than the hello."""
 
 
 @attrs.frozen
@@ -59,8 +58,8 @@ class Crossing:
 
     Attributes:
         resolution: What to do.
-        dropped: With `Resolution.CLIENT`, how many bytes of what was received are
-            the peer's hello; what follows them is the peer's answer to ours.
+        dropped: For `Resolution.CLIENT`, how many of the received bytes are the
+            peer's hello. The bytes after them are the peer's answer to ours.
     """
 
     resolution: Resolution
@@ -68,16 +67,16 @@ class Crossing:
 
 
 def resolve(ours: bytes, received: bytes | bytearray) -> Crossing:
-    """Resolve a crossing, as far as what has come allows.
+    """Resolve a crossing from the bytes received so far.
 
     Args:
         ours: The ``random`` of the ClientHello that we sent, 32 bytes.
-        received: What the peer sent, from its first byte on; it begins as a
-            ClientHello does.
+        received: What the peer sent, from its first byte on. It begins like a
+            ClientHello.
 
     Returns:
-        The resolution; it does not change with more bytes once it is not
-        `Resolution.MORE`.
+        The resolution. Once it is not `Resolution.MORE`, more bytes do not
+        change it.
     """
     message = bytearray()
     position = 0
@@ -95,7 +94,7 @@ def resolve(ours: bytes, received: bytes | bytearray) -> Crossing:
             return Crossing(Resolution.MALFORMED)
         if len(message) >= 4:
             size = 4 + int.from_bytes(message[1:4], "big")
-            # The record's length is known before its bytes are: judge by what it will hold.
+            # Judge by the length in the record's header. Its bytes need not have come yet.
             if size < _RANDOM.stop or size > MOST or len(message) - len(part) + length > size:
                 return Crossing(Resolution.MALFORMED)
             if len(message) == size:
@@ -109,6 +108,7 @@ def resolve(ours: bytes, received: bytes | bytearray) -> Crossing:
     if theirs == ours:
         return Crossing(Resolution.SAME)
     if end is None:
-        # Even where theirs is the larger: a malformed rest must be refused by both ends alike.
+        # Wait for the end of the hello even if the peer's random is larger: if the rest turns
+        # out to be malformed, both ends must refuse it.
         return Crossing(Resolution.MORE)
     return Crossing(Resolution.CLIENT, end) if ours > theirs else Crossing(Resolution.SERVER)

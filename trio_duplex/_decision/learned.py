@@ -1,22 +1,22 @@
-"""A window for first contacts that is learned from how soon speaking peers speak.
+"""A window for unknown peers that is learned from how soon speaking peers speak.
 
 Theory of operation
 -------------------
 
-Each speaking peer votes. One that was late doubles the window; one that was in time
-takes a factor of ``2 ** (-e / (1 - e))`` off it. Over N votes with L late ones the
-window's logarithm has then moved by at most ``L - (N - L) * e / (1 - e)``, and as it stays
-in a range, ``L <= e * N + log2(range)``: the rate of wrong roles is at most ``e`` in the
-long run, *whatever* the distribution of delays below the cap is and in whatever order they
-come. No assumption about networks is needed.
+Each speaking peer votes. A peer that was late doubles the window; a peer that was in time
+multiplies it by ``2 ** (-e / (1 - e))``. After N votes, L of them late, the window's
+logarithm (to base 2) has moved by ``L - (N - L) * e / (1 - e)``. As the window stays in a
+range, it follows that ``L <= e * N + log2(range)``: in the long run the rate of wrong roles
+is at most ``e``. This holds for *every* distribution of delays below the cap, in every
+order. No assumption about networks is needed.
 
-For that, a late vote has to count whole. So the value that is doubled may exceed the cap,
-by up to a factor of two; the window that is given never does.
+For this to hold, each late vote has to double the value, even at the cap. So the value may
+exceed the cap by up to a factor of two; the window that `Learned` chooses never does.
 
-Two limits, honestly. Where one peer in a thousand is starved for two seconds, no window
-under two seconds can err less often than that, and this one will grow until it does not.
-And the promise is about votes: peers that are never admitted do not vote, so that a
-stranger moves nothing.
+Two limits remain. If one peer in a thousand is starved of CPU for two seconds, then no window
+under two seconds has a lower rate of wrong roles than that, and this one grows until it is
+long enough. And the bound is about votes: only admitted peers vote, so that strangers can't
+move the window.
 """
 
 from __future__ import annotations
@@ -33,22 +33,23 @@ from trio_duplex._seconds import check_seconds
 T = TypeVar("T")
 
 REST = 3600.0
-"""Seconds between two votes of one address: a peer that reconnects in a loop is one voice."""
+"""Seconds between two votes of one address, so that a peer that reconnects in a loop has one vote."""
 
 MOST_VOTERS = 100_000
-"""Addresses whose last vote is remembered; the least recent make room."""
+"""How many addresses' last votes are remembered. The least recent ones make room for new ones."""
 
 
 class Learned:
-    """Learn the window of first contacts, with a stated rate of wrong roles.
+    """Learn the window for unknown peers, with a bound on the rate of wrong roles.
 
     Give it as ``otherwise`` to a `PeerMemory`, or by itself as ``window=``.
 
     Args:
-        error: The rate of wrong roles among speaking peers, at most; 1 in
-            1,000 by default.
+        error: The highest rate of wrong roles among speaking peers; 1 in 1,000
+            by default.
         floor: The shortest window, in seconds; 0.5 by default.
-        cap: The longest window, in seconds, and the first; 5 by default.
+        cap: The longest window, in seconds, which is also the first one; 5 by
+            default.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
@@ -71,7 +72,7 @@ class Learned:
         self._shrink = 2 ** (-error / (1 - error))
         self._value = self._cap
         self._voted: OrderedDict[str, float] = OrderedDict()  # when each address last voted
-        self._late: OrderedDict[str, None] = OrderedDict()  # were late, and may be admitted yet
+        self._late: OrderedDict[str, None] = OrderedDict()  # were late, not admitted so far
         self._votes = self._late_votes = 0
 
     @property
@@ -86,11 +87,11 @@ class Learned:
 
     @property
     def late_votes(self) -> int:
-        """How many of them were late."""
+        """How many of the peers that voted were late."""
         return self._late_votes
 
     def choose(self, peer: PeerFacts, /) -> Choice:
-        """Choose the learned window; the cap where the SYN-ACK was lost or the path is unknown."""
+        """Choose the learned window, or the cap if the round trip is unknown or a SYN-ACK was lost."""
         if peer.round_trip is None:
             return Choice(self._cap, "learned window not used: round trip unknown")
         return Choice(self.seconds, f"learned from {self._votes} peers")
@@ -98,13 +99,13 @@ class Learned:
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
         """Count the vote of a speaking peer that was admitted.
 
-        A peer that was late and breaks off can't be admitted: its vote waits
-        until the same address is admitted as a speaking peer.
+        A peer that was late and then aborts its handshake can't be admitted. Its
+        vote counts once the same address is admitted as a speaking peer.
         """
         key = peer.key
         if key is None or outcome.conduct is Conduct.SILENT:
             return
-        # Also where another rule gave it a longer window: it is this one that is judged.
+        # Another rule may have given this peer a longer window. The vote is about ours.
         late = outcome.conduct is Conduct.LATE or outcome.waited > self.seconds
         if not outcome.admitted:
             if outcome.conduct is Conduct.LATE:

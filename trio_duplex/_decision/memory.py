@@ -1,22 +1,22 @@
-"""The memory of peers: who was silent before need not wait out the whole window again.
+"""The memory of peers: a peer that was silent before gets a short window.
 
 Theory of operation
 -------------------
 
-An entry is earned and lost. A peer's address *earns* a short window by ``silences``
-handshakes in a row that it completed as the TLS server and in which it was admitted:
-nobody earns it without a certificate that we trust. It *loses* it by one opening, of
-whoever is behind that address: the full window is back at once, and what must be earned
-the next time is doubled. An address that has lost it twice hosts peers of both kinds
-and never earns it again while the entry lives.
+A peer's address *earns* the short window by ``silences`` handshakes in a row that the peer
+completed as the TLS server and in which it was admitted. So a peer needs a certificate that
+we trust to earn it. The address *loses* the short window as soon as anybody behind it
+speaks first, admitted or not. The full window then applies at once, and twice as many
+silences are needed to earn the short one again. An address that has lost it twice hosts
+peers of both kinds: it can't earn the short window again while its entry lives.
 
-So a wrong memory costs at most one wrong role for each change of kind, and a stranger
-behind the same address can cost his neighbour the shortcut, and nothing else: the
-neighbour waits as he would without a memory.
+So a wrong memory leads to at most one wrong role each time that a peer changes its kind. A
+stranger behind the same address can do no more than take the short window away from a
+peer, which then waits as long as it would without a memory.
 
 The short window is a multiple of the round trip, so that a speaking peer at the
-remembered address still has time for its ClientHello to arrive. It is not used where
-the round trip is unknown, or where the SYN-ACK had to be sent again.
+remembered address still has time for its ClientHello to arrive. It is not used if the
+round trip is unknown, or if the SYN-ACK had to be sent again.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._seconds import check_seconds
 
 VERSION = 1
-"""Of the saved form."""
+"""The version of the saved form."""
 
 MOST_SILENCES = 1024
-"""The most silences that an address must earn after it has spoken again and again."""
+"""The most silences that an address needs for the short window, however often it has spoken."""
 
 LOST_FOR_GOOD = 2
-"""How often an address may turn out to speak before it counts as one of both kinds."""
+"""How many times an address may lose the short window; after that it counts as one of both kinds."""
 
 
 @attrs.define(slots=True, eq=False)
 class _Entry:
     """What is known of one key; small, because there may be 100,000 of them."""
 
-    silences: int  # in a row, each in an admitted connection
-    needed: int  # how many make a silent peer
-    lost: int  # how often it spoke after it had been silent
-    seen: float  # wall-clock seconds, of its last admitted connection
+    silences: int  # how many in a row, each in an admitted connection
+    needed: int  # how many silences earn the short window
+    times_lost: int  # how often it spoke after it had been silent
+    seen: float  # when its last admitted connection was, in wall-clock seconds
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +62,7 @@ class MemoryStatistics:
     Attributes:
         peers: Keys that are remembered.
         silent: Those of them that get the short window.
-        mixed: Those that host both kinds, and never get it.
+        mixed: Those of them that host peers of both kinds, and can't earn it.
         remembered: Connections that were given the short window so far.
         forgotten: Keys that expired or made room for others so far.
         changed: How often a key changed its kind so far.
@@ -84,13 +84,14 @@ class PeerMemory:
             seconds, a policy such as `Learned`, or a function of the facts.
         silences: How many admitted silences in a row earn the short window; 3
             by default.
-        floor: The shortest window, in seconds; 0.1 by default. A speaking peer
-            needs some milliseconds beside the round trip to begin.
+        floor: The shortest window, in seconds; 0.1 by default. Beside the round
+            trip, a speaking peer needs some milliseconds to begin.
         round_trips: The short window in round trips; 4 by default, as simulated
             (docs: *Choosing a window*).
-        most: How many keys are remembered; the least recently used make room.
-        life: Seconds after its last admitted connection for which a key is
-            remembered; a week by default.
+        most: How many keys are remembered at most. The least recently used make
+            room for new ones.
+        life: How long a key is remembered after its last admitted connection, in
+            seconds; a week by default.
         key: What counts as one peer: a function of the `PeerFacts` that returns
             text, or None for a peer that is not remembered. By default its
             IPv4 address or IPv6 /64.
@@ -144,10 +145,11 @@ class PeerMemory:
         return Choice(seconds, f"silent {entry.silences} times in a row", remembered=True)
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
-        """Take what became of a connection into account.
+        """Take the outcome of a connection into account.
 
-        Only admitted peers make an entry, so that a stranger can't fill the
-        memory. But anybody's opening ends the shortcut of its address.
+        Only an admitted peer makes a new entry, so that strangers can't fill the
+        memory. But a peer need not be admitted to take the short window away from
+        its address: it is enough that it speaks first.
         """
         change = None
         key = self._key_of(peer)
@@ -161,49 +163,49 @@ class PeerMemory:
         return change or passed_on
 
     def statistics(self) -> MemoryStatistics:
-        """What it holds now and has done so far. Takes time in proportion to what it holds."""
-        entries = list(self._entries.values())  # at once: it may be asked from another thread
+        """Return what the memory holds now and has done so far, in O(number of keys)."""
+        entries = list(self._entries.values())  # in one step: another thread may be calling
         return MemoryStatistics(
             peers=len(entries),
             silent=sum(map(self._is_silent, entries)),
-            mixed=sum(entry.lost >= LOST_FOR_GOOD for entry in entries),
+            mixed=sum(entry.times_lost >= LOST_FOR_GOOD for entry in entries),
             remembered=self._remembered,
             forgotten=self._forgotten,
             changed=self._changed,
         )
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write what is remembered to a file, as versioned JSON.
+        """Write the memory to a file, as versioned JSON.
 
-        The file appears whole or not at all (it is renamed into place), and
-        only its owner can read it: it says who connects.
+        The file appears whole or not at all, because it is renamed into place.
+        Only its owner can read it, because it says who connects to us.
 
         Raises:
-            OSError: It can't be written.
+            OSError: The file can't be written.
         """
         peers = {
-            key: [entry.silences, entry.needed, entry.lost, int(entry.seen)]
+            key: [entry.silences, entry.needed, entry.times_lost, int(entry.seen)]
             for key, entry in self._entries.items()
         }
         text = json.dumps({"version": VERSION, "peers": peers}, separators=(",", ":"))
         write_privately(path, text)
 
     def load(self, path: str | PathLike[str], *, now: float | None = None) -> int:
-        """Remember what a file holds, beside what is remembered already.
+        """Add the entries of a file to the memory; those already there stay as they are.
 
         Args:
-            path: A file that `save` wrote. A missing file holds nothing.
-            now: Wall-clock seconds, to leave out entries that have expired.
-                With None, the default, they are found when their peer next
-                connects.
+            path: A file that `save` wrote. If it does not exist, nothing is loaded.
+            now: Wall-clock seconds; entries that have expired by then are left
+                out. With None, the default, each entry is checked when its peer
+                next connects.
 
         Returns:
             How many peers were loaded.
 
         Raises:
-            OSError: It can't be read.
-            ValueError: It was not written by `save`, or by a later version;
-                nothing was loaded.
+            OSError: The file can't be read.
+            ValueError: `save` did not write the file, or a later version did.
+                Nothing was loaded.
         """
         text = read_text(path)
         if text is None:
@@ -221,7 +223,7 @@ class PeerMemory:
     def _silence(self, key: str, now: float) -> Change | None:
         entry = self._entries.get(key)
         if entry is None or now - entry.seen > self._life:
-            entry = _Entry(silences=0, needed=self._silences, lost=0, seen=now)
+            entry = _Entry(silences=0, needed=self._silences, times_lost=0, seen=now)
         was = self._is_silent(entry)
         entry.silences = min(entry.silences + 1, MOST_SILENCES)
         entry.seen = now
@@ -234,11 +236,11 @@ class PeerMemory:
     def _speech(self, key: str, now: float, *, admitted: bool) -> Change | None:
         entry = self._entries.get(key)
         if entry is None:
-            # Who only ever spoke needs no entry: the full window is what it has.
+            # A peer that has always spoken needs no entry: it has the full window anyway.
             return None
         was = self._is_silent(entry)
         if entry.silences:
-            entry.lost = min(entry.lost + 1, LOST_FOR_GOOD)
+            entry.times_lost = min(entry.times_lost + 1, LOST_FOR_GOOD)
             entry.needed = min(2 * entry.needed, MOST_SILENCES)
             entry.silences = 0
         if admitted:
@@ -261,7 +263,7 @@ class PeerMemory:
         entry = self._entries.get(key) if key is not None else None
         if entry is None:
             return None
-        # A file from the future, or from a wrong clock, must not live for ever.
+        # An entry that was written with a wrong clock may be dated in the future. It must expire too.
         entry.seen = min(entry.seen, peer.now)
         if peer.now - entry.seen > self._life:
             assert key is not None
@@ -271,14 +273,14 @@ class PeerMemory:
         return entry
 
     def _is_silent(self, entry: _Entry) -> bool:
-        return entry.silences >= entry.needed and entry.lost < LOST_FOR_GOOD
+        return entry.silences >= entry.needed and entry.times_lost < LOST_FOR_GOOD
 
     def _key_of(self, peer: PeerFacts) -> str | None:
         return peer.key if self._key is None else self._key(peer)
 
 
 def _parsed(text: str, path: str) -> dict[str, _Entry]:
-    """Read the saved form: all of it, or ValueError."""
+    """Parse the saved form, and raise ValueError if any of it is wrong."""
     try:
         saved = json.loads(text)
         version, peers = saved["version"], saved["peers"]
@@ -294,12 +296,12 @@ def _parsed(text: str, path: str) -> dict[str, _Entry]:
             entries[key] = _Entry(
                 silences=min(silences, MOST_SILENCES),
                 needed=min(needed, MOST_SILENCES),
-                lost=min(lost, LOST_FOR_GOOD),
+                times_lost=min(lost, LOST_FOR_GOOD),
                 seen=float(seen),
             )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
         raise ValueError(
             f"{path} is not a memory of peers that PeerMemory.save wrote ({exc}): "
-            f"remove it, and the peers are learned anew"
+            f"remove the file; the memory then learns the peers anew"
         ) from exc
     return entries

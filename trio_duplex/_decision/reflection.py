@@ -1,11 +1,11 @@
-"""Knowing our own ClientHello again when it comes back to us.
+"""Recognising our own ClientHello when somebody sends it back to us.
 
 An outsider can open two connections to our listeners, stay silent on one, and
 relay the ClientHello that we send there into the other. Mutual TLS then
-completes between us and ourselves. So each ClientHello that we send *on an
-accepted connection* is remembered by its ``random``, and looked for in each
-that comes in on one. Diallers neither remember nor look: both ends of an honest
-connection may live in one process.
+completes between us and ourselves. So we remember the ``random`` of each
+ClientHello that we send *on an accepted connection*, and compare it with each
+ClientHello that we receive on one. Dialled connections are left out of both,
+because a process may well dial a listener of its own.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from collections import deque
 from collections.abc import Generator
 
 RECENT = 4096
-"""How many ended handshakes are remembered. A relayed ClientHello does harm only
-while our own handshake with it goes on, and those are all remembered; the rest
-is for a clear error where one comes in late."""
+"""How many ended handshakes are remembered. A relayed ClientHello can do harm only
+while our own handshake with it goes on, and all of those are remembered. The ended
+ones only make the error clear when a relayed ClientHello comes late."""
 
 
 class SentHellos:
     """The ``random`` of each ClientHello that we have sent lately.
 
     Args:
-        recent: How many to remember whose handshake has ended.
+        recent: How many handshakes to remember after they have ended.
     """
 
     def __init__(self, recent: int = RECENT) -> None:
@@ -41,7 +41,7 @@ class SentHellos:
 
     @contextlib.contextmanager
     def remember(self, random: bytes) -> Generator[None]:
-        """Remember ``random`` while the handshake runs in this block, and a while after."""
+        """Remember ``random`` during this block, in which the handshake runs, and for a while after it."""
         self._open.add(random)
         try:
             yield

@@ -1,8 +1,8 @@
 """Window policies that need no memory: seconds, rules by network and port, the user's own function.
 
-A policy is asked once for each accepted connection and gives a `Choice`. It is told
-afterwards what became of the connection. Policies are pure and composable: wherever one
-takes seconds, it takes another policy.
+A policy is asked once for each accepted connection and returns a `Choice`. Afterwards it
+gets the `Outcome` of the connection. Policies are pure and composable: wherever one takes
+seconds, it takes another policy.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from trio_duplex._role import Reason, Role
 from trio_duplex._seconds import check_seconds
 
 ASK_TIMEOUT = 1.0
-"""Seconds that a user's async function may take to choose a window. It delays the
-decision for peers of both kinds, so it should be a look into a cache."""
+"""Seconds that a user's async function may take to choose a window. The function delays the
+decision for peers of both kinds, so it should do no more than look into a cache."""
 
 
 @attrs.frozen
@@ -31,11 +31,12 @@ class Choice:
     """The window that a policy chose for one connection.
 
     Attributes:
-        seconds: How long to wait for the peer's first bytes; 0 for not at all,
-            ``math.inf`` for as long as it takes.
+        seconds: How long to wait for the peer's first bytes; 0 to not wait at
+            all, ``math.inf`` to wait as long as it takes.
         rule: Which rule chose, and why, in words; empty for plain seconds.
-        remembered: Whether it rests on what this peer did before: silence is
-            then decided for `~trio_duplex.Reason.REMEMBERED`.
+        remembered: Whether the choice is based on what this peer did before. If
+            the peer is silent again, the decision's reason is
+            `~trio_duplex.Reason.REMEMBERED`.
         role: The role that a rule fixed, or None if the peer's bytes decide.
     """
 
@@ -48,7 +49,7 @@ class Choice:
         check_seconds("seconds", self.seconds)
 
     def reason_of_silence(self) -> Reason:
-        """Why we become the TLS client if the peer has sent nothing when the window ends."""
+        """Return why we become the TLS client if the peer has sent nothing when the window ends."""
         if self.role is Role.CLIENT:
             return Reason.RULE
         return Reason.REMEMBERED if self.remembered else Reason.SILENT
@@ -56,14 +57,15 @@ class Choice:
 
 @attrs.frozen(eq=False)
 class Asked:
-    """What a function of the user's has yet to choose, or has failed to choose.
+    """A choice that a user's function has still to make, or has failed to make.
 
-    Await it, for ``timeout`` seconds at most. If it is late or raises, `otherwise` chooses.
+    Await it, for ``timeout`` seconds at most. If that takes longer or raises, call
+    ``otherwise`` for the choice.
 
     Attributes:
-        answer: The choice that is to come, or the error in which the function ended.
-        timeout: Seconds that it may take.
-        otherwise: Chooses in its place.
+        answer: An awaitable of the choice, or the error that the function raised.
+        timeout: How long the answer may take, in seconds.
+        otherwise: Makes the choice if the function does not.
     """
 
     answer: Awaitable[Choice] | Exception
@@ -98,7 +100,7 @@ class WindowPolicy(Protocol):
         ...
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
-        """Take into account what became of a connection; tell if a peer changed its kind."""
+        """Take the outcome of a connection into account; return how a peer changed its kind, if it did."""
         ...
 
 
@@ -119,7 +121,7 @@ class Fixed:
 
     seconds: float
     choice: Choice = attrs.field(init=False, repr=False, eq=False)
-    """The choice, made once: it is the same for every connection."""
+    """The choice, made in advance because it is the same for every connection."""
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "choice", Choice(check_seconds("window", self.seconds)))
@@ -150,22 +152,21 @@ class _Always:
 
 
 SILENT: WindowPolicy = _Always("SILENT", Choice(0.0, "always silent", role=Role.CLIENT))
-"""The peer is the TLS server: become the TLS client at once, without any wait.
+"""The peer is always the TLS server: become the TLS client at once, without a window.
 
-A peer that speaks all the same crosses our ClientHello (glare)."""
+If such a peer speaks nevertheless, its ClientHello crosses ours (glare)."""
 
 SPEAKING: WindowPolicy = _Always("SPEAKING", Choice(math.inf, "always speaking", role=Role.SERVER))
-"""The peer is the TLS client: wait for its ClientHello without end, and never
-become the TLS client. A server's limits bound how many may wait."""
+"""The peer is always the TLS client: wait for its ClientHello without a time limit, and never
+become the TLS client. The server's limits bound how many connections may wait."""
 
 
-_Rule = tuple[
-    str, WindowPolicy, Choice | None
-]  # its name, its policy, and what that always chooses
+_Rule = tuple[str, WindowPolicy, Choice | None]
+"""A rule's name, its policy, and the choice that the policy always makes, if there is such a choice."""
 
 
 def _rule(name: str, policy: WindowPolicy) -> _Rule:
-    """Put a rule together; what it always chooses is chosen once."""
+    """Make a rule. If its policy always makes the same choice, make that choice now."""
     fixed: Choice | None = None
     if isinstance(policy, Fixed | _Always):
         choice = policy.choose(PeerFacts())
@@ -179,13 +180,13 @@ class ByNetwork:
     ``windows.ByNetwork({"10.1.0.0/16": windows.SILENT, "fd00::/8": 0.5}, otherwise=5.0)``
 
     Args:
-        networks: From network, in CIDR notation, or a single address, to
-            seconds, a policy, or a function of `PeerFacts`.
-        otherwise: The same for peers in none of them, and for peers without an
-            IP address.
+        networks: For each network in CIDR notation, or single address: seconds,
+            a policy, or a function of `PeerFacts`.
+        otherwise: The same for peers in none of these networks, and for peers
+            without an IP address.
 
     Raises:
-        ValueError: A network has host bits set, or is none; a window is
+        ValueError: A network has host bits set or can't be parsed; a window is
             negative or NaN.
         TypeError: A window is something else.
     """
@@ -202,10 +203,10 @@ class ByNetwork:
             self._rules.append((network, as_policy(window, f"the window of {text}")))
         self._rules.sort(key=lambda rule: -rule[0].prefixlen)
         self._fallback = _rule("", as_policy(otherwise, "otherwise"))
-        self._find = lru_cache(maxsize=4096)(self._look_up)  # the next connection is often alike
+        self._find = lru_cache(maxsize=4096)(self._look_up)  # peers tend to connect again
 
     def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
-        """Choose as the rule of the peer's network does."""
+        """Choose by the rule of the peer's network."""
         name, policy, fixed = self._rule(peer)
         if fixed is not None:
             return fixed
@@ -213,7 +214,7 @@ class ByNetwork:
         return _named(choice, name) if name else choice
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
-        """Tell the policy that chose."""
+        """Pass the outcome on to the policy that chose."""
         return self._rule(peer)[1].learn(peer, outcome)
 
     def _rule(self, peer: PeerFacts) -> _Rule:
@@ -237,8 +238,8 @@ class ByLocalPort:
     """Choose by the local port that the peer dialled.
 
     Args:
-        ports: From TCP port to seconds, a policy, or a function of `PeerFacts`.
-        otherwise: The same for other ports.
+        ports: For each TCP port: seconds, a policy, or a function of `PeerFacts`.
+        otherwise: The same for all other ports.
 
     Raises:
         ValueError: A port is out of range; a window is negative or NaN.
@@ -257,7 +258,7 @@ class ByLocalPort:
         self._otherwise = as_policy(otherwise, "otherwise")
 
     def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
-        """Choose as the rule of the port does."""
+        """Choose by the rule of the port."""
         port = _port(peer)
         rule = self._rules.get(port) if port is not None else None
         if rule is None:
@@ -265,7 +266,7 @@ class ByLocalPort:
         return _named(rule.choose(peer), f"port {port}")
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
-        """Tell the policy that chose."""
+        """Pass the outcome on to the policy that chose."""
         port = _port(peer)
         rule = self._rules.get(port) if port is not None else None
         return (rule or self._otherwise).learn(peer, outcome)
@@ -274,13 +275,14 @@ class ByLocalPort:
 class Ask:
     """Choose by a function of yours.
 
-    A function that is given as ``window=`` is wrapped in this with its defaults.
+    If ``window=`` is a plain function, it is wrapped in this class with the defaults.
 
     Args:
         function: Called with the `PeerFacts`; returns seconds or a policy, or
             an awaitable of them.
         timeout: Seconds that an awaitable may take; 1 by default.
-        otherwise: Seconds or a policy, for when it takes longer or raises.
+        otherwise: Seconds or a policy that applies if the function takes longer
+            or raises.
 
     Raises:
         TypeError, ValueError: An argument is wrong.
@@ -304,23 +306,25 @@ class Ask:
         """Ask the function.
 
         Returns:
-            The choice; or, where the function is async or has failed, an `Asked`
-            that gives the choice or raises the error when it is awaited.
+            The choice. If the function is async or has failed, an `Asked`, which
+            returns the choice or raises the error when it is awaited.
         """
         answer: Choice | Awaitable[Choice] | Exception
         try:
             window = self._function(peer)
             if not inspect.isawaitable(window):
                 return self._choice(peer, window)
-            answer = self._later(peer, window)
-        except Exception as exc:  # noqa: BLE001 - it is the user's, and may raise anything
+            answer = self._await_choice(peer, window)
+        except Exception as exc:  # noqa: BLE001 - the user's function may raise anything
             answer = exc
-        return Asked(answer, self.timeout, lambda: self._in_its_place(peer))
+        return Asked(answer, self.timeout, lambda: self._fallback(peer))
 
-    def _in_its_place(self, peer: PeerFacts) -> Choice | Awaitable[Choice]:
+    def _fallback(self, peer: PeerFacts) -> Choice | Awaitable[Choice]:
         return _named(self.otherwise.choose(peer), f"{self._name} failed")
 
-    async def _later(self, peer: PeerFacts, answer: Awaitable[float | WindowPolicy]) -> Choice:
+    async def _await_choice(
+        self, peer: PeerFacts, answer: Awaitable[float | WindowPolicy]
+    ) -> Choice:
         choice = self._choice(peer, await answer)
         return await choice if inspect.isawaitable(choice) else choice
 
@@ -331,7 +335,7 @@ class Ask:
         return _named(policy.choose(peer), self._name)
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
-        """Tell the policy that serves where the function fails; others are not known here."""
+        """Pass the outcome on to ``otherwise``. Policies that the function returned are not known."""
         return self.otherwise.learn(peer, outcome)
 
 
@@ -340,11 +344,11 @@ def as_policy(window: object, name: str = "window") -> WindowPolicy:
 
     Args:
         window: What the user gave.
-        name: What it is called in an error.
+        name: The name of the argument, for error messages.
 
     Raises:
-        TypeError: It is none of them.
-        ValueError: It is a negative number, or NaN.
+        TypeError: ``window`` is none of these.
+        ValueError: ``window`` is a negative number, or NaN.
     """
     if isinstance(window, int | float) and not isinstance(window, bool):
         return Fixed(check_seconds(name, window))
@@ -360,7 +364,7 @@ def as_policy(window: object, name: str = "window") -> WindowPolicy:
 
 
 def _named(choice: Choice | Awaitable[Choice], name: str) -> Choice | Awaitable[Choice]:
-    """Put the rule that applied in front of the words of the policy that it led to."""
+    """Put the name of the rule that applied in front of the choice's own words."""
     if isinstance(choice, Asked):
         asked, answer = choice, choice.answer
         if not isinstance(answer, Exception):

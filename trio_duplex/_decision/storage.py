@@ -1,4 +1,4 @@
-"""A file that only its owner reads, and that is there whole or not at all."""
+"""Writing a private file atomically, and reading it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 
 
 def write_privately(path: str | PathLike[str], text: str) -> None:
-    """Write text to a file of mode 0600 by renaming a finished one into its place.
+    """Write text to a file of mode 0600, by writing another file and renaming that.
 
     Raises:
-        OSError: It can't be written; what was there is still there.
+        OSError: The file can't be written. An existing file is unchanged.
     """
     target = Path(path)
-    # mkstemp makes it 0600, in the same folder, because rename(2) does not cross file systems.
+    # mkstemp makes files of mode 0600. The folder is the same because rename(2) does not work
+    # across file systems.
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -31,11 +32,11 @@ def write_privately(path: str | PathLike[str], text: str) -> None:
 
 
 def read_text(path: str | PathLike[str]) -> str | None:
-    """Read a file of text; None if there is none.
+    """Return the text of a file, or None if it does not exist.
 
     Raises:
-        OSError: It can't be read.
-        ValueError: It is not UTF-8.
+        OSError: The file can't be read.
+        ValueError: The text is not UTF-8.
     """
     try:
         return Path(path).read_text(encoding="utf-8")

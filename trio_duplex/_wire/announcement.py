@@ -1,14 +1,14 @@
 """The announcement: a few bytes by which a dialler says that it will be the TLS server.
 
 The announcement is one TLS alert of level warning, ``user_canceled`` (RFC 8446 section
-6.1), in a record of its own. Read literally it says "I do not begin this handshake", and
-what follows is that the other end does. Of 16 TLS clients that were sent it in place of
-a ServerHello, 15 ignore it; a HelloRequest is ignored by six. So a dialler may send it
-to a listener that knows nothing of announcements, as long as that one does not *sniff*
-first bytes: a sniffing listener takes any bytes for a TLS client.
+6.1), in a record of its own. Read literally it says "I do not begin this handshake", so the
+other end has to. Of 16 TLS clients that were sent it in place of a ServerHello, 15 ignore it;
+only six of them ignore a HelloRequest. So a dialler may send it to a listener that knows
+nothing of announcements, unless that listener *sniffs* first bytes: a sniffing listener takes
+a peer that sends anything at all for a TLS client.
 
-The HelloRequest of TLS 1.2 (RFC 5246 section 7.4.1.1) says the same in so many words, and is
-understood too.
+The HelloRequest of TLS 1.2 (RFC 5246 section 7.4.1.1) asks the other end to begin, explicitly.
+We accept it as an announcement too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ LONGEST = max(map(len, _FORMS))
 
 
 def announcement_length(prefix: bytes | bytearray | memoryview) -> int | None:
-    """Tell how many bytes of announcement a peer's first bytes begin with.
+    """Return the length of the announcement that a peer's first bytes begin with.
 
     The verdict is monotone: once it is not None, more bytes do not change it.
 
@@ -38,8 +38,8 @@ def announcement_length(prefix: bytes | bytearray | memoryview) -> int | None:
         prefix: All that the peer has sent so far, from its first byte on.
 
     Returns:
-        7 or 9, the length of the announcement to strip; 0 if the bytes are
-        something else; None if more bytes are needed to tell.
+        7 or 9, the number of bytes to strip; 0 if there is no announcement; None
+        if more bytes are needed to decide.
     """
     data = bytes(memoryview(prefix)[:LONGEST])
     if data[:1] == b"\x16" and data[5:6] == b"\x01":  # a ClientHello, as nearly always

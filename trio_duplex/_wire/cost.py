@@ -1,15 +1,15 @@
-"""What a hello would make OpenSSL compute, told before OpenSSL sees it.
+"""Refusing a hello that would cost too much CPU, before OpenSSL sees it.
 
 OpenSSL offers and accepts finite-field groups up to ffdhe8192, and Python has no
-setting to turn them off (`set_ecdh_curve` leaves only one group, and costs every
-client of another a round trip). One ClientHello of 1.1 KB with a share of that
-group costs 85 ms of CPU, and a HelloRetryRequest that asks us for one costs
-104 ms, each before any certificate has been seen. An ordinary handshake costs
-under 1 ms.
+setting to turn them off. (`set_ecdh_curve` leaves only one group, so each client
+that prefers another one would need an additional round trip.) One ClientHello of
+1.1 KB with a key share of ffdhe8192 costs 85 ms of CPU, and a HelloRetryRequest
+that asks us for such a share costs 104 ms, each before any certificate has been
+seen. An ordinary handshake costs under 1 ms.
 
-Lists of absurd length are the other way to make a hello expensive: OpenSSL looks
-up each key share in the list of groups, and 64 KiB of the two cost 73 ms; as
-many names of authorities 5 ms, as many cipher suites 4.
+The other way to make a hello expensive is to put very long lists into it. OpenSSL
+looks up each key share in the list of groups: 64 KiB of groups and shares cost
+73 ms. 64 KiB of names of authorities cost 5 ms, 64 KiB of cipher suites 4 ms.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ _KEY_SHARE = 51
 _TLS_1_3 = b"\x03\x04"
 
 _RETRY = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
-"""The ``random`` by which a HelloRetryRequest is told from a ServerHello (RFC 8446 section 4.1.3)."""
+"""The ``random`` that makes a ServerHello a HelloRetryRequest (RFC 8446 section 4.1.3)."""
 
 MAX_SUITES = 1024
-"""Cipher suites in a ClientHello: three times as many as are registered."""
+"""The most cipher suites in a ClientHello: three times as many as are registered."""
 
 MAX_ENTRIES = 512
-"""Groups, or signature algorithms, in a ClientHello: ten times what is registered."""
+"""The most groups, or signature algorithms, in a ClientHello: ten times as many as are registered."""
 
 MAX_SHARES = 32
-"""Key shares in a ClientHello. The honest send one to three."""
+"""The most key shares in a ClientHello. Real TLS clients send one to three."""
 
 MAX_AUTHORITIES = 1024
-"""Names of authorities in a ClientHello. A system has some 150 roots."""
+"""The most names of authorities in a ClientHello. A system has some 150 roots."""
 
 _LISTS = {
     _SUPPORTED_GROUPS: "groups",
@@ -63,7 +63,7 @@ class Objection:
     """Why a hello is not given to OpenSSL.
 
     Attributes:
-        alert: The AlertDescription that the peer is owed.
+        alert: The AlertDescription to send to the peer.
         seen: What the hello asks for.
         advice: What to do about it.
         summary: What is wrong with it, in one clause.
@@ -76,16 +76,16 @@ class Objection:
 
 
 def object_to_client_hello(message: bytes, usable: Container[int]) -> Objection | None:
-    """Say why we should not answer a ClientHello; None if nothing is wrong with its cost.
+    """Return why we should not answer a ClientHello; None if it is cheap enough.
 
-    What can't be parsed is OpenSSL's to refuse: it takes a hello apart before it
-    computes anything, and so none that breaks off has cost anything.
+    A ClientHello that can't be parsed is not an objection. OpenSSL refuses it, and
+    that is cheap: it parses the whole message before it computes anything.
 
     Args:
-        message: The ClientHello, its header of four bytes included.
-        usable: The groups that our OpenSSL can use: the first of the peer's
-            key shares that is among them is the one it takes. If none is, it asks
-            for the first of the peer's groups that is.
+        message: The ClientHello, including its header of four bytes.
+        usable: The groups that our OpenSSL can use. OpenSSL takes the peer's first
+            key share whose group is among them. If there is none, it asks (with a
+            HelloRetryRequest) for the first of the peer's groups that is.
     """
     found = extensions(message)
     if found is None:
@@ -109,9 +109,7 @@ def _object_to_lists(found: Mapping[int, bytes]) -> Objection | None:
 def _object_to_choice(found: Mapping[int, bytes], usable: Container[int]) -> Objection | None:
     shares = found.get(_KEY_SHARE)
     if shares is None or _TLS_1_3 not in found.get(_SUPPORTED_VERSIONS, b""):
-        return (
-            None  # OpenSSL takes no finite field in TLS 1.2, our cipher suites being what they are
-        )
+        return None  # with our cipher suites, OpenSSL does not use finite fields in TLS 1.2
     for number, group in enumerate(_groups_of(shares)):
         if number == MAX_SHARES:
             return _too_many(MAX_SHARES, "key shares or more")
@@ -124,33 +122,39 @@ def _object_to_choice(found: Mapping[int, bytes], usable: Container[int]) -> Obj
 
 
 def object_to_server_hello(message: bytes) -> Objection | None:
-    """Say why we should not go on after a ServerHello or HelloRetryRequest; None if we may."""
+    """Return why we should not go on after a ServerHello or HelloRetryRequest; None if we may."""
     share = (extensions(message) or {}).get(_KEY_SHARE, b"")
-    # A HelloRetryRequest names the group only, a ServerHello puts its share behind it.
+    # A HelloRetryRequest names only the group; in a ServerHello the key share follows it.
     return _object_to_group(_number(share, 0)) if len(share) >= 2 else None
 
 
 def is_retry(flight: bytes, start: int = 0) -> bool:
-    """Whether a message that starts there is a HelloRetryRequest."""
+    """Whether the message that begins at offset ``start`` is a HelloRetryRequest."""
     return flight[start + 6 : start + 38] == _RETRY
 
 
 def selects_tls_1_3(message: bytes) -> bool:
-    """Whether a ServerHello says TLS 1.3; it does so in an extension (RFC 8446 section 4.2.1)."""
+    """Whether a ServerHello selects TLS 1.3, which it does in an extension (RFC 8446 section 4.2.1)."""
     return (extensions(message) or {}).get(_SUPPORTED_VERSIONS) == _TLS_1_3
 
 
 def named_groups(message: bytes) -> tuple[int, ...]:
-    """The groups that a ClientHello names, in its order."""
+    """Return the groups that a ClientHello names, in its order."""
     return tuple(_entries((extensions(message) or {}).get(_SUPPORTED_GROUPS, b"")))
 
 
 def extensions(message: bytes) -> dict[int, bytes] | None:
-    """Return those extensions of a hello that are looked at, up to one that does not fit; None if there is no place for any."""
+    """Return the extensions of a hello that this package looks at, by their type.
+
+    Reading stops at the first extension that is longer than what is left of the message.
+
+    Returns:
+        The contents by extension type; None if the message ends before its extensions.
+    """
     found: dict[int, bytes] = {}
     try:
-        # RFC 8446 section 4.1.2: header, version, random, session id; suites, and compression methods.
-        # Section 4.1.3: a ServerHello names one of each.
+        # RFC 8446 section 4.1.2: header, version, random and session id, then lists of cipher suites
+        # and of compression methods. Section 4.1.3: a ServerHello has one of each instead of a list.
         position = 39 + message[38]
         if message[0] == CLIENT_HELLO_TYPE:
             position += 2 + (message[position] << 8 | message[position + 1])
@@ -180,7 +184,7 @@ def _groups_of(shares: bytes) -> Iterator[int]:
 
 
 def _entries(extension: bytes) -> Iterator[int]:
-    """The numbers in a list of two bytes each, with its length before it."""
+    """Read a list of two-byte numbers that has its length in front."""
     return (_number(extension, at) for at in range(2, len(extension) - 1, 2))
 
 
@@ -192,7 +196,7 @@ def _object_to_group(group: int) -> Objection | None:
         ALERT_HANDSHAKE_FAILURE,
         f"a hello that leads to a key exchange over {name}",
         "set the peer to prefer an elliptic curve, such as X25519 or P-256: finite fields cost "
-        "up to a hundred times as much, and are never used here",
+        "up to a hundred times as much, and trio_duplex never uses them",
     )
 
 
@@ -200,7 +204,7 @@ def _too_many(number: int, what: str) -> Objection:
     return Objection(
         ALERT_ILLEGAL_PARAMETER,
         f"a ClientHello with {number} {what}",
-        "no honest TLS client sends so many",
+        "real TLS clients do not send so many: find out what this peer is",
     )
 
 

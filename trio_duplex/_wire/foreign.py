@@ -1,4 +1,4 @@
-"""Naming what is not TLS: the table of other protocols."""
+"""Naming the protocol of a peer that does not speak TLS: a table of first bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ _BYTES_SHOWN = 8
 _TEXT = frozenset([*b"\t\r\n", *range(0x20, 0x7F)])
 
 
-# One condition: at this offset stands one of these byte strings.
+# One condition: one of these byte strings is at this offset.
 _Condition = tuple[int, tuple[bytes, ...]]
 
 
@@ -25,18 +25,18 @@ _DIGIT = _span(0x30, 0x39)
 
 
 # A name, then conditions that must all hold. The first row that fits wins, so
-# the special comes before the general ("OPTIONS sip:" before "OPTIONS ").
+# special cases come before general ones ("OPTIONS sip:" before "OPTIONS ").
 SIGNATURES: tuple[tuple[str, *tuple[_Condition, ...]], ...] = (
     # Proxies in front of us
     ("a PROXY protocol v1 header", (0, (b"PROXY ",))),
     ("a PROXY protocol v2 header", (0, (b"\r\n\r\n\x00\r\nQUIT\n",))),
-    # Relatives of TLS. DTLS counts its versions down from 0xfeff.
+    # Relatives of TLS. DTLS versions count down from 0xfeff.
     (
         "a DTLS record",
         (0, _span(0x14, 0x17)),
         (1, (b"\xfe\xff", b"\xfe\xfd", b"\xfe\xfc")),
     ),
-    # Before SSLv2, which takes any first byte from 0x80 on
+    # Before SSLv2, whose first byte may be anything from 0x80 on
     ("a telnet negotiation", (0, (b"\xff",)), (1, _span(0xFA, 0xFE))),
     # RFC 5246, appendix E.2: length with the top bit set, client_hello, version
     (
@@ -48,7 +48,7 @@ SIGNATURES: tuple[tuple[str, *tuple[_Condition, ...]], ...] = (
     ("a SIP request", (0, _words(" sip", "INVITE OPTIONS REGISTER SUBSCRIBE MESSAGE NOTIFY BYE"))),
     ("a SIP response", (0, (b"SIP/2.0 ",))),
     ("an RTSP request", (0, _words(" rtsp", "OPTIONS DESCRIBE ANNOUNCE SETUP PLAY RECORD"))),
-    ("an RTSP request", (0, (b"OPTIONS * RTSP/",))),  # RFC 7826, section 13.1; curl does
+    ("an RTSP request", (0, (b"OPTIONS * RTSP/",))),  # RFC 7826, section 13.1; curl sends this
     ("an RTSP response", (0, (b"RTSP/1.", b"RTSP/2."))),
     ("an HTTP/2 preface", (0, (b"PRI * HTTP/2.0",))),
     ("an HTTP request", (0, _words(" ", "GET POST HEAD PUT DELETE OPTIONS CONNECT TRACE PATCH"))),
@@ -76,7 +76,7 @@ SIGNATURES: tuple[tuple[str, *tuple[_Condition, ...]], ...] = (
     ("a BitTorrent handshake", (0, (b"\x13BitTorrent protocol",))),
     # RFC 8489, section 5: the magic cookie
     ("a STUN message", (0, (b"\x00", b"\x01")), (4, (b"\x21\x12\xa4\x42",))),
-    # SSLRequest, GSSENCRequest and CancelRequest have code numbers for versions
+    # SSLRequest, GSSENCRequest and CancelRequest have code numbers in place of a version
     ("a PostgreSQL SSLRequest", (0, (b"\x00\x00\x00\x08\x04\xd2\x16\x2f",))),
     (
         "a PostgreSQL startup message",
@@ -104,6 +104,7 @@ SIGNATURES: tuple[tuple[str, *tuple[_Condition, ...]], ...] = (
 
 
 def name_foreign(data: bytes) -> str:
+    """Return a noun phrase for bytes that are not TLS, such as ``"an SSH banner"``."""
     for name, *conditions in SIGNATURES:
         if all(data.startswith(values, offset) for offset, values in conditions):
             return name
@@ -119,7 +120,7 @@ def name_foreign(data: bytes) -> str:
 
 
 def advice_on(looks_like: str) -> str:
-    """Say what to do about a peer that does not speak TLS, by what its bytes look like."""
+    """Return what to do about a peer that does not speak TLS, given the noun phrase for its bytes."""
     if "PROXY protocol" in looks_like:
         return (
             "turn off send-proxy (HAProxy), proxy_protocol (nginx) or the like for this backend: "

@@ -1,4 +1,4 @@
-"""Finding a hello in TLS records, however it was cut into them, and reading its ``random``."""
+"""Putting a hello together from TLS records, however it was cut, and reading its ``random``."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from trio_duplex._wire.records import (
 # Handshake header (4), legacy_version (2), random (32).
 _RANDOM_START = 6
 _RANDOM_END = 38
-# The most that can precede the random's last byte: each of the 38 bytes in a
-# record of its own, after 32 empty records each. OpenSSL gives up at 33 empty
-# ones in a row (MAX_EMPTY_RECORDS), so this hides nothing from us, yet
-# bounds what a peer can make us look at.
+# The most that can precede the random's last byte: each of the 38 bytes is in a
+# record of its own, and 32 empty records precede each of these. OpenSSL gives up
+# at 33 empty records in a row (MAX_EMPTY_RECORDS), so a hello that needs more
+# than this is refused anyway, and a peer can't make us look at more.
 _RANDOM_LOOK = _RANDOM_END + HEADER_SIZE * _RANDOM_END * (1 + 32)
 
 
 def client_hello_random(data: bytes | bytearray | memoryview) -> bytes | None:
     """Find the ``random`` of the ClientHello at the start of *data*.
 
-    The message is put together from any fragmentation into records. This is
-    how a ClientHello of our own is known again when somebody relays it to us,
-    re-cut or not, so it must see through whatever OpenSSL sees through, which
-    includes empty records between fragments.
+    The message may be cut into records in any way. We recognise our own
+    ClientHello by its random when somebody relays it to us, possibly re-cut.
+    So this function must find the random in every cutting that OpenSSL
+    accepts, which includes empty records between fragments.
 
     Args:
         data: TLS records, received or sent so far, from the first byte on.
@@ -49,8 +49,8 @@ def client_hello_random(data: bytes | bytearray | memoryview) -> bytes | None:
         if len(header) < HEADER_SIZE or header[1] != MAJOR:
             return None
         length = int.from_bytes(header[3:5], "big")
-        # An empty record of another type carries nothing and hides nothing
-        # (OpenSSL 3.0 skips an empty ChangeCipherSpec there).
+        # An empty record of another type is skipped, as OpenSSL 3.0 does with an
+        # empty ChangeCipherSpec here.
         if length > MAX_FRAGMENT or (length and header[0] != HANDSHAKE):
             return None
         position += HEADER_SIZE
@@ -63,16 +63,17 @@ def client_hello_random(data: bytes | bytearray | memoryview) -> bytes | None:
 
 
 def random_may_follow(hello: bytes) -> bool:
-    """Whether more bytes may yet bring the ``random`` of a ClientHello into view.
+    """Whether it is worth waiting for more bytes to find the ``random`` of a ClientHello.
 
-    Its last byte is the 38th of the message, and at worst each stands in a
-    record of its own. Only an empty record can move it further, or one of
-    another kind in between: RFC 8446 section 5.1 and RFC 5246 section 6.2.1
-    forbid both, but OpenSSL lets empty ones pass. So who needs more has
-    something to hide, or is no TLS client.
+    The random's last byte is the 38th of the message. If each of the 38 bytes is
+    in a record of its own, that is 38 * 6 bytes. Only empty records, or records of
+    another type in between, can move it further back. RFC 8446 section 5.1 and
+    RFC 5246 section 6.2.1 forbid both (although OpenSSL accepts empty records),
+    so a peer that needs more bytes than this is not a proper TLS client, and may
+    be trying to hide a relayed hello.
 
     Args:
-        hello: All that has come so far, without a ``random`` that we can find.
+        hello: All bytes received so far, in which no ``random`` was found.
     """
     position = 0
     while position < len(hello):
@@ -92,8 +93,8 @@ MAX_HELLO = 64 * 1024
 """Bytes of a hello, at most. Browsers with post-quantum shares send 1.8 KB; OpenSSL takes 128 KiB."""
 
 _MAX_RAW = 2 * MAX_HELLO
-"""The same with its record headers: room for records of five bytes each. The honest put it in one
-to four."""
+"""The most bytes that a hello and its record headers may take: enough for records with five bytes
+of it each. Real TLS stacks put a hello into one to four records."""
 
 _CHANGE_CIPHER_SPEC = 0x14
 _ALERT = 0x15
@@ -107,29 +108,30 @@ class HelloKind(enum.Enum):
     INCOMPLETE = "incomplete"
     COMPLETE = "complete"
     TOO_LONG = "too_long"
-    """A hello longer than `MAX_HELLO`, or cut into needlessly many records."""
+    """The hello is longer than `MAX_HELLO`, or cut into needlessly many records."""
     OTHER = "other"
-    """Something else comes first, or in the middle of it: for OpenSSL to refuse."""
+    """Something else comes first, or in the middle of the hello. OpenSSL will refuse it."""
 
 
 class HelloReader:
     """Puts the peer's hello together from its records, however it was cut.
 
-    It sees through whatever OpenSSL sees through on the way to the hello: empty
-    records, warnings, and in the client role HelloRequests. So nothing gets to
-    OpenSSL as a hello that was not looked at before.
+    It skips everything that OpenSSL skips in front of a hello: empty records,
+    warnings, and in the client role HelloRequests. So OpenSSL never gets a hello
+    that we have not looked at before.
 
     Args:
         message_type: 1 for a ClientHello, 2 for a ServerHello.
         second: Whether it follows a HelloRetryRequest. A change_cipher_spec may
-            then come first, as most TLS stacks send it for the sake of
-            middleboxes (RFC 8446 appendix D.4).
+            then come first: most TLS stacks send one for the sake of middleboxes
+            (RFC 8446 appendix D.4).
 
     Attributes:
-        kind: What is known by now.
-        size: Bytes of the message by its own header, once that has come; else 0.
-        behind: How many of all the bytes came behind the record in which the hello
-            ended, once `kind` is ``COMPLETE``.
+        kind: What is known so far.
+        size: Length of the message in bytes according to its own header; 0 until
+            the header has come.
+        behind: How many bytes have come after the record in which the hello ends,
+            once `kind` is ``COMPLETE``.
     """
 
     def __init__(self, message_type: int, *, second: bool = False) -> None:
@@ -142,44 +144,45 @@ class HelloReader:
             self._may_pass_over[_CHANGE_CIPHER_SPEC] = _is_dummy
         self._seen = 0
         self._header = bytearray()  # of the record that is being read
-        self._left = 0  # bytes that are missing of it
-        self._other: int | None = None  # its type, if it is no handshake record
-        self._payload: bytearray = bytearray()  # and what it carries then
+        self._missing = 0  # bytes of that record that have yet to come
+        self._other: int | None = None  # the record's type, if it is not a handshake record
+        self._payload: bytearray = bytearray()  # what such a record carries
         self._message = bytearray()
 
     @property
     def message(self) -> bytes:
-        """The message, its header included, once `kind` is ``COMPLETE``."""
+        """The message, including its header, once `kind` is ``COMPLETE``."""
         return bytes(self._message[: self.size])
 
     def feed(self, data: bytes | bytearray | memoryview) -> HelloKind:
-        """Read on; what has come after the hello is not looked at.
+        """Read on, up to the end of the hello. Bytes after it are only counted.
 
         Args:
-            data: What has come since the last call, from the very first byte on.
+            data: The bytes that have come since the last call. The first call gets
+                the connection's first byte.
         """
         self._seen += len(data)
         view, position = memoryview(data), 0
         while position < len(view) and self.kind is HelloKind.INCOMPLETE:
-            if self._left == 0:
+            if self._missing == 0:
                 missing = HEADER_SIZE - len(self._header)
                 self._header += view[position : position + missing]
                 position += missing
                 if len(self._header) == HEADER_SIZE:
                     self._begin_record()
                 continue
-            piece = view[position : position + self._left]
+            piece = view[position : position + self._missing]
             position += len(piece)
-            self._left -= len(piece)
+            self._missing -= len(piece)
             if self._other is None:
                 self._message += piece
                 self._look_at_message()
             else:
                 self._payload += piece
-                if self._left == 0 and not self._may_pass_over[self._other](self._payload):
+                if self._missing == 0 and not self._may_pass_over[self._other](self._payload):
                     self.kind = HelloKind.OTHER
         if self.kind is HelloKind.COMPLETE:
-            self.behind = max(0, len(view) - position - self._left)
+            self.behind = max(0, len(view) - position - self._missing)
         elif self.kind is HelloKind.INCOMPLETE and self._seen > _MAX_RAW:
             self.kind = HelloKind.TOO_LONG
         return self.kind
@@ -195,7 +198,7 @@ class HelloReader:
             self.kind = HelloKind.OTHER
         self._other = None if kind == HANDSHAKE else kind
         self._payload.clear()
-        self._left = length
+        self._missing = length
         self._header.clear()
 
     def _look_at_message(self) -> None:
@@ -213,7 +216,7 @@ class HelloReader:
 
 
 def _is_dummy(change_cipher_spec: bytearray) -> bool:
-    """Whether it is the one of TLS 1.3, which changes nothing (RFC 8446 section 5)."""
+    """Whether a change_cipher_spec is the one of TLS 1.3, which has no effect (RFC 8446 section 5)."""
     return bytes(change_cipher_spec) == b"\x01"
 
 
@@ -223,7 +226,7 @@ def _is_mere_warning(alert: bytearray) -> bool:
 
 
 def whole_hello(data: bytes, message_type: int) -> bytes | None:
-    """The hello, if it has come in one record and at once, as nearly all do; else None."""
+    """Return the hello if it is whole and in one record, as nearly all are; else None."""
     if len(data) < HEADER_SIZE + 4 or data[0] != HANDSHAKE or data[5] != message_type:
         return None
     size, length = 4 + (data[6] << 16 | data[7] << 8 | data[8]), data[3] << 8 | data[4]

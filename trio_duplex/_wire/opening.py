@@ -11,18 +11,18 @@ message decide everything::
     16        03 xx    00 01..40 00    01
     handshake version  length          ClientHello
 
-so a ClientHello counts as one whether it comes in one record, in one-byte
-records, or is 60 KB long: it is never required whole. The verdict is
+so a ClientHello is recognised whether it comes in one record, in one-byte
+records, or is 60 KB long: the whole message is not needed. The verdict is
 *monotone*: once a prefix is not `OpeningKind.INCOMPLETE`, every extension of
 it has the same kind. More bytes only make `Opening.looks_like` more precise
 ("plain text beginning 'SS'", then "an SSH banner").
 
-The limits are OpenSSL's, because what passes here is handed to OpenSSL, and
-what OpenSSL would take must not be turned away (measured with 3.0.19): any
-minor record version, as RFC 8446, section 5.1 ("MUST be ignored for all
-purposes") and RFC 5246, appendix E.1 ("MUST accept any value {03,XX}") ask.
-One exception: an *empty* first record, which OpenSSL lets pass, is refused, as
-RFC 8446, section 5.1 forbids it and no TLS client sends it.
+The limits are OpenSSL's (measured with 3.0.19), because OpenSSL gets what
+passes here, and we must not turn away a peer that OpenSSL would accept. So any
+minor record version passes, as RFC 8446, section 5.1 ("MUST be ignored for all
+purposes") and RFC 5246, appendix E.1 ("MUST accept any value {03,XX}") demand.
+There is one exception: we refuse an *empty* first record, which OpenSSL
+accepts, because RFC 8446, section 5.1 forbids it and no TLS client sends one.
 """
 
 import enum
@@ -38,27 +38,27 @@ class OpeningKind(enum.Enum):
     """What is known about the peer from its first bytes."""
 
     INCOMPLETE = "incomplete"
-    """Could still become a ClientHello; more bytes are needed. Also ``b""``.
+    """More bytes are needed to decide. This includes ``b""``.
 
-    A lone first byte of another TLS record (``b"\\x15"``) is incomplete as
-    well: the second byte tells TLS from chance.
+    The first byte of another TLS record (``b"\\x15"``) without a second one is
+    incomplete as well: only the second byte shows whether it is TLS.
     """
 
     CLIENT_HELLO = "client_hello"
     """The first six bytes of a record that starts a TLS ClientHello."""
 
     OTHER_TLS = "other_tls"
-    """TLS, but no ClientHello: an alert, a ServerHello, application data..."""
+    """TLS, but not a ClientHello: an alert, a ServerHello, application data..."""
 
     NOT_TLS = "not_tls"
     """Anything else."""
 
 
 class TLSMessage(enum.Enum):
-    """The first message in a TLS record, as far as the roles care.
+    """The first message in a TLS record, as far as it matters for the roles.
 
-    After our own ClientHello a server may answer with `SERVER_HELLO` or
-    `ALERT`. `CLIENT_HELLO` is then glare or an echo.
+    A TLS server answers our ClientHello with `SERVER_HELLO` or `ALERT`. If the
+    answer is `CLIENT_HELLO`, it is glare, or an echo of our own bytes.
     """
 
     CLIENT_HELLO = "client_hello"
@@ -77,7 +77,7 @@ class Opening:
         looks_like: A noun phrase for error messages and logs, such as ``"an
             SSH banner"``: one line of printable ASCII, under 80 characters,
             whatever the peer sent.
-        message: The TLS message that the bytes start; ``None`` if `kind` is
+        message: The TLS message that the bytes begin with; ``None`` if `kind` is
             ``INCOMPLETE`` or ``NOT_TLS``.
     """
 
@@ -87,16 +87,17 @@ class Opening:
 
 
 def classify(prefix: bytes | bytearray | memoryview) -> Opening:
-    """Tell what the bytes received so far are the start of.
+    """Classify a peer by the bytes that it has sent so far.
 
-    The verdict takes six bytes at most; up to 64 are looked at to name what is
-    not TLS.
+    The verdict needs six bytes at most. Up to 64 bytes are looked at, to name a
+    protocol that is not TLS. The time taken does not depend on the length of
+    *prefix*.
 
     Args:
         prefix: All that the peer has sent so far, from its first byte on.
 
     Returns:
-        The verdict. Constant time, whatever the length of *prefix*.
+        The verdict, and what the bytes look like.
     """
     data = head(prefix, _LOOK)
     match data[:1]:
@@ -113,12 +114,12 @@ def classify(prefix: bytes | bytearray | memoryview) -> Opening:
 # --------------------------------------------------------------------- records
 
 
-# Enough for every signature below and for 24 characters of text.
+# Enough for every signature in `foreign` and for 24 characters of text.
 _LOOK = 64
 
 
-# What a trio_duplex dialler that wants to be TLS server sends at once: a whole
-# HelloRequest (RFC 5246, section 7.4.1.1) in a record of its own.
+# A whole HelloRequest (RFC 5246, section 7.4.1.1) in a record of its own, by which a
+# dialler may announce that it will be the TLS server; see `announcement`.
 _ANNOUNCEMENT = bytes.fromhex("16 0303 0004 00 000000")
 
 _NOTHING = Opening(OpeningKind.INCOMPLETE, "nothing yet")
@@ -129,9 +130,9 @@ _CLIENT_HELLO = Opening(OpeningKind.CLIENT_HELLO, "a TLS ClientHello", TLSMessag
 def _classify_handshake(data: bytes) -> Opening:
     if len(data) >= 2 and data[1] != MAJOR:
         return _not_tls(data)
-    # A length field is wrong as soon as its first byte is, and the verdict
-    # must not depend on how the bytes were cut: so complete a missing second
-    # byte in the peer's favour before the comparison.
+    # A length field may be too large because of its first byte, whatever the
+    # second one is, and the verdict must not depend on how the bytes were cut.
+    # So assume the best for a second byte that has not come, then compare.
     high = data[3] if len(data) >= 4 else 0
     low = data[4] if len(data) >= 5 else 1 if high == 0 else 0
     if not 1 <= high << 8 | low <= MAX_FRAGMENT:
@@ -157,12 +158,12 @@ def _classify_handshake(data: bytes) -> Opening:
 def _classify_other_record(data: bytes) -> Opening:
     name = _RECORDS[data[0]]
     if len(data) < 2:
-        # INCOMPLETE although it cannot become a ClientHello: 0x15 is a TLS
-        # alert only if 0x03 follows, and a verdict, once given, must stand.
+        # This cannot become a ClientHello, but the verdict must wait: 0x15 is a
+        # TLS alert only if 0x03 follows, and a verdict must never change.
         return Opening(OpeningKind.INCOMPLETE, f"the first byte of {name}")
     if data[1] != MAJOR:
         return _not_tls(data)
-    # Reported without waiting for the rest: an alert may be all there is.
+    # Do not wait for the rest: an alert may be all that the peer sends.
     if data[0] != 0x15:
         return Opening(OpeningKind.OTHER_TLS, name, TLSMessage.OTHER)
     if data[3:5] == b"\x00\x02" and len(data) >= 7:
@@ -183,7 +184,7 @@ _RECORD_TYPES = {b"\x16", *(bytes([kind]) for kind in _RECORDS)}
 def is_overlong(data: bytes) -> bool:
     """Whether the first record is longer than TLS allows (RFC 8446 section 5.1: record_overflow).
 
-    Its length need not have come whole: it is too long as soon as its first byte is.
+    The first byte of the length can be enough to tell.
     """
     return (
         data[:1] in _RECORD_TYPES

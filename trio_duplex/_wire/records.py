@@ -11,5 +11,5 @@ SERVER_HELLO_TYPE = 2
 
 
 def head(data: bytes | bytearray | memoryview, size: int) -> bytes:
-    # Through a memoryview: a 60 KB buffer is not copied to look at its head.
+    """Return the first bytes of a buffer, without a copy of the whole buffer."""
     return memoryview(data)[:size].tobytes()

@@ -1,8 +1,8 @@
-"""The name that a ClientHello asks for (SNI), told before OpenSSL sees it.
+"""Refusing a ClientHello whose server name (SNI) is not ASCII, before OpenSSL sees it.
 
-Where a context chooses certificates by name (``sni_callback``), Python decodes the
-name as ASCII. If that fails, it prints a traceback to stderr for each such hello,
-and answers with internal_error: any stranger could fill a log with that.
+If a context chooses certificates by name (``sni_callback``), Python decodes the name
+as ASCII. When that fails, Python prints a traceback to stderr and answers with
+internal_error, so any stranger could fill our log with tracebacks.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from trio_duplex._wire.alerts import ALERT_UNRECOGNIZED_NAME
 from trio_duplex._wire.cost import SERVER_NAME, Objection, extensions
 
 _LIST_HEAD = 5
-"""Length of the list, type of its first name, length of that (RFC 6066 section 3)."""
+"""Bytes in front of the first name: length of the list (2), type of the name (1), length of the
+name (2) (RFC 6066 section 3)."""
 
 
 def object_to_name(message: bytes) -> Objection | None:
-    """Say why nobody can look up the name that a ClientHello asks for; None if one can.
+    """Return why the name that a ClientHello asks for can't be looked up; None if it can.
 
     Args:
-        message: The ClientHello, its header of four bytes included.
+        message: The ClientHello, including its header of four bytes.
     """
     name = (extensions(message) or {}).get(SERVER_NAME, b"")[_LIST_HEAD:]
     if name.isascii():
