@@ -6,10 +6,10 @@ Pure: the caller measures round trips and reads clocks.
 from __future__ import annotations
 
 import enum
-import ipaddress
-from functools import lru_cache
 
 import attrs
+
+from trio_duplex._decision.hosts import host_key
 
 Address = tuple[str, int] | tuple[str, int, int, int] | str
 """The same as `trio_duplex.Address`, which this room can't import: it knows nothing about sockets."""
@@ -73,30 +73,3 @@ class Outcome:
     conduct: Conduct
     admitted: bool
     waited: float
-
-
-@lru_cache(maxsize=4096)
-def host_key(host: str) -> str | None:
-    """Return the key under which an address counts: IPv4 as it is, IPv6 as its /64 (RFC 6177).
-
-    An IPv4 address that is mapped into IPv6, or embedded in the well-known NAT64
-    prefix (RFC 6052 section 2.1), counts as that IPv4 address. All of them are in
-    one /64, so they would otherwise count as one peer.
-
-    Returns:
-        The key, or None if ``host`` is not an IP address.
-    """
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    if address in _NAT64:
-        return str(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return str(ipaddress.IPv6Network((address, 64), strict=False))
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

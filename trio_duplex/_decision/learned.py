@@ -74,6 +74,8 @@ class Learned:
         self._voted: OrderedDict[str, float] = OrderedDict()  # when each address last voted
         self._late: OrderedDict[str, None] = OrderedDict()  # were late, not admitted so far
         self._votes = self._late_votes = 0
+        self._unmeasured = Choice(self._cap, "learned window not used: round trip unknown")
+        self._choice = self._chosen()
 
     @property
     def seconds(self) -> float:
@@ -92,9 +94,7 @@ class Learned:
 
     def choose(self, peer: PeerFacts, /) -> Choice:
         """Choose the learned window, or the cap if the round trip is unknown or a SYN-ACK was lost."""
-        if peer.round_trip is None:
-            return Choice(self._cap, "learned window not used: round trip unknown")
-        return Choice(self.seconds, f"learned from {self._votes} peers")
+        return self._unmeasured if peer.round_trip is None else self._choice
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
         """Count the vote of a speaking peer that was admitted.
@@ -123,6 +123,10 @@ class Learned:
             self._value = min(2 * self._cap, 2 * self._value)
         else:
             self._value = max(self._floor, self._value * self._shrink)
+        self._choice = self._chosen()
+
+    def _chosen(self) -> Choice:
+        return Choice(self.seconds, f"learned from {self._votes} peers")
 
 
 def _remember(voters: OrderedDict[str, T], key: str, value: T) -> None:

@@ -25,6 +25,7 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from os import PathLike
 
 import attrs
@@ -137,12 +138,15 @@ class PeerMemory:
 
     def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
         """Choose the short window for a peer that has earned it, else what ``otherwise`` says."""
-        entry = self._entry(peer)
-        if entry is None or not self._is_silent(entry) or peer.round_trip is None:
+        key = peer.key if self._key is None else self._key(peer)
+        entry = self._entries.get(key) if key is not None else None
+        if entry is None or not self._is_current(key, entry, peer.now):
+            return self._otherwise.choose(peer)
+        if peer.round_trip is None or not self._is_silent(entry):
             return self._otherwise.choose(peer)
         self._remembered += 1
         seconds = max(self._floor, self._round_trips * peer.round_trip)
-        return Choice(seconds, f"silent {entry.silences} times in a row", remembered=True)
+        return _short(math.ceil(1000 * seconds), entry.needed)
 
     def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
         """Take the outcome of a connection into account.
@@ -212,7 +216,7 @@ class PeerMemory:
             return 0
         loaded = 0
         for key, entry in _parsed(text, str(path)).items():
-            if now is not None:  # as in `_entry`
+            if now is not None:  # as in `_is_current`
                 entry.seen = min(entry.seen, now)
             expired = now is not None and now - entry.seen > self._life
             if not expired and key not in self._entries:
@@ -258,25 +262,29 @@ class PeerMemory:
             self._entries.popitem(last=False)
             self._forgotten += 1
 
-    def _entry(self, peer: PeerFacts) -> _Entry | None:
-        key = self._key_of(peer)
-        entry = self._entries.get(key) if key is not None else None
-        if entry is None:
-            return None
-        # An entry that was written with a wrong clock may be dated in the future. It must expire too.
-        entry.seen = min(entry.seen, peer.now)
-        if peer.now - entry.seen > self._life:
-            assert key is not None
-            del self._entries[key]
-            self._forgotten += 1
-            return None
-        return entry
+    def _is_current(self, key: str | None, entry: _Entry, now: float) -> bool:
+        """Whether an entry has not expired; forget it if it has."""
+        if entry.seen > now:
+            # An entry that was written with a wrong clock may be dated in the future. It must expire too.
+            entry.seen = now
+        if now - entry.seen <= self._life:
+            return True
+        assert key is not None
+        del self._entries[key]
+        self._forgotten += 1
+        return False
 
     def _is_silent(self, entry: _Entry) -> bool:
         return entry.silences >= entry.needed and entry.times_lost < LOST_FOR_GOOD
 
     def _key_of(self, peer: PeerFacts) -> str | None:
         return peer.key if self._key is None else self._key(peer)
+
+
+@lru_cache(maxsize=4096)  # to make one takes longer than to find the entry
+def _short(milliseconds: int, silences: int) -> Choice:
+    """The short window, in whole milliseconds: the round trip is not known better than that."""
+    return Choice(milliseconds / 1000, f"silent {silences} times in a row or more", remembered=True)
 
 
 def _parsed(text: str, path: str) -> dict[str, _Entry]:

@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import attrs
 
 from trio_duplex._decision.facts import Outcome, PeerFacts
+from trio_duplex._decision.hosts import host_number
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._role import Reason, Role
 from trio_duplex._seconds import check_seconds
@@ -134,6 +135,10 @@ class Fixed:
         """Nothing is learned."""
 
 
+_fixed = lru_cache(maxsize=256)(Fixed)
+"""A function of the user's gives few different windows again and again."""
+
+
 @attrs.frozen
 class _Always:
     """A rule that fixes the role, for peers that are always silent or always speak."""
@@ -170,7 +175,7 @@ def _rule(name: str, policy: WindowPolicy) -> _Rule:
     fixed: Choice | None = None
     if isinstance(policy, Fixed | _Always):
         choice = policy.choose(PeerFacts())
-        fixed = choice if not name else cast("Choice", _named(choice, name))
+        fixed = _prefixed(choice, name) if name else choice
     return name, policy, fixed
 
 
@@ -194,14 +199,19 @@ class ByNetwork:
     def __init__(
         self, networks: Mapping[str, Window], *, otherwise: Window = DEFAULT_WINDOW
     ) -> None:
-        self._rules: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, WindowPolicy]] = []
+        # By version: of each length of prefix, longest first, the bits after it and the rules.
+        tables: dict[int, dict[int, dict[int, _Rule]]] = {4: {}, 6: {}}
         for text, window in networks.items():
             try:
                 network = ipaddress.ip_network(text)
             except ValueError as exc:
                 raise ValueError(f"{text!r} is not a network such as '10.1.0.0/16': {exc}") from exc
-            self._rules.append((network, as_policy(window, f"the window of {text}")))
-        self._rules.sort(key=lambda rule: -rule[0].prefixlen)
+            rest = network.max_prefixlen - network.prefixlen
+            rule = _rule(str(network), as_policy(window, f"the window of {text}"))
+            tables[network.version].setdefault(rest, {})[int(network.network_address) >> rest] = (
+                rule
+            )
+        self._tables = {version: sorted(table.items()) for version, table in tables.items()}
         self._fallback = _rule("", as_policy(otherwise, "otherwise"))
         self._find = lru_cache(maxsize=4096)(self._look_up)  # peers tend to connect again
 
@@ -222,15 +232,13 @@ class ByNetwork:
         return self._find(address[0]) if isinstance(address, tuple) else self._fallback
 
     def _look_up(self, host: str) -> _Rule:
-        try:
-            address = ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            return self._fallback
-        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped
-        for network, policy in self._rules:
-            if address.version == network.version and address in network:
-                return _rule(str(network), policy)
+        number = host_number(host)
+        if number is not None:
+            version, bits = number
+            for rest, rules in self._tables[version]:
+                rule = rules.get(bits >> rest)
+                if rule is not None:
+                    return rule
         return self._fallback
 
 
@@ -312,6 +320,8 @@ class Ask:
         answer: Choice | Awaitable[Choice] | Exception
         try:
             window = self._function(peer)
+            if type(window) is float:  # nearly always, and the rest is slow
+                return _prefixed(_fixed(window).choice, self._name)
             if not inspect.isawaitable(window):
                 return self._choice(peer, window)
             answer = self._await_choice(peer, window)
@@ -372,6 +382,11 @@ def _named(choice: Choice | Awaitable[Choice], name: str) -> Choice | Awaitable[
         return Asked(answer, asked.timeout, lambda: _named(asked.otherwise(), name))
     if not isinstance(choice, Choice):
         return _named_later(choice, name)
+    return _prefixed(choice, name)
+
+
+@lru_cache(maxsize=1024)  # to make one takes longer than all the rest of a decision
+def _prefixed(choice: Choice, name: str) -> Choice:
     rule = f"{name}: {choice.rule or f'{choice.seconds:g} s'}"
     return Choice(choice.seconds, rule, remembered=choice.remembered, role=choice.role)
 
