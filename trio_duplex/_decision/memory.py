@@ -264,9 +264,8 @@ class PeerMemory:
 
     def _is_current(self, key: str | None, entry: _Entry, now: float) -> bool:
         """Whether an entry has not expired; forget it if it has."""
-        if entry.seen > now:
-            # An entry that was written with a wrong clock may be dated in the future. It must expire too.
-            entry.seen = now
+        # An entry that was written with a wrong clock may be dated in the future. It must expire too.
+        entry.seen = min(entry.seen, now)
         if now - entry.seen <= self._life:
             return True
         assert key is not None
