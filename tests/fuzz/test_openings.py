@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import attrs
+import pytest
 import trio
 import trio.testing
 from hypothesis import event, given
@@ -37,6 +38,8 @@ from trio_duplex import Connection, DuplexError, Limits, Role, Server, negotiate
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
 from .effort import effort
+
+pytestmark = pytest.mark.slow
 
 WINDOW = 5.0
 HANDSHAKE_TIMEOUT = 30.0

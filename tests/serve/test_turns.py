@@ -308,6 +308,7 @@ async def time_to_serve(
         return trio.current_time() - began, shed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patience", "answer"),
     [(0.5, 0.4), (0.5, 0.8), (0.5, 3.0), (0.5, 25.0), (3.0, 4.0)],
@@ -330,6 +331,7 @@ async def test_slow_fleets_converge(
     assert shed == 0 or answer > patience
 
 
+@pytest.mark.slow
 async def test_a_slow_fleet_is_served_beside_a_mute_flood(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -25,6 +25,8 @@ from trio_duplex import (
     serve_listeners,
 )
 
+pytestmark = pytest.mark.slow
+
 PEER = FLEET.issue("peer.example")
 NO_APPLICATION_PROTOCOL = 120
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3

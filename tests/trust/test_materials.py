@@ -45,6 +45,8 @@ from trio_duplex import (
 )
 from trio_duplex.certificates import Check, Grade
 
+pytestmark = pytest.mark.slow
+
 PEER = FLEET.issue("peer.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)

@@ -36,6 +36,8 @@ from trio_duplex import (
 from trio_duplex._sockets.address import Address
 from trio_duplex._trust import policy as policy_module
 
+pytestmark = pytest.mark.slow
+
 PEER = FLEET.issue("peer.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)

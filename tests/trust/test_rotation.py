@@ -48,6 +48,8 @@ from trio_duplex import (
 )
 from trio_duplex._trust.pem import Pem, as_file
 
+pytestmark = pytest.mark.slow
+
 PEER = FLEET.issue("peer.example")
 
 

@@ -46,6 +46,8 @@ from trio_duplex._decision.reflection import SentHellos
 from trio_duplex._stream import own_hello
 from trio_duplex.events import NegotiationFailed
 
+pytestmark = pytest.mark.slow
+
 A, B = FLEET.issue("a.example"), FLEET.issue("b.example")
 DIALLER = FLEET.issue("dialler.example")
 

@@ -38,6 +38,8 @@ from trio_duplex import (
 from trio_duplex._trust.vouching import SelfVouching
 from trio_duplex.certificates import Grade
 
+pytestmark = pytest.mark.slow
+
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)
 each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])
