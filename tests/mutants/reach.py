@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import time
 from collections.abc import Generator, Iterable
 from pathlib import Path
@@ -109,6 +110,8 @@ def digest(module: str) -> str:
 def measure(arguments: Iterable[str]) -> Reach:
     """Run tests under coverage. trio_duplex must not have been imported in this process.
 
+    SIGTERM ends it behind the test that runs, and what was measured by then is returned.
+
     Args:
         arguments: The arguments for pytest.
     """
@@ -116,6 +119,7 @@ def measure(arguments: Iterable[str]) -> Reach:
         data_file=None, config_file=False, branch=False, include=[f"{PACKAGE}/*"]
     )
     observer = _Observer(measured)
+    signal.signal(signal.SIGTERM, observer.stop)
     measured.start()
     pytest.main([*arguments], plugins=[observer])
     measured.stop()
@@ -141,6 +145,10 @@ class _Observer:
         self._measured = measured
         self.seconds: dict[str, float] = {}
         self.failed: set[str] = set()
+        self._stop = False
+
+    def stop(self, *_: object) -> None:
+        self._stop = True
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
@@ -151,6 +159,8 @@ class _Observer:
         finally:
             self.seconds[item.nodeid] = round(time.perf_counter() - began, 4)
             self._measured.switch_context("")
+            if self._stop:
+                item.session.shouldstop = "told to stop"
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.outcome != "passed":
