@@ -1067,6 +1067,20 @@ async def test_handlers_in_another_nursery_are_drained_too(
     assert trio.current_time() == 6
 
 
+async def test_every_handler_in_another_nursery_is_cancelled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with trio.open_nursery() as handlers:
+        async with serving(sleep_forever, memory, handler_nursery=handlers) as server:
+            for _ in range(3):
+                await call(memory)
+            await trio.testing.wait_all_tasks_blocked()
+            assert await server.drain(1) == DrainResult(finished=0, cancelled=3)
+        assert not handlers.child_tasks
+        assert not handlers.cancel_scope.cancel_called
+
+
 async def test_a_handler_that_has_not_begun_is_drained_too(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

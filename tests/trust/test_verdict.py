@@ -5,12 +5,23 @@ from __future__ import annotations
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.peers import RecordingStream, dial, memory_pair, reset, tcp_pair
+from tests.odd_peers.forge import forger, logging_context
+from tests.support.peers import (
+    ALERT,
+    RawPeer,
+    RecordingStream,
+    credentials,
+    dial,
+    memory_pair,
+    reset,
+    tcp_pair,
+)
 from tests.support.trust import (
     DAY,
     FLEET,
@@ -107,6 +118,52 @@ async def test_the_first_read_tells(name: str, autojump_clock: MockClock) -> Non
     assert isinstance(error, PeerRejectedError)
     assert isinstance(error.__cause__, ssl.SSLError)
     await connection.aclose()
+
+
+VERDICTS = {
+    40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate",
+    44: "certificate_revoked", 45: "certificate_expired", 46: "certificate_unknown", 48: "unknown_ca",
+    49: "access_denied", 51: "decrypt_error", 116: "certificate_required",
+}  # fmt: skip
+"""What a server may say of a certificate (RFC 8446 section 6.2), be it OpenSSL's or not."""
+
+NO_VERDICTS = {10: "unexpected_message", 20: "bad_record_mac", 22: "record_overflow",
+               47: "illegal_parameter", 50: "decode_error", 70: "protocol_version",
+               80: "internal_error", 109: "missing_extension", 120: "no_application_protocol"}  # fmt: skip
+
+
+@pytest.mark.parametrize("sending", [False, True], ids=["receive", "send"])
+@pytest.mark.parametrize("code", [*VERDICTS, *NO_VERDICTS])
+async def test_every_alert_that_may_be_a_verdict(
+    code: int, sending: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    class Deaf(RecordingStream):
+        deaf = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.deaf:
+                raise trio.BrokenResourceError("it takes no more")
+            await super().send_all(data)
+
+    ours, theirs = memory_pair()
+    stream, log = Deaf(ours), tmp_path / "keys"
+    peer = RawPeer(theirs, Role.SERVER, context=logging_context(Role.SERVER, TLS13, log))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.shake_hands)
+        connection = await dial(stream, Role.CLIENT, credentials(TLS13))
+    forge = forger(TLS13, Role.SERVER, log, theirs.sent)
+    await theirs.send_all(forge.seal(ALERT, bytes([2, code])))
+    stream.deaf = sending
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await (connection.send_all(b"x") if sending else connection.receive_some())
+    error = caught.value
+    assert isinstance(error, CertificateRejectedError) is (code in VERDICTS)
+    if isinstance(error, CertificateRejectedError):
+        assert error.alert == VERDICTS[code]
+        assert error.role is Role.CLIENT
+        assert VERDICTS[code] in (error.tls_reason or "")
+        assert error.advice
+    await trio.aclose_forcefully(connection)
 
 
 async def send_until_it_breaks(connection: Connection) -> trio.BrokenResourceError:

@@ -189,6 +189,11 @@ def _share_of_connections(limits: Limits, part: int, parts: int, most: int) -> i
 class Limits:
     """Bounds for one server. Counts take ``math.inf`` for no limit.
 
+    With all of the largest defaults reached at once (15,000 pending peers, 256
+    greeted, 1,000 handshakes in the server role, and 1,744 open connections) a
+    server on CPython 3.11 takes 265 MB, of which it has 28 before anybody comes
+    (measured); what handlers keep comes on top.
+
     Attributes:
         raise_open_files: Whether a server that starts with these raises the
             process's limit of open files (``ulimit -n``) to the hard limit
