@@ -23,6 +23,7 @@ COUNTS = (
     "connections_per_identity",
     "client_handshakes",
     "server_handshakes",
+    "unsent_bytes",
 )
 PATIENCE = ("turn_timeout", "greeting_patience", "opening_patience", "close_timeout")
 TIMEOUTS = ("handler_timeout", "idle_timeout", "send_timeout", "keepalive")

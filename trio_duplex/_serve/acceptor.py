@@ -116,6 +116,7 @@ class Acceptor:
             close_timeout=limits.close_timeout,
             idle_timeout=limits.idle_timeout,
             send_timeout=limits.send_timeout,
+            unsent_bytes=limits.unsent_bytes,
         )
 
     async def accept_each(

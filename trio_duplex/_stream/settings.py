@@ -12,6 +12,7 @@ from trio_duplex._decision.rules import Fixed, Window, WindowPolicy, as_policy
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._seconds import check_seconds
 from trio_duplex._sockets.address import Address
+from trio_duplex._sockets.unsent import DEFAULT_UNSENT
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 
 DEFAULT_HANDSHAKE_TIMEOUT = 30.0
@@ -43,6 +44,8 @@ class Settings:
     close_timeout: float = CLOSE_TIMEOUT
     idle_timeout: float = math.inf
     send_timeout: float = math.inf
+    unsent_bytes: float | None = DEFAULT_UNSENT
+    """None leaves the socket as it is."""
 
     def __attrs_post_init__(self) -> None:
         check_seconds("handshake_timeout", self.handshake_timeout)

@@ -16,6 +16,7 @@ from trio_duplex._decision.facts import Conduct
 from trio_duplex._errors import HandshakeError, HandshakeTimeoutError
 from trio_duplex._role import Role
 from trio_duplex._sockets.address import local_address
+from trio_duplex._sockets.unsent import bound_unsent
 from trio_duplex._stream.as_client import as_client
 from trio_duplex._stream.as_server import answer_client_hello, as_server
 from trio_duplex._stream.connection import Connection
@@ -49,6 +50,8 @@ async def take_role(n: Negotiation) -> Connection:
                 assert_never(decision.role)
         phase = "the peer policy had not decided"
         await _admit(n, attempt, decision.role, glare)
+        if n.settings.unsent_bytes is not None:
+            bound_unsent(n.stream, n.settings.unsent_bytes)
         return Connection(
             Flow(n.stream, attempt.handshake.engine, https_compatible=n.settings.https_compatible),
             decision=decision,
