@@ -1,9 +1,10 @@
-"""Who comes in: the one rule, in one place, for both roles.
+"""Deciding whether a peer is admitted: one rule, in one place, for both roles.
 
-A `Material` is one consistent state of credentials. TLS verifies a peer by the one
-that was in force when its handshake began; what is in force when it ends decides on
-the peer. Where the two differ, a peer may have been verified against trust that has
-been withdrawn since: it is refused unless both trust alike.
+A `Material` is one consistent state of credentials. TLS verifies a peer by the material
+that was in force when the handshake began; the material that is in force when the
+handshake ends decides whether the peer is admitted. If the credentials were reloaded in
+between, the peer may have been verified against trust that has been withdrawn since. It
+is then refused, unless both materials trust the same.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from trio_duplex._trust.symmetry import trust_alike
 from trio_duplex._trust.vouching import SelfVouching
 
 NO_CHECK_TIME = 0x200000
-"""X509_V_FLAG_NO_CHECK_TIME, which Python has no name for: whoever sets it wants no date looked at."""
+"""X509_V_FLAG_NO_CHECK_TIME, which has no name in Python. A user who sets it wants no dates checked."""
 
 
 NO_ALPN: Mapping[Role, Sequence[str]] = dict.fromkeys(Role, ())
-"""No protocol is asked for, in either role."""
+"""No protocol is required in either role."""
 
 
 def utc_now() -> datetime:
-    """The time by which certificates are valid or not: the machine's, as OpenSSL has it."""
+    """Return the machine's time, by which OpenSSL checks the dates of certificates, too."""
     return datetime.now(UTC)
 
 
@@ -48,23 +49,23 @@ class Material:
     allow_self: bool
     own_public_keys: frozenset[bytes]
     self_vouching: SelfVouching | None = None
-    """The certificates that vouch for themselves only, if there are any."""
+    """The certificates that vouch only for themselves, if there are any."""
     compared_roots: ComparedRoots | None = None
-    """What each context trusted when the two were compared; None where nothing hangs on it."""
+    """What each context trusted when the two were compared; None if that need not be checked."""
     anonymous_clients: bool = False
-    """Whether the server role takes a peer that shows no certificate."""
+    """Whether the server role admits peers without a certificate."""
     required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN
-    """For each role, the protocols of which one must be selected; none if none need be."""
+    """For each role, the protocols of which one must be selected; empty if ALPN is not required."""
     verify_modes: tuple[ssl.VerifyMode, ssl.VerifyMode] = (ssl.CERT_REQUIRED, ssl.CERT_REQUIRED)
-    """Of the server's and of the client's context, as they were when this was made."""
+    """The verify modes of the server and the client context at the time this object was made."""
     fresh_server_context: Callable[[], ssl.SSLContext] | None = attrs.field(
         default=None, repr=False
     )
-    """Makes another one like ``server_context``, without its sessions; None if nothing can."""
+    """Makes a context like ``server_context`` without its sessions; None if that is not possible."""
     loaded: object = attrs.field(factory=object, repr=False)
-    """The same in each state that came of the same certificates and trust."""
+    """A token of the load: two materials with the same token have the same certificates and trust."""
     now: Callable[[], datetime] = utc_now
-    """The clock by which a resumed session's certificate is judged, and our own."""
+    """The clock for the dates of our own certificates, and of a resumed session's certificate."""
     not_after: datetime | None = None
     """When the first of our own certificates ends; None if we have none."""
 
@@ -83,10 +84,11 @@ class Material:
         required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN,
         fresh_server_context: Callable[[], ssl.SSLContext] | None = None,
     ) -> Material:
-        """Make it of two contexts, and of the leaf certificates that they present."""
+        """Make a material from two contexts and the leaf certificates that they present."""
         for context in (server_context, client_context):
             context.options |= ssl.OP_NO_RENEGOTIATION
-            # A cut must not read as an end: CPython 3.11.2 (Debian 12) would take it for one.
+            # With this option a cut connection looks like a proper end. CPython 3.11.2 (Debian 12)
+            # sets it.
             context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         return cls(
             server_context=server_context,
@@ -105,18 +107,18 @@ class Material:
 
     @property
     def has_expired(self) -> bool:
-        """Whether one of our own certificates has ended, by our clock."""
+        """Whether one of our own certificates has expired, by our clock."""
         return self.not_after is not None and self.now() > self.not_after
 
     def without_old_sessions(self) -> Material:
-        """The same, but with a fresh server context if the cache of the present one is full."""
+        """Return this material, with a fresh server context if the session cache of ours is full."""
         if self.fresh_server_context is None or not is_full(self.server_context):
             return self
         fresh = take_over(self.server_context, self.fresh_server_context())
         return attrs.evolve(self, server_context=fresh)
 
     def context(self, role: Role) -> ssl.SSLContext:
-        """The TLS context for ``role``."""
+        """Return the TLS context for ``role``."""
         return self.server_context if role is Role.SERVER else self.client_context
 
     async def admit(
@@ -129,29 +131,33 @@ class Material:
         verified_by: Material | None = None,
         resumed: bool = False,
     ) -> None:
-        """Decide whether the peer may take part: the one place, for both roles.
+        """Decide whether a peer is admitted. Both roles use this method.
 
         Args:
-            certificate: The peer's leaf certificate, DER; None if it gave none.
-            chain: Gives its chain, DER each, if a policy is to see it.
+            certificate: The peer's leaf certificate, DER; None if it presented none.
+            chain: Returns the chain as OpenSSL verified it, DER each. It is called
+                only if the chain is needed.
             role: The TLS role that we play.
-            remote_address: Where the peer is.
-            verified_by: What TLS verified the peer by; None if it was this.
-            resumed: Whether the session was resumed, for which TLS verified nothing anew.
+            remote_address: The address of the peer.
+            verified_by: The material by which TLS verified the peer; None if it was
+                this one.
+            resumed: Whether the session was resumed. TLS then did not verify the
+                certificate again.
 
         Raises:
-            PeerRejectedError: It may not; SelfConnectionError if it is us.
+            PeerRejectedError: The peer is not admitted; SelfConnectionError if the
+                peer is ourselves.
         """
         if certificate is None:
             if self.anonymous_clients and role is Role.SERVER:
-                return  # there is nobody to ask a policy about
+                return  # there is no identity to ask a policy about
             raise PeerRejectedError(
                 "the peer showed no certificate",
                 role=role,
                 peer=format_address(remote_address),
                 seen="a handshake without a certificate, or with a pre-shared key",
-                advice="give the peer a certificate; shared keys do not tell the roles apart "
-                "(RFC 9257 section 4.1) and are never accepted",
+                advice="give the peer a certificate; pre-shared keys are never accepted, because they "
+                "do not distinguish the two ends (RFC 9257 section 4.1)",
             )
         (verified_by or self).check_unchanged(certificate, chain, role, remote_address)
         if verified_by is not None and verified_by.loaded is not self.loaded:
@@ -169,15 +175,15 @@ class Material:
             )
         if self.self_vouching and not self.self_vouching.vouched_for(certificate, chain()):
             raise PeerRejectedError(
-                "the peer's certificate comes from one that vouches for itself only",
+                "the peer's certificate was issued by one that vouches only for itself",
                 role=role,
                 peer=format_address(remote_address),
                 seen="a chain without an authority, or a resumed session of one",
                 advice="add the peer's own certificate to trusted_certificates, or its authority "
                 "to trust",
             )
-        if type(self.peer) is AnyTrustedPeer:  # not of a subclass, which may ask for more
-            return  # nothing to ask, and parsing a certificate costs a tenth of a handshake
+        if type(self.peer) is AnyTrustedPeer:  # not a subclass, which may demand more
+            return  # parsing the certificate would cost a tenth of a handshake, for nothing
         identity = _identity(certificate, chain, role, remote_address)
         await judge(self.peer, identity, role, remote_address)
 
@@ -188,7 +194,7 @@ class Material:
         role: Role,
         remote_address: Address | None,
     ) -> None:
-        """Refuse where the context demanded less than it did when the two were compared."""
+        """Refuse the peer if its context has come to demand less since the two were compared."""
         context = self.context(role)
         verify_mode = self.verify_modes[0 if role is Role.SERVER else 1]
         if context.verify_mode is not verify_mode:
@@ -198,16 +204,16 @@ class Material:
                 peer=format_address(remote_address),
                 seen=f"{context.verify_mode.name}, which was {verify_mode.name} when the "
                 "credentials were made",
-                advice="nobody is admitted in this role while it is so; change nothing in a "
-                "context that credentials were made of",
+                advice="no peer is admitted in this role until that is undone; do not change a "
+                "context from which credentials were made",
             )
         roots = self.compared_roots
         if roots is not None and not roots.vouch_for(certificate, chain, context, role):
             raise PeerRejectedError(
-                "no trust root vouches for the peer that both contexts had when they were compared",
+                "the peer's trust root was not in both contexts when they were compared",
                 role=role,
                 peer=format_address(remote_address),
-                seen="a trust root that OpenSSL found in a directory (capath), or a late addition",
+                seen="a trust root that OpenSSL found in a directory (capath), or that was added later",
                 advice="load the trust roots of both contexts from files, before the credentials "
                 "are made",
             )
@@ -215,15 +221,15 @@ class Material:
     def _check_asks_like(
         self, verified_by: Material, role: Role, remote_address: Address | None
     ) -> None:
-        """Refuse a peer that was verified against trust, or ALPN, that has been replaced meanwhile."""
-        asked, asks = set(verified_by.required_alpn[role]), set(self.required_alpn[role])
-        if asks and not (asked and asked <= asks):
+        """Refuse a peer if the trust or the ALPN protocols have changed during its handshake."""
+        former, present = set(verified_by.required_alpn[role]), set(self.required_alpn[role])
+        if present and not (former and former <= present):
             raise PeerRejectedError(
                 "the credentials were replaced during the handshake",
                 role=role,
                 peer=format_address(remote_address),
-                seen="a handshake for which other ALPN protocols were asked",
-                advice="nothing is wrong with the peer, as far as we know: it may connect again",
+                seen="a handshake that began with other ALPN protocols",
+                advice="nothing is known to be wrong with the peer: it may connect again",
             )
         if not trust_alike(verified_by.context(role), self.context(role)):
             raise PeerRejectedError(
@@ -231,16 +237,16 @@ class Material:
                 role=role,
                 peer=format_address(remote_address),
                 seen="a certificate that was verified against the former trust",
-                advice="nothing is wrong with the peer, as far as we know: it may connect again",
+                advice="nothing is known to be wrong with the peer: it may connect again",
             )
 
     def _check_still_valid(
         self, certificate: bytes, role: Role, remote_address: Address | None
     ) -> None:
-        """Refuse a certificate that ended, or is not valid yet, since the session began."""
+        """Refuse the certificate of a resumed session if it is not valid at this time."""
         context = self.context(role)
         if context.verify_mode is ssl.CERT_NONE or context.verify_flags & NO_CHECK_TIME:
-            return  # nor was it looked at in the full handshake
+            return  # the full handshake did not check the dates either
         identity = _identity(certificate, tuple, role, remote_address)
         if not identity.not_before <= self.now() <= identity.not_after:
             raise PeerRejectedError(
@@ -249,11 +255,11 @@ class Material:
                 peer=format_address(remote_address),
                 seen=f"certificate of {identity}, valid from {identity.not_before:%Y-%m-%d %H:%M} "
                 f"to {identity.not_after:%Y-%m-%d %H:%M} UTC",
-                advice="give the peer a new certificate, and have it begin a new session",
+                advice="give the peer a new certificate, and make it begin a new session",
             )
 
     def _is_ours(self, certificate: bytes) -> bool:
-        # Our key in any certificate, ours among them; its encoding stands there as it is.
+        # Any certificate with our key counts, not only our own. DER contains the key's encoding as it is.
         return any(key in certificate for key in self.own_public_keys)
 
 

@@ -1,10 +1,11 @@
-"""Contexts whose trust grows while they serve: only what the two were seen to share vouches.
+"""Contexts whose trust grows while they are in use: only the compared trust roots count.
 
-OpenSSL can look trust roots up in a directory (capath), and no context tells that it
-does. That it has found one shows in the number of certificates that it holds. Any
-stranger can bring that about, because it is enough that a certificate names an issuer
-in that directory. So it must not lock out those whom the compared roots vouch for:
-from then on, the chain that OpenSSL verified is looked at for one of these.
+OpenSSL can look up trust roots in a directory (capath), and Python can't read from a
+context that it does so. We notice only afterwards, because the number of certificates
+that the context holds has grown. Any stranger can cause this, with a certificate that
+names an issuer in that directory. So a grown context must not lock out peers that the
+compared roots vouch for. Once it has grown, each peer's verified chain must contain one
+of the compared roots.
 """
 
 from __future__ import annotations
@@ -30,20 +31,20 @@ class ComparedRoots:
 
     Attributes:
         number: How many certificates each context held.
-        anchors: Those that a chain may end in, DER each.
+        anchors: The certificates that a chain may end in, DER each.
     """
 
     number: int
     anchors: frozenset[bytes] = attrs.field(repr=False)
     _seen: SeenCertificates = attrs.field(factory=SeenCertificates, repr=False, init=False)
-    _told: set[Role] = attrs.field(factory=set[Role], repr=False, init=False)
+    _logged: set[Role] = attrs.field(factory=set[Role], repr=False, init=False)
 
     @classmethod
     def of(cls, context: ssl.SSLContext) -> ComparedRoots:
-        """Those of one of the two contexts, which are known to be those of the other."""
+        """Take the trust roots of one of two contexts that have the same."""
         roots = context.get_ca_certs(binary_form=True)
         if not context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN:
-            # An intermediate vouches for nobody then, unless its own issuer is there, too.
+            # A chain can't end in an intermediate then.
             roots = [root for root in roots if _is_self_issued(root)]
         return cls(trusted_certificates(context), frozenset(roots))
 
@@ -54,29 +55,29 @@ class ComparedRoots:
         context: ssl.SSLContext,
         role: Role,
     ) -> bool:
-        """Tell whether a peer that ``context`` verified would have passed by the compared roots.
+        """Whether the compared roots vouch for a peer that ``context`` has verified.
 
         Args:
-            certificate: The leaf, DER.
-            chain: Gives the chain as OpenSSL verified it, leaf first, DER each;
-                empty on a resumed session, whose certificate must have been
-                seen with its chain then.
+            certificate: The peer's leaf certificate, DER.
+            chain: Returns the chain as OpenSSL verified it, leaf first, DER each.
+                It is empty on a resumed session; the compared roots must then
+                have vouched for the certificate before.
             context: The context of ``role``.
             role: The TLS role that we play.
         """
         if trusted_certificates(context) != self.number:
-            self._tell_once(role)
+            self._log_once(role)
             verified = chain()
             if self.anchors.isdisjoint(verified) if verified else certificate not in self._seen:
                 return False
         self._seen.add(certificate)
         return True
 
-    def _tell_once(self, role: Role) -> None:
-        if role not in self._told:
-            self._told.add(role)
+    def _log_once(self, role: Role) -> None:
+        if role not in self._logged:
+            self._logged.add(role)
             LOGGER.error(
-                "the %s context has come to trust more than when it was compared with the other: "
+                "the %s context trusts more certificates than when it was compared with the other: "
                 "OpenSSL has found a trust root in a directory (capath), or one was added. Peers that "
                 "it vouches for are refused, because the other role may not trust it: load the trust "
                 "roots of both contexts from files",

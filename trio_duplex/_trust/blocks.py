@@ -1,8 +1,8 @@
-"""What a text of certificates and keys holds, block by block; what can't be used is named.
+"""Parsing PEM text with certificates and keys, block by block, with an error for each wrong block.
 
-A file that is not what it should be is the most common mistake there is, and
-OpenSSL says "no start line" to all of them. So each kind that is met in practice
-is told by its first bytes or its label, with the command that converts it.
+The most common mistake is a file of the wrong kind, and OpenSSL says "no start line"
+for all of them. So each kind that occurs in practice is recognised by its first bytes
+or its label, and the error contains the command that converts it.
 """
 
 from __future__ import annotations
@@ -27,10 +27,7 @@ from trio_duplex._trust.pem import CredentialsError, Pem
 T = TypeVar("T")
 
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9 #]+)-----")
-_CERTIFICATES = (
-    "CERTIFICATE",
-    "X509 CERTIFICATE",
-)  # the latter is an old name, which OpenSSL takes
+_CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE")  # OpenSSL accepts the old name, too
 _REVOCATION_LISTS = ("X509 CRL",)
 
 
@@ -39,9 +36,9 @@ class Block:
     """One block of a PEM text; it may be a key.
 
     Attributes:
-        number: Which one it is, from 1.
-        label: What stands behind ``BEGIN``.
-        text: The block with its two lines; None where its end is missing.
+        number: Its number in the text, from 1.
+        label: The words after ``BEGIN``.
+        text: The block with its first and last line; None if its end is missing.
     """
 
     number: int
@@ -63,7 +60,7 @@ class Located:
     Attributes:
         certificate: The certificate.
         number: The number of its block.
-        text: The block as it stands.
+        text: The text of the block.
     """
 
     certificate: x509.Certificate
@@ -72,7 +69,7 @@ class Located:
 
 
 def blocks(pem: Pem) -> list[Block]:
-    """Cut a text into its PEM blocks; what stands between them is a comment."""
+    """Cut a text into its PEM blocks. Text between blocks is a comment."""
     return list(_blocks(pem.data))
 
 
@@ -87,17 +84,17 @@ def _blocks(data: bytes) -> Iterator[Block]:
 
 
 def load_certificates(pem: Pem) -> list[x509.Certificate]:
-    """Parse one or more certificates; `locate_certificates` tells where they stand."""
+    """Parse one or more certificates; `locate_certificates` also returns where they are."""
     return [found.certificate for found in locate_certificates(pem)]
 
 
 def locate_certificates(pem: Pem) -> list[Located]:
     """Parse one or more certificates.
 
-    Keys and parameters among them are not looked at.
+    Keys and parameters in the text are ignored.
 
     Raises:
-        CredentialsError: There is none, or some block can't be used; each is named.
+        CredentialsError: There is none, or a block can't be used; all such blocks are named.
     """
     found = _load(pem, _CERTIFICATES, "certificate", _parse_certificate)
     return [Located(certificate, block.number, block.text or b"") for block, certificate in found]
@@ -107,16 +104,16 @@ def load_revocation_lists(pem: Pem) -> list[x509.CertificateRevocationList]:
     """Parse one or more revocation lists.
 
     Raises:
-        CredentialsError: There is none, or some block can't be used; each is named.
+        CredentialsError: There is none, or a block can't be used; all such blocks are named.
     """
     return [each for _, each in _load(pem, _REVOCATION_LISTS, "revocation list", _parse_list)]
 
 
 def find_private_key(pem: Pem) -> Block:
-    """The first private key of a text, which may hold certificates too.
+    """Find the first private key in a text, which may also contain certificates.
 
     Raises:
-        CredentialsError: There is none that OpenSSL could use.
+        CredentialsError: There is no key that OpenSSL can use.
     """
     found = blocks(pem)
     for block in found:
@@ -130,17 +127,17 @@ def find_private_key(pem: Pem) -> Block:
 
 
 def parse_private_key(block: Block, password: Callable[[], bytes | None]) -> PrivateKeyTypes:
-    """Parse a private key, decrypted if it is encrypted.
+    """Parse a private key, and decrypt it if it is encrypted.
 
     Args:
-        block: As `find_private_key` found it.
-        password: Is asked if the key is encrypted; gives None if there is none.
+        block: The result of `find_private_key`.
+        password: Called if the key is encrypted; returns None if there is no password.
 
     Raises:
         CredentialsError: The key is malformed, or the password is wrong or missing.
     """
-    # No exception of cryptography's goes on as a cause: in older versions it has a
-    # frame of Python code that holds the key.
+    # Exceptions of cryptography must not become the cause of ours: in older versions, their
+    # tracebacks have a frame of Python code that contains the key.
     key, problem = _try_key(block, None)
     if problem is _ENCRYPTED:
         if (secret := _Secret(password())).value is None:
@@ -166,7 +163,7 @@ _ENCRYPTED = "encrypted"
 def _try_key(block: Block, secret: _Secret | None) -> tuple[PrivateKeyTypes | None, str | None]:
     try:
         return load_pem_private_key(block.text or b"", secret.value if secret else None), None
-    except TypeError:  # only this: it is encrypted, and there is no password
+    except TypeError:  # this always means that the key is encrypted and no password was given
         return None, _ENCRYPTED
     except (ValueError, UnsupportedAlgorithm) as exc:
         return None, str(exc)
@@ -198,10 +195,10 @@ def _load(
 
 def _parse_certificate(text: bytes) -> x509.Certificate:
     with warnings.catch_warnings():
-        # A system's roots are old, and not for users of ours to mend.
+        # Some of a system's roots are old, and our users can't change them.
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
         certificate = x509.load_pem_x509_certificate(text)
-        # Parsed when they are asked for: better here than in the middle of a check.
+        # These are parsed when they are read. Read them here, so that no check fails because of it.
         _ = certificate.subject, certificate.issuer
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     return certificate
@@ -218,7 +215,7 @@ def _place(block: Block, pem: Pem) -> str:
 
 
 def _defect(block: Block, pem: Pem, labels: tuple[str, ...]) -> str | None:
-    """Why a block can't be there; None if it can, or does no harm."""
+    """Return why a block must not be in this text; None if it may be, or does no harm."""
     place, file, output = _place(block, pem), *_names(pem)
     if block.text is None:
         return f"{place} has no END line: the text was cut, so fetch it again"
@@ -249,7 +246,7 @@ def _defect(block: Block, pem: Pem, labels: tuple[str, ...]) -> str | None:
 
 
 def _subject(text: bytes) -> str:
-    """The subject of a certificate in a TRUSTED block, whose trust settings stand behind it."""
+    """Return the subject of a certificate; in a TRUSTED block, trust settings follow the certificate."""
     plain = text.replace(b"BEGIN TRUSTED ", b"BEGIN ").replace(b"END TRUSTED ", b"END ")
     try:
         der = ssl.PEM_cert_to_DER_cert(plain.decode("ascii"))
@@ -260,7 +257,7 @@ def _subject(text: bytes) -> str:
 
 
 def _names(pem: Pem) -> tuple[str, str]:
-    """Names for the file and for what becomes of it, as a shell takes them."""
+    """Return names for the file and for the converted file, quoted for a shell."""
     if pem.path is None:
         return "FILE", "FILE.pem"
     return shlex.quote(pem.path), shlex.quote(f"{pem.path}.pem")
@@ -298,7 +295,7 @@ def _what_it_is(pem: Pem) -> str:
             f"openssl pkcs12 -in {file}.p12 -nodes -out {output}"
         )
     if not data.startswith(b"\x30"):
-        return "it is no PEM, which has lines such as -----BEGIN CERTIFICATE-----"
+        return "it is not PEM, which has lines such as -----BEGIN CERTIFICATE-----"
     start = _content_start(data)
     if data[start:].startswith(_SIGNED_DATA):
         command = f"openssl pkcs7 -inform DER -print_certs -in {file} -out {output}"
@@ -311,7 +308,7 @@ def _what_it_is(pem: Pem) -> str:
         except UNREADABLE:
             continue
         return f"it is {what} in DER; convert it: openssl {command} -in {file} -out {output}"
-    # Keys too: a parser would need the password of an encrypted one.
+    # This may be a key. We do not try to parse it, because that needs a password if it is encrypted.
     return (
         f"it is DER, perhaps a key; convert that: openssl pkey -inform DER -in {file} -out {output}"
     )
@@ -333,7 +330,7 @@ def _utf16(data: bytes) -> str | None:
 
 
 def _content_start(element: bytes) -> int:
-    """Where the content of a DER element begins (X.690 section 8.1.3)."""
+    """Return where the content of a DER element begins (X.690 section 8.1.3)."""
     return 2 + (element[1] & 0x7F if len(element) > 1 and element[1] & 0x80 else 0)
 
 

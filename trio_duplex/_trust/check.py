@@ -1,4 +1,4 @@
-"""Is our own certificate fit for both roles? All that can be found out before a peer does."""
+"""Checking whether our own certificate is fit for both roles, before a peer finds out."""
 
 from __future__ import annotations
 
@@ -34,24 +34,26 @@ def check_certificate(
 ) -> tuple[Check, ...]:
     """Check whether a certificate is fit to be presented in both TLS roles.
 
-    `~trio_duplex.Credentials.mutual` looks at the same, and refuses a certificate with a
-    defect. This goes on to load everything as it does, and to shake hands with itself in
-    memory, in both roles and TLS versions: the real clock applies there, whatever ``now`` is.
+    `~trio_duplex.Credentials.mutual` makes most of these checks too, and refuses a certificate
+    with a defect. In addition, this function loads everything as `mutual` does, and performs
+    handshakes with itself in memory, in both roles and TLS versions. Those handshakes use the
+    real clock, whatever ``now`` is.
 
     Args:
-        certificate_chain: Leaf first: path, PEM bytes, or a ``trustme.LeafCert``.
-        private_key: Its key; None if it stands in ``certificate_chain``.
-        trust: The trust roots, which may be the issuers of our own too.
-        password: Of the key, if it is encrypted: bytes, or a function that returns them.
-        now: The time to check at, with its zone; None for the present.
+        certificate_chain: The chain, leaf first: a path, PEM bytes, or a ``trustme.LeafCert``.
+        private_key: The key of the leaf; None if it is in ``certificate_chain``.
+        trust: The trust roots. The issuer of our own certificate may be among them.
+        password: The password of the key, if it is encrypted: bytes, or a function that
+            returns them.
+        now: The time to check at, with a time zone; None for the present.
 
     Returns:
-        All checks, also those that came out well.
+        All checks, including those that found nothing wrong.
 
     Raises:
-        CredentialsError: Something can't be read at all.
+        CredentialsError: A source can't be read at all.
     """
-    # From here on nothing is held in a variable that a traceback would show.
+    # Below this line, no variable that a traceback might show holds a secret.
     chain_source = Source(certificate_chain, "certificate chain")
     key_source = None if private_key is None else Source(private_key, "private key")
     trust_source = None if trust is None else Source(trust, "trust roots")
@@ -71,13 +73,13 @@ def check_certificate(
         ]
         if trust_source is not None:
             checks += _unusable(trusted)
-        if key.grade is not Grade.DEFECT:  # OpenSSL would only say the same of it
+        if key.grade is not Grade.DEFECT:  # with a wrong key, OpenSSL would only report that again
             checks += rehearse(presented, trusted.authorities, asked)
     return tuple(checks)
 
 
 def _unusable(trusted: Trusted) -> list[Check]:
-    """What `Credentials.mutual` would refuse of the trust roots."""
+    """Return a check with a defect if `Credentials.mutual` would refuse the trust roots."""
     try:
         trusted.refuse_if_nobody_can_come_in()
         trusted.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))

@@ -1,7 +1,7 @@
-"""What we present and whom we trust, for both roles at once.
+"""`Credentials`: what we present and whom we trust, for both roles at once.
 
-The peer picks the role, so it would pick the weaker check if there were one:
-credentials whose roles demand different things of the peer are refused.
+The peer chooses the role. If the two roles made different demands, the peer could
+choose the weaker check, so such credentials are refused.
 """
 
 from __future__ import annotations
@@ -52,41 +52,44 @@ Alpn = Sequence[str] | Mapping[Role, Sequence[str]]
 class Credentials:
     """What we present and whom we trust, for both roles.
 
-    `Credentials.mutual` makes them from certificates; this constructor takes
-    contexts that you have made. ``OP_NO_RENEGOTIATION`` is set on both, because
-    a peer's HelloRequest on an open TLS 1.2 connection is otherwise obeyed
-    (measured with OpenSSL 3.0). ``OP_IGNORE_UNEXPECTED_EOF`` is cleared, because a
-    cut would read as an end. Of their cipher suites for TLS 1.2 only those stay
-    that are forward-secret, AEAD and without finite fields; if more than Python's
-    own were allowed, a warning names them.
+    `Credentials.mutual` makes credentials from certificates; this constructor takes
+    contexts that you have made, and changes three settings on both of them.
+    ``OP_NO_RENEGOTIATION`` is set, because OpenSSL would otherwise obey a
+    HelloRequest on an open TLS 1.2 connection (measured with OpenSSL 3.0).
+    ``OP_IGNORE_UNEXPECTED_EOF`` is cleared, because with it a cut connection looks
+    like a proper end. Of the cipher suites for TLS 1.2, only those remain that are
+    forward-secret, use AEAD, and do without finite fields. If a context allowed
+    other suites than a new one does by default, a warning names them.
 
     Args:
         server_context: Used when we are the TLS server.
         client_context: Used when we are the TLS client.
-        peer: Who the peer may be, asked after the handshake in either role.
+        peer: A policy on who the peer may be, asked after the handshake in
+            either role.
         allow_asymmetric: Accept contexts that demand more of the peer in one
-            role than in the other. The peer picks the role, so this makes the
-            stronger demand worthless.
-        allow_self: Accept a peer that shows our own certificate or key, for
+            role than in the other. The peer chooses the role, so the stronger
+            demand is then worthless.
+        allow_self: Accept a peer that presents our own certificate or key, for
             fleets that share one.
-        own_certificate: The certificate chain that the contexts present, to
-            know ourselves by: path, PEM bytes, or a ``trustme.LeafCert``. None
-            finds it out by handshakes in memory: always for the server
-            context, for the client's if the two contexts trust each other.
+        own_certificate: The certificate chain that the contexts present, by
+            which we recognise ourselves: a path, PEM bytes, or a
+            ``trustme.LeafCert``. With None it is found out by handshakes in
+            memory: always for the server context, for the client context only
+            if the two contexts trust each other.
         anonymous_clients: As for `mutual`. The ``verify_mode`` of the server
             context must then be ``ssl.CERT_OPTIONAL``.
-        alpn: As for `mutual`; it is set on the contexts. Python does not tell
-            which protocols a context has, so those that you have set there
-            yourself are offered and accepted, but not required of the peer.
+        alpn: As for `mutual`; it is set on the contexts. Protocols that you have
+            set on a context yourself are offered and accepted, but not required
+            of the peer, because Python can't read them from a context.
         alpn_required: As for `mutual`.
 
     Raises:
-        CredentialsError: A context is unfit for its role, or the two differ in
-            what they demand of the peer; it names each difference.
-        ValueError: ``peer`` is no policy, or ``alpn`` is out of range.
+        CredentialsError: A context is unfit for its role, or the two contexts
+            make different demands on the peer; the error names each difference.
+        ValueError: ``peer`` is not a policy, or ``alpn`` is out of range.
     """
 
-    _asked = 0  # how often for what is in force
+    _times_asked = 0  # how often `material` was read
 
     def __init__(
         self,
@@ -106,8 +109,9 @@ class Credentials:
         if defects := [defect for defect in unfit if defect]:
             raise CredentialsError(*defects)
         for context in (server_context, client_context):
-            _check_suites_left(context)  # before handshakes in memory, which need one
-        # Before any handshake, for which more may be looked up; the same in both, or they differ.
+            _check_suites_left(context)  # must come first: handshakes in memory need a cipher suite
+        # This must come before any handshake, in which OpenSSL may look up more roots. One context
+        # is enough, because `differences` refuses the other if its roots differ.
         compared = ComparedRoots.of(server_context)
         self._asymmetries = differences(
             server_context, client_context, anonymous_clients=anonymous_clients
@@ -115,7 +119,7 @@ class Credentials:
         if self._asymmetries and not allow_asymmetric:
             raise CredentialsError(
                 *self._asymmetries,
-                "the peer picks the role, so it would pick the weaker check: make both the "
+                "the peer chooses the role, and so could choose the weaker check: make both the "
                 "same, or say allow_asymmetric=True",
             )
         if own_certificate is None:
@@ -179,89 +183,93 @@ class Credentials:
             certificate_chain: Our certificate and its intermediates, leaf
                 first: the path of a PEM file, PEM as bytes, or a
                 ``trustme.LeafCert``.
-            private_key: The key of the certificate, path or bytes; None if it
-                stands in ``certificate_chain``.
-            password: Of the private keys that are encrypted: bytes, or a
-                function that returns them, which is called at each reload.
-                Nobody is ever asked on the terminal.
-            trust: The certificates of the authorities that may have issued
-                the peer's: path, bytes, or a ``trustme.CA``. An intermediate
-                is an anchor like a root. A certificate that is no authority
+            private_key: The key of the certificate, as a path or bytes; None if
+                it is in ``certificate_chain``.
+            password: The password of the private keys that are encrypted:
+                bytes, or a function that returns them and is called at each
+                reload. The password is never asked for on the terminal.
+            trust: The certificates of the authorities that may issue a peer's
+                certificate: a path, bytes, or a ``trustme.CA``. An intermediate
+                is an anchor like a root. A certificate that is not an authority
                 is left out, and `checks` says so. May be None if there are
                 ``trusted_certificates``.
-            trusted_certificates: Certificates, path or PEM bytes, whose
-                holders may be the peer though no authority of ours has issued
-                them, as in device fleets without one. Each vouches for itself
-                and for nothing that it may have issued. The peer proves that
-                it holds the key; dates and key usage are checked; the policy
-                (`PinnedPeer`, say) is asked as ever.
-            revocation_lists: Revocation lists (CRLs, path or PEM bytes), in
-                both roles: one for each authority in a peer's chain, or the
-                peer is refused. So they must be fetched, and `reload` called,
-                before they expire. ``trust`` must then lead up to roots, and
-                ``trusted_certificates`` can't be used with them.
-            peer: Who the peer may be, asked after the handshake in either
-                role; None for `AnyTrustedPeer`.
-            allow_self: Accept a peer that shows our own certificate or key,
+            trusted_certificates: Certificates of peers, as a path or PEM bytes,
+                that need not be issued by an authority in ``trust``, as in
+                device fleets without one. Each vouches only for itself, and not
+                for certificates that it may have issued. The peer proves that
+                it holds the key, dates and key usage are checked, and the
+                policy (such as `PinnedPeer`) is asked as usual.
+            revocation_lists: Revocation lists (CRLs, as a path or PEM bytes),
+                for both roles. A peer is refused unless there is a list for
+                each authority in its chain. So new lists must be fetched, and
+                `reload` called, before they expire. ``trust`` must then include
+                the roots, and ``trusted_certificates`` can't be used.
+            peer: A policy on who the peer may be, asked after the handshake in
+                either role; None for `AnyTrustedPeer`.
+            allow_self: Accept a peer that presents our own certificate or key,
                 for fleets that share one.
             alpn: Protocol names to offer and accept, preferred first; or a
-                mapping from each role to them.
+                mapping from each role to such names.
             alpn_required: Refuse a peer with which none of ``alpn`` is
                 selected, with the alert no_application_protocol (:rfc:`7301`).
-                So the holder of a trusted certificate that speaks another
-                protocol is not taken for a peer, even if a stranger relays
-                between the two. False admits a peer that knows no ALPN, or
-                none of ours. Nothing is required in a role for which
-                ``alpn`` names none.
+                So a node with a trusted certificate that speaks another
+                protocol can't be mistaken for a peer, even if a stranger relays
+                between the two. False admits a peer that does not use ALPN, or
+                has none of our protocols. Nothing is required in a role for
+                which ``alpn`` has no names.
             certificates_by_name: Other certificates to present in the server
-                role, to a peer that asks for their name by SNI: from DNS name
+                role to a peer that asks for their name by SNI: from DNS name
                 to ``(chain, key)`` or a ``trustme.LeafCert``.
             session_tickets: How many TLS 1.3 session tickets the server role
-                gives out; 0 means none in TLS 1.2 either. Each costs about 45 µs of a 330 µs handshake
-                (measured), and few peers of this kind resume: 0 by default.
+                sends; 0 also turns off the tickets of TLS 1.2. Each ticket
+                costs about 45 µs of a 330 µs handshake (measured), and few
+                peers of this kind resume sessions, so the default is 0.
             minimum_version: The lowest TLS version in both roles:
-                ``ssl.TLSVersion.TLSv1_2`` or ``TLSv1_3``. What was raised on
-                the contexts themselves is kept at a reload, too.
+                ``ssl.TLSVersion.TLSv1_2`` or ``TLSv1_3``. If you raise it on
+                the contexts themselves, a reload keeps that.
             ciphers: The cipher suites of TLS 1.2 in both roles, as an OpenSSL
-                cipher list; None for ours. TLS 1.3's can't be set.
+                cipher list; None for our own list. Those of TLS 1.3 can't be
+                set.
             groups: The groups of the key exchange in both roles, such as
-                ``["X25519"]``, preferred first; empty for OpenSSL's elliptic
-                ones. Python before 3.15 can set one only, and Debian 12's
-                (3.11.2) not that one but P-256, say. A peer whose first
-                key share is of another group costs a round trip more. In TLS
-                1.2 a certificate whose key is on another curve is refused,
-                the peer's in both roles and ours as TLS client (:rfc:`8422`
-                section 5.1.1); one with an RSA key is not.
+                ``["X25519"]``, preferred first; empty for the elliptic curves
+                among OpenSSL's defaults. Python before 3.15 can set only one
+                group, and Debian 12's Python (3.11.2) can't set X25519, only a
+                curve such as P-256. A peer whose first key share is of another
+                group needs an additional round trip. In TLS 1.2, a certificate
+                with a key on another curve is refused: the peer's in both
+                roles, and our own as TLS client (:rfc:`8422` section 5.1.1). A
+                certificate with an RSA key is not affected.
             keylog: A file to which the secrets of every connection are
-                appended, for debugging with Wireshark. Whoever reads it reads
-                the traffic: it is made readable for our own user only, it
-                must be no symbolic link, and a warning is logged. None
-                writes none.
+                appended, for debugging with Wireshark. Everybody who can read
+                it can decrypt the traffic, so only our own user gets access, it
+                must not be a symbolic link, and a warning is logged. With None,
+                nothing is written.
             check: Refuse a certificate that peers will refuse (see
                 `certificates.check_certificate`), and log what is doubtful.
-            anonymous_clients: Take a peer that plays the TLS client and shows
+            anonymous_clients: Admit a peer that plays the TLS client and presents
                 no certificate, as an ordinary HTTPS or FTPS client does. The
-                server role is then open to everyone: no policy is asked about
+                server role is then open to everybody: no policy is asked about
                 such a peer, `Connection.is_anonymous` is True, and
-                `Connection.peer` raises. A certificate that is shown must be
-                good, and the client role verifies as ever. A warning is logged.
+                `Connection.peer` raises. If a peer does present a certificate,
+                it must be valid, and the client role verifies as usual. A
+                warning is logged.
 
         Returns:
-            Credentials with TLS 1.2 as the floor in both roles.
+            Credentials with TLS 1.2 as the lowest version in both roles.
 
         Raises:
-            CredentialsError: A file can't be read, or there is no descriptor
-                left to read it; certificate and key do not match; the
-                certificate can't be used in one of the roles, … No message,
-                cause or variable in a traceback holds a key.
+            CredentialsError: A file can't be read, or there is no file
+                descriptor left to read it; certificate and key do not match; the
+                certificate can't be used in one of the roles, and so on. No
+                message, cause or variable in a traceback contains a key.
             ValueError: ``alpn``, ``session_tickets``, ``minimum_version``,
-                ``ciphers`` or ``groups`` is out of range,
-                ``certificates_by_name`` holds what is no DNS name, or ``peer``
-                is no policy.
-            TypeError: A source is neither path nor bytes, or ``password`` neither
-                bytes nor a function.
+                ``ciphers`` or ``groups`` is out of range; a key of
+                ``certificates_by_name`` is not a DNS name; or ``peer`` is not a
+                policy.
+            TypeError: A source is neither a path nor bytes, or ``password`` is
+                neither bytes nor a function.
         """
-        # From here on nothing is held in a variable that a traceback would show.
+        # Below this line, no variable that a traceback might show holds a secret.
         given = _Given(
             certificate_chain=Source(certificate_chain, "certificate chain"),
             private_key=_source(private_key, "private key"),
@@ -295,7 +303,7 @@ class Credentials:
             check=check,
             anonymous_clients=anonymous_clients,
         )
-        # Loaded before there is an object whose `repr` a traceback might ask for.
+        # Load before `self` exists. If loading fails, a traceback must not find a half-made object.
         material, checks = source.load()
         self = cls.__new__(cls)
         self._source = source
@@ -315,54 +323,54 @@ class Credentials:
         return self._material.client_context
 
     def context(self, role: Role) -> ssl.SSLContext:
-        """The TLS context in force for ``role``."""
+        """Return the TLS context in force for ``role``."""
         return self._material.context(role)
 
     @property
     def peer(self) -> PeerPolicy:
-        """Who the peer may be."""
+        """The policy on who the peer may be."""
         return self._material.peer
 
     @property
     def not_after(self) -> datetime | None:
-        """The time at which the first of our own certificates ends; `reload` a new one before.
+        """When the first of our own certificates expires; `reload` a new one before that.
 
-        Those that are chosen by name count, too; None if there is no
-        certificate of ours.
+        Certificates that are chosen by name count, too. None if we have no
+        certificate.
         """
         return self._material.not_after
 
     @property
     def checks(self) -> tuple[Check, ...]:
-        """How the checks of our own certificate came out; empty if none were made."""
+        """The results of the checks of our own certificate; empty if none were made."""
         return self._checks
 
     @property
     def material(self) -> Material:
-        """What is in force now, as one; for the library itself."""
-        self._asked += 1
-        if self._asked % LOOK_EVERY == 0:
+        """The material in force now, as one object. This is for the library itself."""
+        self._times_asked += 1
+        if self._times_asked % LOOK_EVERY == 0:
             self._renew_server_context()
         return self._material
 
     def _renew_server_context(self) -> None:
         try:
             self._material = self._material.without_old_sessions()
-        except (OSError, CredentialsError) as exc:  # no descriptor left, say: the next one may do
+        except (OSError, CredentialsError) as exc:  # perhaps no descriptor is left; try again later
             LOGGER.warning("the cache of TLS 1.2 sessions can't be emptied now: %s", exc)
 
     def reload(self) -> None:
-        """Read the same files again; what is negotiated from now on uses them.
+        """Read the same files again, for all negotiations from now on.
 
-        Connections that are open go on. If anything is wrong with the new
-        files, what was in force stays in force.
+        Open connections are not affected. If anything is wrong with the new
+        files, the old credentials stay in force.
 
         Raises:
-            CredentialsError: What is wrong with them; or these credentials
-                were not made by `mutual`, so that there is nothing to read.
+            CredentialsError: Something is wrong with the files; or these
+                credentials were not made by `mutual`, so there are no files.
         """
         if self._source is None:
-            raise CredentialsError("credentials made of contexts have no files to reload")
+            raise CredentialsError("credentials made from contexts have no files to reload")
         self._material, self._checks = self._source.load(self._material)
 
     def __repr__(self) -> str:
@@ -390,7 +398,7 @@ class _Given:
     by_name: Sequence[tuple[str, tuple[Source, Source | None]]]
 
     def check(self) -> None:
-        """Check what goes together, before anything is read.
+        """Check that the options fit together, before any file is read.
 
         Raises:
             CredentialsError: Nobody is trusted, or two options exclude each other.
@@ -404,9 +412,9 @@ class _Given:
             )
         if self.revocation_lists is not None and self.trusted_certificates is not None:
             raise CredentialsError(
-                "revocation_lists and trusted_certificates exclude each other: OpenSSL would ask "
-                "for a list of each certificate's own; to revoke one of trusted_certificates, "
-                "take it out"
+                "revocation_lists and trusted_certificates exclude each other: OpenSSL would need "
+                "a list from each of these certificates; to revoke one of trusted_certificates, "
+                "remove it"
             )
 
 
@@ -423,13 +431,13 @@ def _pair_by_name(name: str, given: CertificateAndKey) -> tuple[Source, Source |
 
 
 def _check_suites_left(context: ssl.SSLContext) -> None:
-    """Raise CredentialsError if `_narrow` would leave nothing for TLS 1.2, which is allowed."""
+    """Raise CredentialsError if a context allows TLS 1.2 and `_narrow` would leave no suite for it."""
     if lowest_version(context) is not ssl.TLSVersion.TLSv1_2:
         return
     if not any(suite["name"] in CIPHERS for suite in context.get_ciphers()):
         raise CredentialsError(
-            "a context allows TLS 1.2, but no cipher suite for it that is forward-secret, AEAD and "
-            f"without finite fields: allow one of {', '.join(CIPHERS)}"
+            "a context allows TLS 1.2, but no cipher suite for it that is forward-secret, uses AEAD "
+            f"and does without finite fields: allow one of {', '.join(CIPHERS)}"
         )
 
 
@@ -437,7 +445,8 @@ def _narrow(context: ssl.SSLContext) -> None:
     taken_out = narrow_ciphers(context)
     if taken_out:
         LOGGER.warning(
-            "a TLS context allowed more than is safe, and does no more: %s", ", ".join(taken_out)
+            "cipher suites that are not safe were removed from a TLS context: %s",
+            ", ".join(taken_out),
         )
 
 
@@ -458,7 +467,7 @@ def _warn_of_anonymous_clients(material: Material) -> None:
 
 
 def check_credentials(value: object) -> None:
-    """Raise TypeError for what is no `Credentials`, such as the TLS context that Trio's own functions take."""
+    """Raise TypeError if an argument is not a `Credentials`, but perhaps an ``SSLContext`` as for Trio."""
     if not isinstance(value, Credentials):
         raise TypeError(
             f"credentials must be trio_duplex.Credentials, which serve both roles, not {value!r}"
@@ -466,11 +475,11 @@ def check_credentials(value: object) -> None:
 
 
 def _sni_name(name: str) -> str:
-    """A name as a peer asks for it: in A-labels and lower case; no wildcard, no address."""
-    asked_for = dns_name(name)
-    if asked_for is None:
-        raise ValueError(f"no peer can ask for {name!r} by SNI: it takes DNS names alone")
-    return asked_for
+    """Convert a name to the form that SNI has: A-labels in lower case, not a wildcard or address."""
+    sni = dns_name(name)
+    if sni is None:
+        raise ValueError(f"no peer can ask for {name!r} by SNI: only DNS names are allowed there")
+    return sni
 
 
 def _alpn_by_role(alpn: Alpn) -> dict[Role, tuple[str, ...]]:

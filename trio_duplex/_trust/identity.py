@@ -1,4 +1,4 @@
-"""Who the peer's certificate says it is: parsed once, printable, hashable."""
+"""`PeerIdentity`: what the peer's certificate says, parsed once, printable and hashable."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ IPAddress = IPv4Address | IPv6Address
 UNREADABLE = (
     ValueError,
     TypeError,  # a name in a BIT STRING
-    LookupError,  # a damaged one, before cryptography 43
+    LookupError,  # a damaged certificate, before cryptography 43
     UnsupportedAlgorithm,
     x509.InvalidVersion,
     x509.DuplicateExtension,
     x509.UnsupportedGeneralNameType,
 )
-"""What cryptography raises for a certificate that it can't read, at once or
-when a part of it is asked for. A fuzzer found them."""
+"""What cryptography raises for a certificate that it can't read, when it is loaded or
+when one of its attributes is read. A fuzzer found them."""
 
 
 @attrs.frozen
 class PeerIdentity:
-    """What a leaf certificate says of its holder.
+    """What a leaf certificate says about its holder.
 
-    The chain was verified by TLS; the names are what its issuer vouches for.
-    Equal when the certificates are.
+    TLS has verified the chain, and the issuer vouches for the names. Two
+    identities are equal if their certificates are.
 
     Attributes:
-        dns_names: DNS names, in lower case; a wildcard stands as it is.
+        dns_names: DNS names, in lower case; a wildcard is kept as it is.
         ip_addresses: IP addresses.
-        uris: URIs, SPIFFE IDs among them, as they stand.
-        subject: The subject's distinguished name (RFC 4514). Not for
+        uris: URIs, including SPIFFE IDs, as they are in the certificate.
+        subject: The subject's distinguished name (RFC 4514). Do not use it for
             authentication: RFC 9525 section 2 rules it out.
         issuer: The issuer's distinguished name.
         serial_number: The serial number.
@@ -48,8 +48,8 @@ class PeerIdentity:
         certificate_sha256: SHA-256 of the certificate, 64 hex digits.
         public_key_sha256: SHA-256 of its SubjectPublicKeyInfo, 64 hex digits.
         certificate: The certificate in DER.
-        chain: The chain as TLS verified it, leaf first, in DER; empty where
-            the session was resumed, and on a Python that does not tell.
+        chain: The chain as TLS verified it, leaf first, in DER. It is empty if
+            the session was resumed, or if this Python can't return the chain.
     """
 
     dns_names: tuple[str, ...] = attrs.field(eq=False)
@@ -74,7 +74,7 @@ class PeerIdentity:
             chain: The chain, leaf first, DER each.
 
         Raises:
-            ValueError: It is no certificate, or its names can't be read.
+            ValueError: It is not a certificate, or its names can't be read.
         """
         try:
             return cls._from_parsed(x509.load_der_x509_certificate(certificate), chain)
@@ -106,7 +106,7 @@ class PeerIdentity:
 
     @property
     def spiffe_id(self) -> str | None:
-        """The SPIFFE ID, if there is exactly one URI and it is one."""
+        """The SPIFFE ID, if there is exactly one URI and that is a SPIFFE ID."""
         if len(self.uris) == 1 and self.uris[0].startswith("spiffe://"):
             return self.uris[0]
         return None
@@ -119,11 +119,11 @@ class PeerIdentity:
     def __str__(self) -> str:
         """Names and the start of the fingerprint, safe to log.
 
-        A certificate's names are its issuer's words, but still not ours: what
-        is not printable ASCII is escaped, and the length is bounded.
+        The names are text from outside, even if an issuer vouches for them. So
+        everything but printable ASCII is escaped, and the length is bounded.
         """
         total = len(self.dns_names) + len(self.ip_addresses) + len(self.uris)
-        # Not `names`, which would write out all of them.
+        # Do not use `names`, which would convert all of them, and there may be very many.
         every = chain(self.dns_names, map(str, self.ip_addresses), self.uris)
         names = ", ".join(map(_printable, islice(every, 4))) or "no name"
         more = f" and {total - 4} more" if total > 4 else ""
@@ -131,11 +131,11 @@ class PeerIdentity:
 
 
 def public_key_info(certificate: x509.Certificate) -> bytes:
-    """The SubjectPublicKeyInfo as it stands in the certificate, DER.
+    """Return the SubjectPublicKeyInfo exactly as it is in the certificate, DER.
 
-    To the letter: encoding a parsed key again gives other bytes where the
-    certificate holds a compressed point or RSA-PSS parameters, and nothing at
-    all for a kind of key that cryptography does not know.
+    The bytes are cut out, because to encode the parsed key again would give other
+    bytes if the certificate has a compressed point or RSA-PSS parameters, and would
+    fail for a kind of key that cryptography does not know.
     """
     fields = _elements(_content(certificate.tbs_certificate_bytes))
     if fields[0][0] == _EXPLICIT_0:  # the version, absent in X.509 v1
@@ -151,7 +151,7 @@ def _content(element: bytes) -> bytes:
 
 
 def _elements(content: bytes) -> list[bytes]:
-    """Cut a DER sequence, which has been parsed once and so is well-formed."""
+    """Cut the content of a DER sequence into elements; it was parsed before, so it is well-formed."""
     found: list[bytes] = []
     while content:
         length, start = _length(content)
@@ -161,7 +161,7 @@ def _elements(content: bytes) -> list[bytes]:
 
 
 def _length(element: bytes) -> tuple[int, int]:
-    """The length of an element's content, and where it starts (X.690 section 8.1.3)."""
+    """Return the length of an element's content, and where it starts (X.690 section 8.1.3)."""
     first = element[1]
     if first < 0x80:
         return first, 2

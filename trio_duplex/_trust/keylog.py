@@ -1,8 +1,9 @@
-"""A file for the secrets of every connection: private before the first is written.
+"""The keylog: a file for the secrets of every connection, private before the first is written.
 
-Whoever reads the file reads the traffic, so OpenSSL must not be the one who
-makes it: it would leave it to the umask, take an old one as it is, and follow a
-symbolic link that somebody else has put there.
+Everybody who can read the file can decrypt the traffic. So we create the file, and
+do not leave that to OpenSSL: its mode would depend on the umask, an existing file
+would keep its mode, and a symbolic link that somebody else has put there would be
+followed.
 """
 
 from __future__ import annotations
@@ -21,20 +22,22 @@ LOGGER = logging.getLogger("trio_duplex")
 
 
 def write_keylog(contexts: Iterable[ssl.SSLContext], path: str | PathLike[str]) -> None:
-    """Let contexts append their secrets to a file, which becomes ours to read and nobody else's.
+    """Have contexts append their secrets to a file that only our own user can read.
 
     Raises:
-        CredentialsError: It can't be written, or is not a plain file of our own.
+        CredentialsError: The file can't be written, is not a plain file, or belongs
+            to another user.
     """
     try:
-        # No waiting, should it be a pipe.
+        # O_NONBLOCK: opening a pipe must not wait for a reader.
         flags = os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         try:
             _make_private(descriptor, path)
             for context in contexts:
                 context.keylog_filename = fspath(path)
-            # OpenSSL opens it by its name, which could have been given to another file meanwhile.
+            # OpenSSL opens the file by its name, which somebody could have given to another file
+            # in the meantime.
             if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):
                 raise CredentialsError(
                     f"the keylog {fspath(path)!r} was replaced while it was opened"
@@ -63,5 +66,5 @@ def _make_private(descriptor: int, path: str | PathLike[str]) -> None:
 
 
 def warn_of_keylog(path: str | PathLike[str]) -> None:
-    """Log that secrets are written to a file."""
+    """Log a warning that secrets are written to a file."""
     LOGGER.warning("the secrets of every TLS connection are written to %s: debugging only", path)

@@ -1,4 +1,4 @@
-"""From files to contexts: what `Credentials.mutual` reads, checks and builds, again at each reload."""
+"""From files to contexts: reading, checking and building for `Credentials.mutual` and `reload`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ CertificateAndKey = tuple[PemSource, PemSource | None] | TrustmeCertificate
 
 @attrs.frozen(kw_only=True, repr=False, eq=False)
 class MutualSource:
-    """Where `Credentials.mutual` has its material from, to be read again at will."""
+    """The sources and options of `Credentials.mutual`, from which `load` makes a `Material` each time."""
 
     certificate_chain: Source
     private_key: Source | None
@@ -74,7 +74,7 @@ class MutualSource:
     keylog: str | PathLike[str] | None
     check: bool
     anonymous_clients: bool = False
-    _said: set[str] = attrs.field(init=False, factory=set[str])
+    _logged: set[str] = attrs.field(init=False, factory=set[str])
 
     def __repr__(self) -> str:
         sources = {
@@ -89,13 +89,14 @@ class MutualSource:
         return " ".join(shown)
 
     def load(self, in_force: Material | None = None) -> tuple[Material, tuple[Check, ...]]:
-        """Read everything, check it, and build contexts of it; all or nothing.
+        """Read everything, check it, and build contexts from it; all or nothing.
 
         Args:
-            in_force: What is to be replaced: what was tightened on its contexts is kept.
+            in_force: The material that will be replaced. Settings that a user has
+                tightened on its contexts are kept.
 
         Raises:
-            CredentialsError: Whatever goes wrong with files and descriptors, too.
+            CredentialsError: Anything went wrong, including with files and descriptors.
         """
         try:
             with without_deprecations():
@@ -114,7 +115,7 @@ class MutualSource:
         of_trust = trusted.checks(now)
         checks = (
             *pair.checks(trusted.authorities, password, now),
-            # Those chosen by name are never presented in the client role.
+            # Certificates that are chosen by name are never presented in the client role.
             *(
                 check
                 for each in by_name.values()
@@ -124,9 +125,9 @@ class MutualSource:
             *of_trust,
         )
         if self.check:
-            _refuse_or_warn(check for check in checks if str(check) not in self._said)
-            # Not again at each reload: authorities end by the year.
-            self._said.update(map(str, of_trust))
+            _refuse_or_warn(check for check in checks if str(check) not in self._logged)
+            # Do not repeat these at each reload: an expired authority may stay in a bundle for years.
+            self._logged.update(map(str, of_trust))
         trusted.refuse_if_nobody_can_come_in()
         client_context = self._context(pair, password, trusted, Role.CLIENT)
         server_context = self._context(pair, password, trusted, Role.SERVER)
@@ -167,14 +168,16 @@ class MutualSource:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.num_tickets = self.session_tickets
             if not self.session_tickets:
-                context.options |= ssl.OP_NO_TICKET  # of TLS 1.2
+                context.options |= ssl.OP_NO_TICKET  # for TLS 1.2
         else:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False  # the peer policy's task, in both roles
+            context.check_hostname = False  # the peer policy checks names, in both roles
         self.parameters.apply(context)
         context.verify_mode = ssl.CERT_REQUIRED
         if self.anonymous_clients and role is Role.SERVER:
-            context.verify_mode = ssl.CERT_OPTIONAL  # a certificate that is shown is verified
+            context.verify_mode = (
+                ssl.CERT_OPTIONAL
+            )  # a certificate is still verified if there is one
         trusted.load_into(context)
         presented.load_into(context, password)
         if self.alpn[role]:
@@ -184,59 +187,62 @@ class MutualSource:
 
 @attrs.frozen
 class Trusted:
-    """Whom we trust, and what has been revoked."""
+    """The certificates that we trust, and the revocation lists."""
 
     given: Sequence[Located]
-    """What `trust` holds, whether it can be used or not."""
-    alone: Sequence[x509.Certificate]
-    """Those that vouch for themselves only."""
+    """All certificates in ``trust``, usable as authorities or not."""
+    self_vouching_only: Sequence[x509.Certificate]
+    """The ``trusted_certificates``, which vouch only for themselves."""
     lists: Sequence[x509.CertificateRevocationList]
 
     @classmethod
     def read(
         cls, trust: Source | None, trusted: Source | None, revocation_lists: Source | None
     ) -> Trusted:
-        alone = [] if trusted is None else locate_certificates(trusted.read())
+        self_vouching_only = [] if trusted is None else locate_certificates(trusted.read())
         return cls(
             [] if trust is None else locate_certificates(trust.read()),
-            [each.certificate for each in alone],
+            [each.certificate for each in self_vouching_only],
             [] if revocation_lists is None else load_revocation_lists(revocation_lists.read()),
         )
 
     @property
     def authorities(self) -> list[x509.Certificate]:
-        """What is loaded as a root: with partial chains, OpenSSL would believe the others, too."""
+        """The certificates to load as roots: those of ``trust`` that are authorities.
+
+        The others are left out, because with partial chains OpenSSL would trust them, too.
+        """
         every = [each.certificate for each in self.given]
         return [each for each in every if unfit_to_issue(each) is None]
 
     @property
     def self_vouching(self) -> SelfVouching | None:
-        if not self.alone:
+        if not self.self_vouching_only:
             return None
         return SelfVouching(
-            frozenset(map(_der, self.alone)), frozenset(map(_der, self.authorities))
+            frozenset(map(_der, self.self_vouching_only)), frozenset(map(_der, self.authorities))
         )
 
     def checks(self, now: datetime) -> tuple[Check, ...]:
         checks: list[Check] = []
         if self.given:
             checks += check_trust(self.given, now)
-        if self.alone:
-            checks += check_trusted_certificates(self.alone, now)
+        if self.self_vouching_only:
+            checks += check_trusted_certificates(self.self_vouching_only, now)
         if self.lists:
             checks += check_revocation_lists(self.lists, self.authorities, now)
         return tuple(checks)
 
     def refuse_if_nobody_can_come_in(self) -> None:
-        if not self.authorities and not self.alone:
+        if not self.authorities and not self.self_vouching_only:
             raise CredentialsError(
                 *(
                     f"trust root {each.certificate.subject.rfc4514_string()!r} "
                     f"{unfit_to_issue(each.certificate)}"
                     for each in self.given
                 ),
-                "so nobody could be admitted: trust takes authorities; certificates that vouch "
-                "for their own holder only go into trusted_certificates=",
+                "so nobody could be admitted: trust must hold authorities; certificates that vouch "
+                "only for their own holder belong into trusted_certificates=",
             )
         if self.lists and (partial := without_its_root(self.authorities)) is not None:
             raise CredentialsError(
@@ -245,27 +251,28 @@ class Trusted:
             )
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        anchors = [*self.authorities, *self.alone]
+        anchors = [*self.authorities, *self.self_vouching_only]
         try:
-            # Just what was parsed: OpenSSL's reading of the same PEM may differ.
+            # Load exactly the certificates that were parsed. OpenSSL may read the same PEM differently.
             context.load_verify_locations(cadata=b"".join(map(_der, anchors)))
             if not self.lists:
-                # An intermediate is an anchor, and so is a certificate that vouches for itself.
+                # This makes anchors of intermediates, and of certificates that vouch for themselves.
                 context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
                 return
             pem = b"".join(each.public_bytes(Encoding.PEM) for each in self.lists)
             with as_file(Pem("revocation lists", pem)) as path:
                 context.load_verify_locations(cafile=path)
-            # Of each authority in the chain: one that was revoked vouches for nobody. Without
-            # partial chains, because OpenSSL finds no list for an anchor that is no root.
+            # Check a list for each authority in the chain, because a revoked authority must not
+            # vouch for anybody. This does not work with partial chains: OpenSSL does not find the
+            # list of an anchor that is not a root.
             context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
         except ssl.SSLError as exc:
-            raise CredentialsError(f"OpenSSL can't use what we trust: {exc}") from exc
+            raise CredentialsError(f"OpenSSL can't use the trusted certificates: {exc}") from exc
 
 
 @attrs.frozen
 class Presented:
-    """A certificate chain and its key, as we present them."""
+    """A certificate chain and its key that we present to peers."""
 
     chain: Sequence[Located]
     key_pem: Pem
@@ -289,12 +296,12 @@ class Presented:
             attrs.evolve(check, what=f"{check.what}{self.whose}")
             for check in (key, *check_chain(chain, roots, now))
         ]
-        if key.grade is Grade.DEFECT:  # OpenSSL would refuse it too, in its own words
+        if key.grade is Grade.DEFECT:  # OpenSSL would refuse it too, but less clearly
             raise CredentialsError(str(checks[0]))
         return checks
 
     def load_into(self, context: ssl.SSLContext, password: PasswordSource) -> None:
-        # The blocks that were checked and nothing else; the key as it is, encrypted or not.
+        # Load only the blocks that were checked. The key stays encrypted if it is.
         chain = Pem("certificate chain", b"\n".join(each.text for each in self.chain) + b"\n")
         key = Pem("private key", (self.key.text or b"") + b"\n")
         with ExitStack() as stack:
@@ -313,10 +320,10 @@ def _der(certificate: x509.Certificate) -> bytes:
 
 
 def _refuse_or_warn(checks: Iterable[Check]) -> None:
-    told = [check for check in checks if check.grade is not Grade.OK]
-    if defects := [str(check) for check in told if check.grade is Grade.DEFECT]:
+    doubtful = [check for check in checks if check.grade is not Grade.OK]
+    if defects := [str(check) for check in doubtful if check.grade is Grade.DEFECT]:
         raise CredentialsError(*defects)
-    for check in told:
-        # A healthy node's issuer may be one that its peers know, and we need not.
+    for check in doubtful:
+        # An unknown issuer may be in order: peers must know the issuer of our certificate, we need not.
         level = logging.INFO if check.what.startswith(CHAIN) else logging.WARNING
         LOGGER.log(level, "own certificate: %s", check)

@@ -1,6 +1,6 @@
-"""Is our own certificate fit for both roles? Asked before the first peer can: what its text says.
+"""Checks of our own certificate for both roles, by what the certificates themselves say.
 
-Pure: certificates, key, trust roots and the time come in, graded checks go out.
+Pure: takes certificates, key, trust roots and the time, and returns graded checks.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from trio_duplex._trust.pem import (
 )
 
 EXPIRY_WARNING = timedelta(days=7)
-"""How long before its end a certificate is complained of: a working week, and
-more than any automatic renewal leaves."""
+"""How long before its end a certificate gets a warning. A week leaves somebody time to act, and an
+automatic renewal would have come earlier."""
 
 CHAIN = "chain"
-"""The check whose warning may be meant so: who issued us need not be whom we trust."""
+"""The name of the check of our chain. Its warning may be harmless: we need not trust the authority
+that issued our own certificate."""
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -51,11 +52,11 @@ _USAGE_NAME = {Role.SERVER: "serverAuth", Role.CLIENT: "clientAuth"}
 
 
 class Grade(enum.Enum):
-    """How a check of our own certificate came out."""
+    """The result of a check of our own certificate."""
 
     OK = "ok"
     WARNING = "warning"
-    """It works today, or may be meant so."""
+    """It works today, or it may be intended."""
     DEFECT = "defect"
     """Peers will refuse us."""
 
@@ -66,9 +67,9 @@ class Check:
 
     Attributes:
         what: What was checked, such as ``"validity"``.
-        grade: How it came out.
-        detail: What was found and, if it is not as it should be, what to do.
-        role: The only TLS role that it concerns, or None for both.
+        grade: The result.
+        detail: What was found and, if something is wrong, what to do.
+        role: The TLS role, if the check concerns only one; None for both.
     """
 
     what: str
@@ -83,9 +84,10 @@ class Check:
 
 @contextlib.contextmanager
 def without_deprecations() -> Generator[None]:
-    """Read certificates without the warnings that are meant for whoever issued them.
+    """Suppress cryptography's warnings about certificates while they are read.
 
-    A system's bundle holds roots that are not quite X.509, such as with a negative serial number.
+    Such a warning is for the issuer. A system's bundle contains roots that break the rules of
+    X.509, for instance with a negative serial number.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)
@@ -107,15 +109,19 @@ def check_key(
         raise CredentialsError(f"the certificate's key can't be read: {exc}") from exc
     if matches:
         return Check("private key", Grade.OK, "matches the certificate")
-    return Check("private key", Grade.DEFECT, "is not the key of the certificate; pair them anew")
+    return Check(
+        "private key",
+        Grade.DEFECT,
+        "does not belong to the certificate; find the key that it was issued for",
+    )
 
 
 def check_chain(
     chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], now: datetime
 ) -> tuple[Check, ...]:
-    """Check a chain, leaf first, apart from its key."""
+    """Check a chain, leaf first, without its key."""
     leaf = chain[0]
-    # In this order: who can't read its key usage can't read its names either.
+    # Check the usage before the names: if the extensions are unreadable, `_extension` raises CredentialsError.
     return (
         _check_issuers(chain, roots),
         *(_check_validity(certificate, now, leaf=certificate is leaf) for certificate in chain),
@@ -125,7 +131,7 @@ def check_chain(
 
 
 def check_trust(roots: Sequence[Located], now: datetime) -> tuple[Check, ...]:
-    """Check whether the trust roots can be the root of anything: one by one where not."""
+    """Check the trust roots: one check for all good ones, and one for each doubtful root."""
     what = "trust roots"
     checks = [_check_root(root, now) for root in roots]
     doubtful = [check for check in checks if check.grade is not Grade.OK]
@@ -142,7 +148,7 @@ def check_trust(roots: Sequence[Located], now: datetime) -> tuple[Check, ...]:
     found = f"{_name(roots[0].certificate)}, " if only else f"{good}, the first "
     found += f"until {first_end:%Y-%m-%d %H:%M} UTC"
     if ended:
-        # Bundles of public roots always hold some, and nobody here could renew them.
+        # Bundles of public roots always contain expired ones, and the user can't renew them.
         found += f"; {len(ended)} more have expired, such as {_name(ended[0].certificate)}"
         doubtful = [
             check
@@ -159,10 +165,10 @@ def _check_root(root: Located, now: datetime) -> Check:
         return Check(
             what,
             Grade.WARNING,
-            f"block {root.number} {unfit}, so it vouches for nobody and is left out; to admit its "
-            "holder, and nobody else, give it as trusted_certificates=",
+            f"block {root.number} {unfit}, so it can't vouch for peers and is left out; to admit "
+            "only its holder, put it into trusted_certificates=",
         )
-    # Never a defect: the other roots may do.
+    # This is never a defect, because the other roots may be enough.
     grade = Grade.OK if validity.grade is Grade.OK else Grade.WARNING
     return Check(what, grade, validity.detail)
 
@@ -170,7 +176,7 @@ def _check_root(root: Located, now: datetime) -> Check:
 def check_trusted_certificates(
     certificates: Sequence[x509.Certificate], now: datetime
 ) -> tuple[Check, ...]:
-    """Check the certificates that vouch for themselves only: one by one where their time is over."""
+    """Check the certificates that vouch only for themselves, and list those that are not valid now."""
     checks = [_check_validity(certificate, now, leaf=False) for certificate in certificates]
     doubtful = tuple(
         Check(f"trusted certificate {_name(certificate)}", Grade.WARNING, check.detail)
@@ -178,7 +184,7 @@ def check_trusted_certificates(
         if check.grade is not Grade.OK
     )
     good = len(checks) - len(doubtful)
-    summary = Check("trusted certificates", Grade.OK, f"{good}, each vouches for itself only")
+    summary = Check("trusted certificates", Grade.OK, f"{good}, each vouches only for itself")
     return (summary, *doubtful) if good else doubtful
 
 
@@ -187,9 +193,10 @@ def check_revocation_lists(
     roots: Sequence[x509.Certificate],
     now: datetime,
 ) -> tuple[Check, ...]:
-    """Check whether our revocation lists can be used: what is wrong with them is our own fault.
+    """Check whether our revocation lists can be used.
 
-    OpenSSL refuses a peer if a list for one of its issuers is missing, or out of date.
+    If a list is missing or out of date, OpenSSL refuses every peer below its issuer,
+    although the fault is ours.
     """
     checks = [
         _check_list(number, revoked, roots, now) for number, revoked in enumerate(lists, start=1)
@@ -223,8 +230,8 @@ def _check_list(
         return Check(
             what,
             Grade.DEFECT,
-            f"our own list has expired on {end:%Y-%m-%d %H:%M} UTC, so every peer below its issuer "
-            "is refused; fetch a new one",
+            f"our own list expired on {end:%Y-%m-%d %H:%M} UTC, so every peer below its issuer is "
+            "refused; fetch a new one",
         )
     issuers = [root for root in roots if root.subject == revoked.issuer]
     if issuers and not any(_signed_list(revoked, issuer) for issuer in issuers):
@@ -242,7 +249,7 @@ def _signed_list(revoked: x509.CertificateRevocationList, issuer: x509.Certifica
 
 
 def without_its_root(roots: Sequence[x509.Certificate]) -> x509.Certificate | None:
-    """A trust root whose own issuer is not among them; None if each chain of them is complete."""
+    """Return a trust root whose own issuer is missing; None if all are complete up to a root."""
     for root in roots:
         if not _issued(root, root) and not any(_issued(root, other) for other in roots):
             return root
@@ -251,15 +258,21 @@ def without_its_root(roots: Sequence[x509.Certificate]) -> x509.Certificate | No
 
 def _is_authority(certificate: x509.Certificate) -> bool:
     constraints = _extension(certificate, x509.BasicConstraints)
-    if constraints is None:  # as OpenSSL has it: a root older than the extension
+    if constraints is None:  # OpenSSL accepts roots that are older than the extension
         return certificate.version is x509.Version.v1 and certificate.subject == certificate.issuer
     return constraints.ca
 
 
 def unfit_to_issue(authority: x509.Certificate, below: int = 0) -> str | None:
-    """Why peers will not take it for an authority with so many others below it (RFC 5280 section 6.1.4)."""
+    """Return why peers will not accept a certificate as an authority; None if they will.
+
+    Args:
+        authority: The certificate.
+        below: How many other authorities are below it in the chain (RFC 5280
+            section 6.1.4).
+    """
     if not _is_authority(authority):
-        return "is no authority (basicConstraints)"
+        return "is not an authority (basicConstraints)"
     usage = _extension(authority, x509.KeyUsage)
     if usage is not None and not usage.key_cert_sign:
         return "may not sign certificates (its key usage lacks keyCertSign)"
@@ -293,7 +306,8 @@ def _check_issuers(chain: Sequence[x509.Certificate], roots: Sequence[x509.Certi
             return Check(
                 what,
                 Grade.DEFECT,
-                f"{_name(parent)} issued {_name(child)}, but {unfit}; get one of another authority",
+                f"{_name(parent)} issued {_name(child)}, but {unfit}; get a certificate from another "
+                "authority",
             )
     last = chain[-1]
     if _issued(last, last):
@@ -319,20 +333,20 @@ def _issued(child: x509.Certificate, parent: x509.Certificate) -> bool:
 
 
 def _system_roots() -> frozenset[bytes]:
-    """The subjects of the roots that this system's own TLS clients know."""
+    """Return the subjects of the roots that this system's own TLS clients trust."""
     roots = _load_system_roots()
-    if not roots:  # there may have been no descriptor left to read them
+    if not roots:  # perhaps there was no file descriptor left to read them; try again next time
         _load_system_roots.cache_clear()
     return roots
 
 
 @cache
 def _load_system_roots() -> frozenset[bytes]:
-    # Not create_default_context: it obeys SSLKEYLOGFILE, and fails with it.
+    # Do not use create_default_context: it obeys SSLKEYLOGFILE, and can fail because of it.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_default_certs()
     subjects: set[bytes] = set()
-    # A system may hold roots that are not quite X.509: not for us to complain of.
+    # A system may have roots that break the rules of X.509. The user can't change that.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for der in context.get_ca_certs(binary_form=True):
@@ -373,15 +387,15 @@ def _missing_usage(chain: Sequence[x509.Certificate], role: Role) -> str | None:
     usage = _extension(chain[0], x509.KeyUsage)
     if usage is not None and not usage.digital_signature:  # RFC 8446 section 4.4.2.2
         return "lacks digitalSignature"
-    # What an issuer of it may not be used for, it may not be used for either: so OpenSSL has it.
+    # OpenSSL checks the extended key usage of the issuers, too.
     for certificate in chain:
         extended = _extension(certificate, x509.ExtendedKeyUsage)
         if extended is None or _USAGE[role] in extended:
             continue
         lacks = f"lacks {_USAGE_NAME[role]}"
         if ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in extended:
-            # RFC 5280 section 4.2.1.12 leaves it to who verifies, and OpenSSL says no.
-            lacks += " (OpenSSL does not take anyExtendedKeyUsage for it)"
+            # RFC 5280 section 4.2.1.12 leaves this to the verifier, and OpenSSL does not accept it.
+            lacks += " (OpenSSL does not accept anyExtendedKeyUsage instead)"
         return (
             lacks
             if certificate is chain[0]
@@ -395,11 +409,11 @@ def _check_names(leaf: x509.Certificate) -> Check:
     names = PeerIdentity.from_der(leaf.public_bytes(Encoding.DER)).names
     if names:
         return Check(what, Grade.OK, ", ".join(names))
-    # No defect: peers may pin us, or admit whoever their authority vouches for.
+    # This is not a defect: peers may pin our certificate, or admit every certificate of their authority.
     return Check(
         what,
         Grade.WARNING,
-        "no subjectAltName, so no peer can demand us by name (RFC 9525 ignores the common name)",
+        "no subjectAltName, so no peer can check our name (RFC 9525 ignores the common name)",
     )
 
 

@@ -1,4 +1,4 @@
-"""TLS parameters that users may set: version, ciphers, groups; checked once, the same in each context."""
+"""The TLS parameters that users may set (version, ciphers, groups), for every context the same."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ CIPHERS = (
     "ECDHE-ECDSA-CHACHA20-POLY1305",
     "ECDHE-RSA-CHACHA20-POLY1305",
 )
-"""The suites of TLS 1.2 that are forward-secret, AEAD, and without finite fields (RFC 9325 section
-4.2), preferred first. Python's own list depends on its build: Debian's 3.11 allows static RSA and
-pre-shared keys. Those of TLS 1.3 are all of this kind."""
+"""The suites of TLS 1.2 that are forward-secret, use AEAD, and do without finite fields (RFC 9325
+section 4.2), preferred first. Python's own list depends on its build: Debian's 3.11 allows static
+RSA and pre-shared keys. All suites of TLS 1.3 have these properties."""
 
 SECURITY_LEVEL = 2
-"""OpenSSL's, at least: 112 bits, so no RSA key under 2,048 bits and no SHA-1 (python.org's builds have it)."""
+"""The lowest OpenSSL security level: 112 bits, so no RSA keys under 2,048 bits and no SHA-1. It is
+the default in python.org's builds."""
 
-# From the names of RFC 8422 and NIST to those that OpenSSL looks up for a single group.
+# From the names of RFC 8422 and NIST to those by which OpenSSL looks up a single group.
 _CURVES = {
     "P-256": "prime256v1",
     "SECP256R1": "prime256v1",
@@ -41,7 +42,7 @@ _CURVES = {
 
 @attrs.frozen
 class Parameters:
-    """What a user asks of TLS, the same in both roles.
+    """The TLS parameters of a user, the same in both roles.
 
     Attributes:
         minimum_version: The lowest TLS version.
@@ -57,10 +58,10 @@ class Parameters:
     def checked(
         cls, minimum_version: ssl.TLSVersion, ciphers: str | None, groups: Sequence[str]
     ) -> Parameters:
-        """Check what a user gave, by trying it on.
+        """Check a user's parameters by setting them on a context.
 
         Raises:
-            ValueError: One of them is out of range, or unknown to this OpenSSL.
+            ValueError: A parameter is out of range, or unknown to this OpenSSL.
         """
         if minimum_version not in _VERSIONS:
             raise ValueError(
@@ -78,7 +79,7 @@ class Parameters:
         return self
 
     def apply(self, context: ssl.SSLContext) -> None:
-        """Set them on a context."""
+        """Set the parameters on a context."""
         context.minimum_version = self.minimum_version
         self._set_ciphers(context)
         self._set_groups(context)
@@ -101,13 +102,13 @@ class Parameters:
         if odd := [name for name in self.groups if name.lower().startswith(("ffdhe", "modp"))]:
             raise ValueError(
                 f"{odd[0]} is a finite-field group, whose computations let a stranger stop the "
-                "event loop; groups takes elliptic ones only"
+                "event loop; groups takes only elliptic curves"
             )
-        # Typed by hand: the type checkers read the standard library of 3.11; it came in 3.15.
+        # Typed by hand, because type checkers use the standard library of 3.11, and this is in 3.15.
         set_groups: Callable[[str], None] | None = getattr(context, "set_groups", None)
         if set_groups is None and len(self.groups) > 1:
             raise ValueError(
-                "groups can name one group only on this Python (3.15 is the first that can set "
+                "on this Python, groups can name only one group (3.15 is the first that can set "
                 f"several), not {len(self.groups)}: {', '.join(self.groups)}"
             )
         try:
@@ -118,13 +119,13 @@ class Parameters:
                     context.set_ecdh_curve(_CURVES.get(name.upper(), name))
         except (ssl.SSLError, TypeError, ValueError) as exc:
             raise ValueError(
-                f"groups names what this OpenSSL or Python does not know, {self.groups}: {exc}"
+                f"this OpenSSL or Python does not know all of the groups {self.groups}: {exc}"
             ) from exc
 
 
 def _refuse_weak(context: ssl.SSLContext) -> None:
     for suite in context.get_ciphers():
-        # Neither the peer nor we could be known by it, or anybody could read it.
+        # Such a suite does not authenticate by certificates, or does not encrypt.
         if suite["auth"] in ("auth-null", "auth-psk", "auth-srp") or not suite["strength_bits"]:
             raise ValueError(
                 f"ciphers allows {suite['name']}, which has no certificates or no encryption"
@@ -137,10 +138,10 @@ def _refuse_weak(context: ssl.SSLContext) -> None:
 
 
 def keep_tightened(old: ssl.SSLContext, new: ssl.SSLContext) -> None:
-    """Carry over what was tightened on a context while it was in force.
+    """Copy the stricter settings that a user has made on a context while it was in use.
 
-    A reload must not undo it: a version that was raised, an option or a
-    verification flag that was set.
+    A reload must not undo them: a minimum version that was raised, an option or
+    a verification flag that was set.
     """
     new.minimum_version = max(old.minimum_version, new.minimum_version)
     if old.maximum_version is not ssl.TLSVersion.MAXIMUM_SUPPORTED:
@@ -150,12 +151,12 @@ def keep_tightened(old: ssl.SSLContext, new: ssl.SSLContext) -> None:
 
 
 def narrow_ciphers(context: ssl.SSLContext) -> tuple[str, ...] | None:
-    """Leave a context of the user's only those of its TLS 1.2 suites that are among `CIPHERS`.
+    """Remove the TLS 1.2 suites from a user's context that are not among `CIPHERS`.
 
     Returns:
-        The suites taken out that somebody had asked for: they are not in the
-        list that a new context has. None if there is nothing to leave; the
-        context is untouched then.
+        The removed suites that the user must have allowed explicitly, because a
+        new context does not have them. None if no TLS 1.2 suite would be left;
+        the context is then unchanged.
     """
     had = {suite["name"]: suite["protocol"] for suite in context.get_ciphers()}
     kept = [name for name in had if name in CIPHERS]

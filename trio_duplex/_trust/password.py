@@ -1,4 +1,4 @@
-"""The password of an encrypted private key: bytes, or a function that gives them; never shown."""
+"""The password of an encrypted private key: bytes, or a function that returns them; never shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Password = bytes | Callable[[], bytes]
 
 @attrs.frozen(repr=False, eq=False)
 class PasswordSource:
-    """Where the password is to be had from, at each reload anew."""
+    """A source of the password; a function is called again at each reload."""
 
     given: Password | None
 
@@ -22,10 +22,10 @@ class PasswordSource:
         return "<no password>" if self.given is None else "<password>"
 
     def check(self) -> None:
-        """Check its type, without asking for it.
+        """Check the type of the source, without calling a function.
 
         Raises:
-            TypeError: It is neither bytes nor a function.
+            TypeError: The source is neither bytes nor a function.
         """
         if (
             self.given is not None
@@ -38,23 +38,23 @@ class PasswordSource:
             )
 
     def get(self) -> bytes | None:
-        """The password; None if there is none.
+        """Return the password; None if there is none.
 
         Raises:
-            CredentialsError: The function failed, or gave something else.
+            CredentialsError: The function raised, or did not return bytes.
         """
         if self.given is None or isinstance(self.given, bytes):
             return self.given
         return self._ask(self.given)
 
     def asked_once(self) -> PasswordSource:
-        """The same, but the function is called at most once: for one reload with several keys."""
+        """Return a source that calls the function at most once, for one reload with several keys."""
         if self.given is None or isinstance(self.given, bytes):
             return self
         return PasswordSource(cache(self.for_openssl))
 
     def for_openssl(self) -> bytes:
-        """What OpenSSL is told if it asks; it must never ask on the terminal."""
+        """Return the password for OpenSSL, or b"" so that OpenSSL never asks on the terminal."""
         return self.get() or b""
 
     def _ask(self, function: Callable[[], bytes]) -> bytes:
@@ -75,6 +75,6 @@ class PasswordSource:
 
 @attrs.frozen(repr=False, eq=False)
 class _Answer:
-    """What the function returned, so that no traceback shows it."""
+    """Hides what the function returned from tracebacks."""
 
     value: object

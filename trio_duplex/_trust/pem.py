@@ -1,9 +1,9 @@
-"""Where certificates and keys are: files, bytes, or trustme's objects.
+"""Reading certificates and keys from files, bytes, or trustme's objects.
 
-What is read may be a private key. So it travels in objects whose ``repr`` says
-what they are and not what they hold, and no frame that can raise has it as a
-local variable: a traceback with locals (pytest's, an error tracker's) is read
-by more people than the key is meant for.
+What is read may be a private key. So it is kept in objects whose ``repr`` says
+what they are, but not what they hold, and no function that can raise has it in a
+local variable. Tracebacks that show local variables (pytest's, or an error
+tracker's) are read by people who must not see the key.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import Protocol, runtime_checkable
 
 import attrs
 
-# PEM is told from a path by its type, never by its content.
+# The type decides whether a source is a path or PEM: str and PathLike are paths, bytes are PEM.
 PemSource = str | os.PathLike[str] | bytes
 
 
 class CredentialsError(ValueError):
-    """Credentials can't be made, or must not be used, as they are.
+    """Credentials can't be made, or would not be safe to use.
 
     Attributes:
-        defects: What is wrong, one clause each.
+        defects: What is wrong, a clause for each defect.
     """
 
     def __init__(self, *defects: str) -> None:
@@ -36,16 +36,16 @@ class CredentialsError(ValueError):
 
 
 class Blob(Protocol):
-    """A ``trustme.Blob``, without importing trustme."""
+    """The part of a ``trustme.Blob`` that we use, declared here to avoid importing trustme."""
 
     def bytes(self) -> bytes:
-        """The PEM."""
+        """Return the PEM."""
         ...
 
 
 @runtime_checkable
 class TrustmeCertificate(Protocol):
-    """What we need of a ``trustme.LeafCert``."""
+    """The part of a ``trustme.LeafCert`` that we use."""
 
     @property
     def private_key_and_cert_chain_pem(self) -> Blob:
@@ -55,7 +55,7 @@ class TrustmeCertificate(Protocol):
 
 @runtime_checkable
 class TrustmeAuthority(Protocol):
-    """What we need of a ``trustme.CA``."""
+    """The part of a ``trustme.CA`` that we use."""
 
     @property
     def cert_pem(self) -> Blob:
@@ -68,10 +68,10 @@ AnySource = PemSource | TrustmeCertificate | TrustmeAuthority
 
 @attrs.frozen(repr=False, eq=False)
 class Pem:
-    """What was read from a source; it may hold a key.
+    """The content of a source; it may hold a key.
 
     Attributes:
-        what: What it is, for messages: ``"trust roots"``.
+        what: What it is, for messages, such as ``"trust roots"``.
         data: The text itself.
         path: The file that it was read from; None if it was given in memory.
     """
@@ -86,10 +86,10 @@ class Pem:
 
 @attrs.frozen(repr=False, eq=False)
 class Source:
-    """Where PEM is, to be read at will.
+    """A place that PEM can be read from, as often as needed.
 
     Attributes:
-        given: Path, bytes, or trustme's object.
+        given: A path, bytes, or an object of trustme's.
         what: What it holds, for messages.
     """
 
@@ -97,17 +97,17 @@ class Source:
     what: str
 
     def __repr__(self) -> str:
-        """A path as it stands, but nothing of what was given in memory, which may be a key."""
+        """Show a path, but nothing of what was given in memory, because that may be a key."""
         if not isinstance(self.given, str | os.PathLike) or _encoding(os.fspath(self.given)):
             return "<given in memory>"
         return repr(os.fspath(self.given))
 
     def read(self) -> Pem:
-        """Read it now.
+        """Read the source.
 
         Raises:
-            CredentialsError: The file can't be read, or its path is no path but the text itself.
-            TypeError: It is neither path nor bytes.
+            CredentialsError: The file can't be read, or the "path" is really the text itself.
+            TypeError: The source is neither a path nor bytes.
         """
         if isinstance(self.given, bytes):
             return Pem(self.what, self.given)
@@ -135,9 +135,10 @@ def _is_path(given: object) -> bool:
 
 
 def _encoding(path: str) -> str | None:
-    """Say how a "path" holds a certificate or key itself; such a one must not be shown.
+    """Return the encoding if a "path" is really a certificate or key; None if it looks like a path.
 
-    Asked before it is opened: the exception for a file that is not there tells its name.
+    This must be checked before the file is opened: if a file does not exist, the
+    exception shows its name, and here that could be a key.
     """
     if "-----" in path or "\n" in path:
         return "PEM text"
@@ -145,18 +146,18 @@ def _encoding(path: str) -> str | None:
         der = base64.b64decode(path, validate=True)
     except (binascii.Error, ValueError):
         return None
-    # A key or certificate is a SEQUENCE (0x30) of more bytes than a path's name would spell.
+    # A key or certificate is a SEQUENCE (0x30), and longer than a path that happens to be base64.
     return "base64 text" if len(der) > 40 and der[0] == 0x30 else None
 
 
 @contextlib.contextmanager
 def as_file(pem: Pem) -> Generator[str]:
-    """Give PEM as a path for a moment: ``ssl`` loads a chain from files only.
+    """Provide PEM as a file during the block, because ``ssl`` can load a chain only from files.
 
-    A private key should not touch a disk for that: on Linux it does not.
+    On Linux the file is in memory, so that a private key is never written to a disk.
 
     Raises:
-        CredentialsError: There is no descriptor left, or no ``/proc``.
+        CredentialsError: There is no file descriptor left, or no ``/proc``.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -176,8 +177,8 @@ def _in_memory(pem: Pem) -> Generator[str]:
         path = f"/proc/self/fd/{descriptor}"
         if not Path(path).exists():
             raise CredentialsError(
-                f"can't give the {pem.what} to OpenSSL, which loads it from a file only: there is "
-                "no /proc to name a file in memory; mount /proc"
+                f"can't give the {pem.what} to OpenSSL, which loads it only from a file: without "
+                "/proc, a file in memory has no name; mount /proc"
             )
         yield path
     finally:
@@ -186,7 +187,7 @@ def _in_memory(pem: Pem) -> Generator[str]:
 
 @contextlib.contextmanager
 def _in_folder(pem: Pem) -> Generator[str]:
-    # A directory of mode 0700: nobody else sees the key.
+    # The directory has mode 0700, so that other users can't see the key.
     with tempfile.TemporaryDirectory(prefix="trio_duplex-") as folder:
         path = Path(folder, "pem")
         path.write_bytes(pem.data)

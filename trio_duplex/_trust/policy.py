@@ -1,9 +1,9 @@
-"""Who may the peer be: one question, asked the same way in both roles.
+"""Peer policies: who the peer may be, asked the same way in both roles.
 
 A policy is called with the peer's identity, the role that we play and the
-remote address, after the handshake and before the handler. It raises
-`PeerRejectedError`, or the peer is in. Everything here is a pure function of
-those three.
+remote address, after the handshake and before the handler. If it does not raise
+`PeerRejectedError` or return False, the peer is admitted. Everything here is a
+pure function of those three.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trio_duplex._trust.identity import IPAddress, PeerIdentity
 from trio_duplex._trust.names import PIN_PREFIX, ExpectedNames, ambiguous, shown
 
 Verdict = bool | None
-"""What a policy returns: False refuses the peer; True, or None, admits it."""
+"""What a policy returns: False rejects the peer, True or None admits it."""
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -34,7 +34,7 @@ class PeerPolicy(Protocol):
 
     It accepts by returning None or True. It rejects by raising
     `PeerRejectedError` or returning False. Any other exception or value
-    rejects too, and is logged as our own fault.
+    also rejects the peer, and is logged as our own fault.
     """
 
     def __call__(
@@ -43,11 +43,11 @@ class PeerPolicy(Protocol):
         """Judge the peer.
 
         Args:
-            identity: Who the peer is.
+            identity: What the peer's certificate says.
             role: The TLS role that *we* play.
-            remote_address: Where the peer is, as `Connection.remote_address`
-                has it: ``(host, port)``, IPv6's four fields, or None where the
-                stream does not tell.
+            remote_address: The address of the peer, in the form of
+                `Connection.remote_address`: ``(host, port)``, the four fields of
+                IPv6, or None if the stream does not say.
         """
 
 
@@ -57,19 +57,19 @@ async def judge(
     """Ask a policy, and raise `PeerRejectedError` unless it accepts.
 
     Raises:
-        TypeError: The policy returned something that is no verdict.
+        TypeError: The policy returned something other than None, True or False.
     """
     try:
         verdict = policy(identity, role, remote_address)
         if inspect.isawaitable(verdict):
             verdict = await verdict
-    except PeerRejectedError as exc:  # a user's own need not say what we know
+    except PeerRejectedError as exc:  # a user's policy need not fill in these two facts
         exc.role = exc.role or role
         exc.peer = exc.peer or format_address(remote_address)
         raise
     if verdict is False:
         raise _rejection(identity, role, remote_address, f"refused by {policy!r}")
-    # A coroutine, a match object, 0: guessing what they mean would let peers in.
+    # A policy may return a match object or 0 by mistake. To guess what that means could admit peers.
     if verdict is not None and verdict is not True:
         raise TypeError(f"peer policy {policy!r} returned {verdict!r}, not None, True or False")
 
@@ -87,10 +87,10 @@ def _rejection(
 
 
 REFUSALS_SHOWN = 4
-"""Refusals that a message of `AnyOf` tells, at most."""
+"""The most refusals in a message of `AnyOf`."""
 
 ENTRIES_SHOWN = 10
-"""Entries that a policy's ``repr`` shows, at most: it ends up in messages and logs."""
+"""The most entries in a policy's ``repr``, which ends up in messages and logs."""
 
 
 def _shortly(entries: Collection[object]) -> str:
@@ -101,7 +101,7 @@ def _shortly(entries: Collection[object]) -> str:
 
 @attrs.frozen
 class AnyTrustedPeer:
-    """Admit whoever holds a certificate that leads to our trust roots."""
+    """Admit every peer whose certificate leads to our trust roots."""
 
     def __call__(
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
@@ -113,23 +113,24 @@ class AnyTrustedPeer:
 class NamedPeer:
     """Admit a peer whose certificate bears one of these names.
 
-    Matching is RFC 9525's: DNS names with the certificate's wildcards in the
-    left-most label, IP addresses, URIs by scheme and host; never the subject's
-    common name. A URI with a path (a SPIFFE ID) must be equal to the letter.
-    A certificate with several SPIFFE IDs matches nothing (X509-SVID section 2).
-    A single DNS name also goes out as SNI when we are the TLS client.
+    Names are matched by RFC 9525: DNS names (where the certificate may have a
+    wildcard in the left-most label), IP addresses, and URIs by scheme and host.
+    The subject's common name never counts. A URI with a path (such as a SPIFFE
+    ID) must match literally. A certificate with several SPIFFE IDs matches
+    nothing (X509-SVID section 2). If there is a single DNS name, it is sent as
+    SNI when we are the TLS client.
 
-    The time that it takes does not depend on the number of names; of the
-    certificate's, the first 1,000 of each kind are looked at.
+    The time taken does not depend on the number of names. Of the names in a
+    certificate, the first 1,000 of each kind are looked at.
 
     Args:
         names: DNS names, IP addresses or URIs; one of them must match. DNS
-            names may be internationalised, and are then mapped as Trio's
-            resolver does it (UTS 46). The scope of a link-local address is
-            left out, because no certificate can hold it.
+            names may be internationalised, and are then mapped as by Trio's
+            resolver (UTS 46). The scope of a link-local address is ignored,
+            because no certificate can contain it.
 
     Raises:
-        ValueError: No name was given, or one is none of the three.
+        ValueError: No name was given, or a name is none of the three.
     """
 
     names: tuple[str, ...] = attrs.field(repr=_shortly)
@@ -200,17 +201,18 @@ class NamedByAddress:
     Args:
         names: A mapping from IP addresses or networks to the names expected
             there (the longest prefix counts), or a function from the remote
-            address to them, which are then parsed each time and should be few.
-            A link-local address may have a scope, such as ``fe80::1%eth0``.
-            Where there is none, the peer is rejected.
+            address to them. The names that a function returns are parsed each
+            time, and should be few. A link-local address may have a scope, such
+            as ``fe80::1%eth0``. A peer for whose address there are no names is
+            rejected.
 
     Raises:
-        ValueError: A key is no address or network, or a name is malformed.
+        ValueError: A key is not an address or network, or a name is malformed.
     """
 
     names_at: NamesFunction
     _parsed: Mapping[int, NamedPeer] = attrs.field(repr=False, eq=False)
-    """What a mapping's names were parsed to, by the identity of each tuple of them."""
+    """The parsed names of a mapping, by the ``id()`` of each tuple of names."""
 
     def __init__(self, names: NamesByNetwork | NamesFunction) -> None:
         parsed: dict[int, NamedPeer] = {}
@@ -222,14 +224,14 @@ class NamedByAddress:
         object.__setattr__(self, "_parsed", parsed)
 
     def expected_names(self, remote_address: Address | None) -> tuple[str, ...]:
-        """The names expected at an address; empty if none are."""
+        """Return the names expected at an address; empty if there are none."""
         names = self.names_at(remote_address)
         if names is None:
             return ()
         return (names,) if isinstance(names, str) else tuple(names)
 
     def expected_peer(self, remote_address: Address | None) -> NamedPeer | None:
-        """The policy for an address; None if no name is expected there."""
+        """Return the policy for an address; None if no name is expected there."""
         names = self.expected_names(remote_address)
         return self._parsed.get(id(names)) or (NamedPeer(*names) if names else None)
 
@@ -247,19 +249,20 @@ class NamedByAddress:
 class RolesAllowed:
     """Admit an identity only in the roles that it may play.
 
-    This is what stops a splice between sibling listeners: an identity that
-    only ever listens is not listed, and one that always dials as TLS server is
+    This prevents a splice between sibling listeners: an identity that only
+    listens is not listed, and an identity that always dials as TLS server is
     never admitted as TLS client.
 
     Args:
         roles: From a name (as for `NamedPeer`) or pin (as for `PinnedPeer`) to
             the TLS roles that *this identity*, the peer, may play. An identity
-            that is not listed is rejected; where several entries fit, one that
-            allows the role is enough. So a certificate with several of these
-            names, or with a wildcard over them, may play the roles of all.
+            that is not listed is rejected. If several entries match, it is
+            enough that one of them allows the role. So a certificate with
+            several of these names, or with a wildcard that covers them, may
+            play the roles of all of them.
 
     Raises:
-        ValueError: A key is malformed, or a value is no role.
+        ValueError: A key is malformed, or a value is not a role.
     """
 
     roles: tuple[tuple[str, frozenset[Role]], ...] = attrs.field(repr=_shortly)
@@ -270,7 +273,7 @@ class RolesAllowed:
         for key, value in roles.items():
             allowed = (value,) if isinstance(value, Role) else value
             entries.append((key, frozenset(map(Role, allowed))))
-        _Identities.parse(key for key, _ in entries)  # also those that may play no role
+        _Identities.parse(key for key, _ in entries)  # checks the keys that allow no role, too
         object.__setattr__(self, "roles", tuple(entries))
         may_play = {
             role: _Identities.parse(key for key, allowed in entries if role in allowed)
@@ -281,7 +284,7 @@ class RolesAllowed:
     def __call__(
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
-        """Admit if the identity may play the other role than ours."""
+        """Admit if the identity may play the role opposite to ours."""
         if not self._may_play[role.other].include(identity):
             why = f"it may not play the TLS {role.other}{_note_on(identity)}"
             raise _rejection(identity, role, remote_address, why)
@@ -289,7 +292,7 @@ class RolesAllowed:
 
 @attrs.frozen(init=False)
 class AllOf:
-    """Admit a peer that every one of several policies admits; asked in order.
+    """Admit a peer that all of several policies admit. They are asked in order.
 
     Raises:
         ValueError: No policy was given.
@@ -306,14 +309,14 @@ class AllOf:
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
         """Admit if all admit."""
-        await trio.lowlevel.checkpoint()  # they may all be sync
+        await trio.lowlevel.checkpoint()  # the policies may all be sync
         for policy in self.policies:
             await judge(policy, identity, role, remote_address)
 
 
 @attrs.frozen(init=False)
 class AnyOf:
-    """Admit a peer that at least one of several policies admits; asked in order.
+    """Admit a peer that at least one of several policies admits. They are asked in order.
 
     Raises:
         ValueError: No policy was given.
@@ -329,8 +332,8 @@ class AnyOf:
     async def __call__(
         self, identity: PeerIdentity, role: Role, remote_address: Address | None, /
     ) -> None:
-        """Admit if one admits."""
-        await trio.lowlevel.checkpoint()  # they may all be sync
+        """Admit if one of them admits."""
+        await trio.lowlevel.checkpoint()  # the policies may all be sync
         refusals: list[str] = []
         for policy in self.policies:
             try:
@@ -346,7 +349,7 @@ class AnyOf:
 
 
 def server_name(policy: PeerPolicy, remote_address: Address | None) -> str | None:
-    """The DNS name to send as SNI: the one that the policy expects, if it is but one."""
+    """Return the DNS name to send as SNI, if the policy expects exactly one."""
     match policy:
         case NamedPeer():
             return policy.sni
@@ -367,7 +370,7 @@ def _is_pin(text: str) -> bool:
 def _pin_digits(pin: str) -> str:
     digits = pin.lower().removeprefix(PIN_PREFIX).replace(":", "")
     if not _is_pin(pin) or not re.fullmatch(r"[0-9a-f]{64}", digits):
-        raise ValueError(f"{pin!r} is no pin: it must be 'sha256:' and 64 hex digits")
+        raise ValueError(f"{pin!r} is not a pin: it must be 'sha256:' and 64 hex digits")
     return digits
 
 
@@ -397,10 +400,10 @@ def _named(names: Names) -> NamedPeer:
 
 
 def _note_on(identity: PeerIdentity) -> str:
-    """What is to be said of a certificate that matches no name at all."""
+    """Return an explanation for a message if a certificate can't match any name."""
     if not ambiguous(identity):
         return ""
-    return "; its certificate has several SPIFFE IDs, and so names nobody (X509-SVID section 2)"
+    return "; its certificate has several SPIFFE IDs, so none of them counts (X509-SVID section 2)"
 
 
 _SCOPE = re.compile(r"%([^/]*)")
@@ -408,7 +411,7 @@ _SCOPE = re.compile(r"%([^/]*)")
 Bits = tuple[int, int]
 """The IP version of a network, and the length of its prefix."""
 NamesAt = dict[int, list[tuple[str, tuple[str, ...]]]]
-"""From a prefix to the names there, each with the scope that it is for."""
+"""From a prefix to the names expected there, each with the scope that they apply to."""
 
 
 def _by_network(names: Mapping[str, tuple[str, ...]]) -> NamesFunction:
@@ -421,7 +424,7 @@ def _by_network(names: Mapping[str, tuple[str, ...]]) -> NamesFunction:
         of_length = table.setdefault((network.version, network.prefixlen), {})
         of_length.setdefault(prefix, []).append((scope[1] if scope else "", expected))
     for of_length in table.values():
-        for at_prefix in of_length.values():  # one with a scope is more particular than one without
+        for at_prefix in of_length.values():  # an entry with a scope comes before one without
             at_prefix.sort(key=lambda entry: entry[0] == "")
     lengths = sorted(table, key=lambda bits: bits[1], reverse=True)
 

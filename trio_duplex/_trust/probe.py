@@ -1,6 +1,6 @@
-"""What a TLS context does that it does not tell: found out by handshakes in memory.
+"""Finding out by handshakes in memory what can't be read from a TLS context.
 
-No network, no clock; the other end is a context of our own that believes nothing.
+There is no network and no clock. The other end is a context of our own that verifies nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ssl
 from collections.abc import Callable, Iterator
 
 _HANDSHAKE, _SERVER_HELLO, _CERTIFICATE = 0x16, 2, 11
-_FLIGHTS = 4  # of each end, at most: a HelloRetryRequest makes it three
+_FLIGHTS = 4  # the most flights of each end; with a HelloRetryRequest there are three
 _PRE_SHARED_KEY = 41  # RFC 8446 section 4.2
 
 
@@ -20,8 +20,8 @@ def presented_certificates(
     """Find out which leaf certificates two contexts present.
 
     Returns:
-        DER each. The client's is told only if the server's context trusts it
-        and the other way round, as in a fleet of one authority.
+        The certificates, DER. That of the client context is found only if the two
+        contexts trust each other, as in a fleet with one authority.
     """
     found: set[bytes | None] = set()
     for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
@@ -37,26 +37,27 @@ def offers_shared_key(client_context: ssl.SSLContext) -> bool:
     to_server = ssl.MemoryBIO()
     try:
         _advance(client_context.wrap_bio(ssl.MemoryBIO(), to_server))
-    except ssl.SSLError:  # it can't say anything at all
+    except ssl.SSLError:  # this context can't even make a ClientHello
         return False
     hello = next(body for _, body in _messages(to_server.read()))
     # RFC 8446 section 4.1.2: legacy_version, random, then vectors with their lengths.
     suites, position = _vector(hello, 34 + 1 + hello[34], length_bytes=2)
     _, position = _vector(hello, position, length_bytes=1)
     extensions, _ = _vector(hello, position, length_bytes=2)
-    # OpenSSL offers these only where it has been told how to get a key.
+    # OpenSSL offers these suites only if it has a callback for the key.
     with_key = {c["id"] & 0xFFFF for c in client_context.get_ciphers() if "PSK" in c["name"]}
     offered = {int.from_bytes(suites[at : at + 2], "big") for at in range(0, len(suites), 2)}
     return bool(with_key & offered) or _PRE_SHARED_KEY in _extension_types(extensions)
 
 
 def takes_shared_key(server_context: ssl.SSLContext) -> bool:
-    """Whether a server context would take a pre-shared key, as far as can be seen.
+    """Whether a server context accepts pre-shared keys, as far as we can find out.
 
-    In TLS 1.2 it can: it then agrees to a suite for it. In TLS 1.3 everything
-    depends on a key's name, which we can't guess. Python before 3.13 has none.
+    In TLS 1.2 we can: the server then agrees to a cipher suite for such keys. In
+    TLS 1.3 it depends on the name of the key, which we can't guess. Python before
+    3.13 does not support pre-shared keys at all.
     """
-    probe = _believer()
+    probe = _context_without_checks()
     # Typed by hand: the type checkers read the standard library of 3.11.
     set_psk: Callable[[Callable[[object], tuple[str, bytes]]], None] | None
     set_psk = getattr(probe, "set_psk_client_callback", None)
@@ -75,7 +76,7 @@ def takes_shared_key(server_context: ssl.SSLContext) -> bool:
 
 
 def _vector(data: bytes, position: int, *, length_bytes: int) -> tuple[bytes, int]:
-    """A vector of RFC 8446 section 3.4, and where it ends."""
+    """Return a vector of RFC 8446 section 3.4, and where it ends."""
     start = position + length_bytes
     end = start + int.from_bytes(data[position:start], "big")
     return data[start:end], end
@@ -88,15 +89,15 @@ def _extension_types(extensions: bytes) -> Iterator[int]:
         _, position = _vector(extensions, position + 2, length_bytes=2)
 
 
-def _believer() -> ssl.SSLContext:
+def _context_without_checks() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE  # nothing is believed: our own certificate is read
+    context.verify_mode = ssl.CERT_NONE  # the other end is a context of our own
     return context
 
 
 def _server_certificate(server_context: ssl.SSLContext, version: ssl.TLSVersion) -> bytes | None:
-    probe = _believer()
+    probe = _context_without_checks()
     probe.minimum_version = probe.maximum_version = version
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = probe.wrap_bio(to_client, to_server)
@@ -106,8 +107,8 @@ def _server_certificate(server_context: ssl.SSLContext, version: ssl.TLSVersion)
             return client.getpeercert(binary_form=True)
         _advance(server)
         flight = to_client.read()
-        # In TLS 1.2 it wants a certificate of the probe before it goes on, but its
-        # own stands in the clear: list (3 bytes of length), leaf (3), DER.
+        # In TLS 1.2 the server wants the probe's certificate before it goes on, but its own
+        # certificate is not encrypted: list (3 bytes of length), leaf (3 bytes), DER.
         for kind, body in _messages(flight):
             if kind == _CERTIFICATE:
                 return body[6 : 6 + int.from_bytes(body[3:6], "big")]
@@ -137,7 +138,7 @@ def _advance(tls: ssl.SSLObject) -> bool:
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The handshake messages that stand in the clear: type and body."""
+    """Yield type and body of each handshake message that is not encrypted."""
     payload = b""
     while len(data) >= 5 and data[0] == _HANDSHAKE:
         end = 5 + int.from_bytes(data[3:5], "big")

@@ -1,10 +1,10 @@
-"""Shake hands with ourselves in memory: what no look at a certificate can tell, TLS tells.
+"""Testing our own certificate by handshakes in memory, where looking at it is not enough.
 
-Whether OpenSSL takes a key, a signature or a chain depends on its version, its
-security level and the TLS version. So the certificate is loaded as
-`~trio_duplex.Credentials.mutual` would load it, presented in each role and TLS
-version, and verified as a peer would that knows our issuer: as OpenSSL does by
-default, and strictly, as Python 3.13 does by default.
+Whether OpenSSL accepts a key, a signature or a chain depends on its version, its
+security level and the TLS version. So we load the certificate as
+`~trio_duplex.Credentials.mutual` does, present it in each role and TLS version, and
+verify it like a peer that knows our issuer: once as OpenSSL does by default, and once
+strictly, as Python 3.13 does by default.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from trio_duplex._trust.pem import CredentialsError
 WHAT = "handshake"
 
 FLIGHT_SIZE = 32 * 1024
-"""Bytes of certificates that a peer takes by default, if it runs this library too."""
+"""How many bytes of certificates a peer accepts by default if it runs this library, too."""
 
 _VERSIONS = {ssl.TLSVersion.TLSv1_2: "TLS 1.2", ssl.TLSVersion.TLSv1_3: "TLS 1.3"}
 
 _NOT_NOW = {9, 10}
-"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: `check_chain` says so, and
-knows for which time it is asked."""
+"""X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED. These are ignored here: `check_chain`
+reports them, for the time that the caller asks about."""
 
 
 def rehearse(
@@ -41,9 +41,10 @@ def rehearse(
     """Present our certificate in each role and TLS version to a peer that knows its issuer.
 
     Args:
-        presented: Chain and key.
-        roots: Authorities; where our own is not among them, the chain's last is taken for known.
-        password: Of the key.
+        presented: Our chain and key.
+        roots: Authorities that the peer knows. The last certificate of our chain is
+            added to them.
+        password: The password of the key.
     """
     chain = [each.certificate for each in presented.chain]
     try:
@@ -56,11 +57,11 @@ def rehearse(
             for strict in (False, True)
         }
     except (CredentialsError, ssl.SSLError) as exc:
-        return [Check(WHAT, Grade.DEFECT, f"{exc}; have it issued anew, with another key")]
+        return [Check(WHAT, Grade.DEFECT, f"{exc}; get a new certificate, with another key")]
     checks: list[Check] = []
     size = sum(len(_der(certificate)) for certificate in chain)
     if size > FLIGHT_SIZE:
-        detail = f"{size} bytes, and peers that run this library take {FLIGHT_SIZE}"
+        detail = f"{size} bytes, and peers that run this library accept {FLIGHT_SIZE}"
         checks.append(Check("size of the chain", Grade.WARNING, detail))
     for role in Role:
         plain = _failures(ours[role], verifying[False][role.other], role)
@@ -78,7 +79,7 @@ def rehearse(
 
 
 def _context(role: Role, presented: Presented, password: PasswordSource) -> ssl.SSLContext:
-    """A context of ours, which looks at no certificate of the peer's."""
+    """Make a context that presents our certificate, and does not verify the peer's."""
     server = role is Role.SERVER
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -96,7 +97,7 @@ def _verifying(
     *,
     strict: bool,
 ) -> ssl.SSLContext:
-    """A peer's context; as TLS server it needs a certificate, and has ours."""
+    """Make the peer's context. As TLS server it needs a certificate, so it presents ours."""
     context = _context(role, presented, password)
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(cadata=b"".join(map(_der, anchors)))
@@ -107,7 +108,7 @@ def _verifying(
 
 
 def _failures(ours: ssl.SSLContext, peer: ssl.SSLContext, role: Role) -> list[str]:
-    """Why the handshake fails, for each TLS version where it does."""
+    """Return why the handshake fails, for each TLS version in which it does."""
     server, client = (ours, peer) if role is Role.SERVER else (peer, ours)
     failures: list[str] = []
     for version, name in _VERSIONS.items():
@@ -127,7 +128,7 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
     """Do a handshake in memory.
 
     Raises:
-        ssl.SSLError: It failed, at either end.
+        ssl.SSLError: The handshake failed, at either end.
     """
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = [
@@ -135,7 +136,7 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
         server.wrap_bio(to_server, to_client, server_side=True),
     ]
     waiting = list(ends)
-    # A round trip each; TLS 1.2 has two, and the last reads what is left.
+    # One round trip in each pass. TLS 1.2 needs two; the last pass reads what is left.
     for _ in range(4):
         for end in list(waiting):
             try:
@@ -148,7 +149,10 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
 
 
 def _missing(leaf: x509.Certificate) -> list[str]:
-    """What a strict peer misses that OpenSSL does not ask of a certificate that it was told to trust."""
+    """Return what a strict peer would miss in our leaf, if OpenSSL does not check that here.
+
+    OpenSSL is lenient with a certificate that is itself in the trust store.
+    """
     try:
         if leaf.issuer == leaf.subject:
             return []

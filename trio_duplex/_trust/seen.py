@@ -1,4 +1,4 @@
-"""Certificates whose chain was looked at before: a resumed session shows none."""
+"""Remembering certificates whose chain was checked, because a resumed session has no chain."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import hashlib
 import attrs
 
 _REMEMBERED = 4096
-"""How many, at most: 100 bytes each."""
+"""How many certificates are remembered at most; each takes 100 bytes."""
 
 
 @attrs.frozen(eq=False)
 class SeenCertificates:
-    """Remembers certificates by their digests, the latest of them."""
+    """Remembers the digests of the certificates that were added last."""
 
     _digests: dict[bytes, None] = attrs.field(factory=dict[bytes, None], repr=False, init=False)
 

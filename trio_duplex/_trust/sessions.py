@@ -1,10 +1,10 @@
-"""OpenSSL's session cache, bounded: a server context whose cache has grown is replaced.
+"""Bounding OpenSSL's session cache, by replacing a server context whose cache is full.
 
-In TLS 1.2 a context keeps the session of each peer that takes no tickets: 10 to 13 KB
-each, up to 20,480 of them, for hours. Python's ``ssl`` has no setting for it. So the
-sessions are counted, and a fresh context takes over; the old one goes with its
-connections. Nobody but a peer that would have resumed is told of it: it makes a full
-handshake.
+In TLS 1.2 a context keeps the session of each peer that does not use tickets: 10 to
+13 KB each, up to 20,480 of them, for hours. Python's ``ssl`` has no setting for this.
+So we count the sessions, and at a limit a fresh context takes over. The old context is
+freed together with its connections. The only peers that notice are those that wanted to
+resume a session of the old context: they make a full handshake instead.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ import ssl
 from trio_duplex._trust.parameters import keep_tightened
 
 MAX_SESSIONS = 256
-"""Sessions that a context may hold: 3 MB. A new context costs 1 to 2 ms, so 1 % of a handshake each."""
+"""How many sessions a context may hold, which take 3 MB. A new context costs 1 to 2 ms, so for each
+of 256 handshakes about 1 % of its cost."""
 
 LOOK_EVERY = 32
-"""Handshakes between two looks, each of which costs 1 µs."""
+"""How many handshakes there are from one count of the sessions, which costs 1 µs, to the next."""
 
 
 def is_full(context: ssl.SSLContext) -> bool:
-    """Whether a context holds as many sessions as it may."""
+    """Whether the session cache of a context has reached its limit."""
     return context.session_stats()["number"] >= MAX_SESSIONS
 
 
 def take_over(old: ssl.SSLContext, new: ssl.SSLContext) -> ssl.SSLContext:
-    """Carry over to a fresh context what may have been changed on the old one.
+    """Copy settings that a user may have changed on the old context to a fresh one.
 
-    What Python does not tell of a context, such as a curve, is not carried over.
+    A setting that can't be read back in Python, such as a curve, is not copied.
     """
     keep_tightened(old, new)
     new.verify_mode = old.verify_mode

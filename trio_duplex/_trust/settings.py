@@ -1,10 +1,11 @@
-"""Which trust roots a context rejects in its role: settings of OpenSSL's that no context tells.
+"""Finding out which trust roots a context rejects in its role, which Python can't read from it.
 
 A ``TRUSTED CERTIFICATE`` block of PEM says for which purposes its certificate may
-be an anchor, such as for TLS servers only (``openssl x509 -addtrust``, ``-addreject``).
-Python shows what is in a context without these settings. So they are tried: each
-trust root is shown to the context, in a TLS 1.2 handshake in memory that gets no
-further, and OpenSSL says whether it rejects that root.
+be a trust root, for instance only for TLS servers (``openssl x509 -addtrust``,
+``-addreject``). Python returns the certificates of a context without these settings.
+So we try them out. For each trust root, we begin a TLS 1.2 handshake in memory in
+which the peer presents that root, and OpenSSL says whether it rejects it. The
+handshake goes no further than that.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from trio_duplex._role import Role
 from trio_duplex._wire.records import HANDSHAKE, MAX_FRAGMENT
 
 _REJECTED = 28
-"""X509_V_ERR_CERT_REJECTED, for which Python has no name."""
+"""X509_V_ERR_CERT_REJECTED, which has no name in Python."""
 
 _SERVER_HELLO, _CERTIFICATE = 2, 11
 
@@ -27,11 +28,11 @@ _SERVER_HELLO, _CERTIFICATE = 2, 11
 def rejected_roots(
     context: ssl.SSLContext, role: Role, roots: Iterable[bytes]
 ) -> frozenset[bytes] | None:
-    """Those of the roots (DER) that OpenSSL rejects as anchors in ``role``.
+    """Find those of the roots (DER) that OpenSSL rejects in ``role``.
 
     Returns:
-        Them, or None if it can't be found out, because the context can't be brought to
-        the point where it looks at a certificate.
+        The rejected roots. None if they can't be found out, because the handshake
+        failed before the context looked at a certificate.
     """
     with _tls_1_2(context):
         answers = {root: _is_rejected(context, role, root) for root in roots}
@@ -42,13 +43,13 @@ def rejected_roots(
 
 @contextlib.contextmanager
 def _tls_1_2(context: ssl.SSLContext) -> Generator[None]:
-    """TLS 1.3 encrypts certificates, so the version is lowered for as long as we try."""
+    """Set a context to TLS 1.2 during the block, because TLS 1.3 encrypts certificates."""
     lowest, highest, options = context.minimum_version, context.maximum_version, context.options
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of what the context's maker has set
+        warnings.simplefilter("ignore", DeprecationWarning)  # about old versions of the user's
         try:
             context.options &= ~ssl.OP_NO_TLSv1_2
-            # In an order in which the one is never above the other.
+            # Set them in this order, so that the minimum is never above the maximum.
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             context.maximum_version = ssl.TLSVersion.TLSv1_2
             yield
@@ -76,7 +77,7 @@ def _is_rejected(context: ssl.SSLContext, role: Role, root: bytes) -> bool | Non
         _advance(tls)
     except ssl.SSLCertVerificationError as exc:
         return exc.verify_code == _REJECTED
-    except ssl.SSLError:  # it is verified first, then something is wrong with it as a certificate
+    except ssl.SSLError:  # verified, and refused later for another reason
         return False
     return False
 
@@ -87,7 +88,7 @@ def _advance(tls: ssl.SSLObject) -> None:
 
 
 def _message(kind: int, body: bytes) -> bytes:
-    """A handshake message in records of its own (RFC 5246 sections 6.2.1 and 7.4)."""
+    """Put a handshake message into records of its own (RFC 5246 sections 6.2.1 and 7.4)."""
     message = bytes([kind]) + len(body).to_bytes(3, "big") + body
     pieces = (message[at : at + MAX_FRAGMENT] for at in range(0, len(message), MAX_FRAGMENT))
     return b"".join(
@@ -107,7 +108,7 @@ def _client_hello() -> bytes:
 
 
 def _server_hello(context: ssl.SSLContext) -> bytes:
-    """Version, random, no session, a suite that the context offers, and RFC 5746's extension."""
+    """Make a ServerHello: version, random, no session, a suite of the context, RFC 5746's extension."""
     suite, *_ = (
         suite["id"] & 0xFFFF
         for suite in context.get_ciphers()

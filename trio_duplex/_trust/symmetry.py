@@ -1,7 +1,8 @@
-"""No weaker role: what two TLS contexts demand of the peer must be the same.
+"""No weaker role: comparing what two TLS contexts demand of the peer.
 
-The peer picks the role, and so it picks the weaker check if there is one. What
-can't be compared, because a context does not tell it, counts as different.
+The peer chooses the role. So if the two contexts made different demands, the peer
+could choose the weaker check. A setting that can't be compared, because Python can't
+read it from a context, counts as different.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FLOOR = ssl.TLSVersion.TLSv1_2
 
 
 def unfitness(context: ssl.SSLContext, role: Role) -> str | None:
-    """Say what makes a context unfit whatever the other one does, or None."""
+    """Return why a context is unfit for its role, whatever the other context is; None if it is fit."""
     wrong = ssl.PROTOCOL_TLS_CLIENT if role is Role.SERVER else ssl.PROTOCOL_TLS_SERVER
     if context.protocol is wrong or context.protocol not in _EITHER:
         return f"the {role} context is a {context.protocol.name}; make one for its role"
@@ -37,8 +38,8 @@ def unfitness(context: ssl.SSLContext, role: Role) -> str | None:
             f"the {role} context allows {lowest.name}; "
             "set its minimum_version to ssl.TLSVersion.TLSv1_2 or later"
         )
-    # RFC 9257 section 4.1: a shared key does not tell its two holders, and so
-    # their roles, apart.
+    # RFC 9257 section 4.1: with a shared key, the two holders, and so their roles, can't be
+    # distinguished.
     if takes_shared_key(context) if role is Role.SERVER else offers_shared_key(context):
         return (
             f"the {role} context authenticates by a pre-shared key, which proves no identity; "
@@ -59,7 +60,7 @@ _VERSIONS = {
 
 
 def lowest_version(context: ssl.SSLContext) -> ssl.TLSVersion | None:
-    """The lowest version that a context really allows: there are two ways to forbid one."""
+    """Return the lowest version that a context allows, by ``minimum_version`` and by ``OP_NO_*``."""
     lowest, highest = context.minimum_version, context.maximum_version
     for version, forbidden in _VERSIONS.items():
         if version < lowest or context.options & forbidden:
@@ -73,13 +74,13 @@ def lowest_version(context: ssl.SSLContext) -> ssl.TLSVersion | None:
 def differences(
     server: ssl.SSLContext, client: ssl.SSLContext, *, anonymous_clients: bool = False
 ) -> tuple[str, ...]:
-    """Name each demand on the peer that one role makes and the other does not.
+    """Return a clause for each demand on the peer that one role makes and the other does not.
 
     Args:
         server: The context for the server role.
         client: The context for the client role.
-        anonymous_clients: The server role is to ask for a certificate, and to
-            take a peer without one: that difference is meant.
+        anonymous_clients: Whether the server role is meant to admit peers without
+            a certificate. This difference is then not reported.
     """
     found: list[str] = []
     for role, context in ((Role.SERVER, server), (Role.CLIENT, client)):
@@ -90,13 +91,13 @@ def differences(
             found.append(_wrong_verify_mode(role, context.verify_mode, expected))
         if context.verify_mode is not ssl.CERT_NONE and not trusted_certificates(context):
             found.append(
-                f"the trust roots of the {role} role can't be seen: it has none, or has OpenSSL "
-                "look them up in a directory (capath); load them from a file"
+                f"the trust roots of the {role} role can't be read: there are none, or OpenSSL "
+                "looks them up in a directory (capath); load them from a file"
             )
         if pinned := _trusted_non_authorities(context):
             found.append(
-                f"the {role} role trusts {pinned} certificates that are no authorities, which "
-                "can't be compared; say peer=PinnedPeer(...) instead"
+                f"the {role} role trusts {pinned} certificates that are not authorities, which "
+                "can't be compared; use peer=PinnedPeer(...) instead"
             )
     if server.post_handshake_auth:
         found.append(
@@ -106,7 +107,7 @@ def differences(
     if server.sni_callback is not None:
         found.append(
             "the server role may switch to other contexts (sni_callback), which can't be "
-            "compared; Credentials.mutual(certificates_by_name=...) switches certificates alone"
+            "compared; Credentials.mutual(certificates_by_name=...) switches only certificates"
         )
     if client.check_hostname:
         found.append(
@@ -115,8 +116,8 @@ def differences(
         )
     elif server.check_hostname:
         found.append(
-            "the server role is to check host names (check_hostname), which Python does in the "
-            "client role alone; turn it off, and name the peer by peer=NamedPeer(...)"
+            "the server role is to check host names (check_hostname), but Python does that only in "
+            "the client role; turn it off, and name the peer by peer=NamedPeer(...)"
         )
     for what, value_of in _DEMANDS.items():
         ours, theirs = value_of(server), value_of(client)
@@ -129,12 +130,15 @@ def differences(
 
 
 def _different_settings(server: ssl.SSLContext, client: ssl.SSLContext) -> Iterator[str]:
-    """Where a trust root is one in one role only (``openssl x509 -addtrust``, ``-addreject``)."""
+    """Find trust roots that OpenSSL's settings reject in only one of the roles.
+
+    ``openssl x509 -addtrust`` and ``-addreject`` make such settings.
+    """
     if ssl.CERT_NONE in (server.verify_mode, client.verify_mode):
-        return  # said already
+        return  # reported by `differences`
     roots = _trust_roots(server)
     if roots != _trust_roots(client):
-        return  # likewise
+        return  # reported by `differences`
     rejected = {
         role: rejected_roots(context, role, roots)
         for role, context in ((Role.SERVER, server), (Role.CLIENT, client))
@@ -142,10 +146,10 @@ def _different_settings(server: ssl.SSLContext, client: ssl.SSLContext) -> Itera
     for role, by_role in rejected.items():
         by_other = rejected[role.other]
         if by_role is None:
-            if presented_certificates(server, client):  # else it shakes hands with nobody
+            if presented_certificates(server, client):  # otherwise no handshake can succeed at all
                 yield (
-                    f"OpenSSL's trust settings can't be found out in the {role} role, because it "
-                    "makes no handshake of TLS 1.2 in memory"
+                    f"OpenSSL's trust settings can't be found out in the {role} role, because its "
+                    "context can't do a TLS 1.2 handshake in memory"
                 )
         elif by_other is not None and (only := by_role - by_other):
             yield (
@@ -160,18 +164,18 @@ def _wrong_verify_mode(role: Role, mode: ssl.VerifyMode, expected: ssl.VerifyMod
         wrong = f"the {role} role does not require the peer's certificate"
     else:
         wrong = (
-            f"the {role} role does not ask for a certificate and take a peer without one, as "
-            "anonymous_clients=True says"
+            f"the {role} role does not ask for a certificate and also admit peers without one, as "
+            "anonymous_clients=True demands"
         )
     return f"{wrong} (verify_mode is {mode.name}, not {expected.name})"
 
 
 def trust_alike(former: ssl.SSLContext, present: ssl.SSLContext) -> bool:
-    """Whether a peer that one context verified would have passed the other one, too.
+    """Whether a peer that one context has verified would also pass the other.
 
-    What can't be compared counts as different: revocation lists, of which a
-    context tells only the number, trusted certificates that are no authorities,
-    and roots in a directory.
+    Settings that can't be compared count as different: revocation lists (only
+    their number can be read), trusted certificates that are not authorities, and
+    roots in a directory.
     """
     if former is present:
         return True
@@ -184,11 +188,11 @@ def trust_alike(former: ssl.SSLContext, present: ssl.SSLContext) -> bool:
 
 
 def trusted_certificates(context: ssl.SSLContext) -> int:
-    """How many certificates a context is known to trust.
+    """Return how many certificates a context holds as trusted, as far as is known.
 
-    Where OpenSSL looks trust roots up in a directory, beside those of a file,
-    each is counted from the first handshake that needs it: no context tells of
-    its directories, but that one of them was used shows in this number.
+    OpenSSL may look up trust roots in a directory. Such a root is counted only
+    after the first handshake that needed it. The directories of a context can't
+    be read in Python, but that one of them was used shows in this number.
     """
     return context.cert_store_stats()["x509"]
 

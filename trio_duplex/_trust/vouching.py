@@ -1,11 +1,11 @@
-"""Certificates that vouch for themselves and for nobody else, beside authorities.
+"""Trusted certificates that vouch only for themselves, and not for what they have issued.
 
-OpenSSL takes whatever is in a context's store for an anchor: with partial chains
-allowed, a certificate in it that is shown as it is is verified. But many devices
-sign their own certificate as an authority (``openssl req -x509`` does so), and
-OpenSSL would believe what such a one has issued, too. So the chain that it
-verified is looked at once more: it must be a trusted certificate itself, or
-contain an authority.
+OpenSSL treats every certificate in a context's store as an anchor. With partial chains
+allowed, a peer passes if it presents such a certificate itself. But many devices have a
+self-signed certificate that is also an authority (``openssl req -x509`` makes such
+certificates), and then OpenSSL would also accept every certificate that this one has
+issued. So we check the peer again after OpenSSL: either its certificate is one of the
+trusted certificates, or the verified chain contains an authority of ``trust``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from trio_duplex._trust.seen import SeenCertificates
 
 @attrs.frozen(eq=False)
 class SelfVouching:
-    """What `Credentials.mutual` was given as ``trusted_certificates``.
+    """Decides which verified peers are admitted if there are ``trusted_certificates``.
 
     Attributes:
-        certificates: DER each; they vouch for themselves.
-        authorities: DER each; they vouch for what they have issued.
+        certificates: The certificates (DER) that vouch only for themselves.
+        authorities: The certificates (DER) that vouch for what they have issued.
     """
 
     certificates: frozenset[bytes] = attrs.field(repr=False)
@@ -31,12 +31,13 @@ class SelfVouching:
     _seen: SeenCertificates = attrs.field(factory=SeenCertificates, repr=False, init=False)
 
     def vouched_for(self, certificate: bytes, chain: Sequence[bytes]) -> bool:
-        """Tell whether the verified certificate of a peer may be believed.
+        """Whether a peer that OpenSSL has verified is really trusted.
 
         Args:
-            certificate: The leaf, DER.
-            chain: The chain as OpenSSL verified it, leaf first, DER each. Empty
-                on a resumed session: its certificate must have been seen before.
+            certificate: The peer's leaf certificate, DER.
+            chain: The chain as OpenSSL verified it, leaf first, DER each. It is
+                empty on a resumed session; the certificate must then have been
+                vouched for with its chain before.
         """
         if certificate in self.certificates:
             return True
