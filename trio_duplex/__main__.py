@@ -1,4 +1,4 @@
-"""``python -m trio_duplex``: the ``trio-duplex`` command, where it is not on the PATH."""
+"""``python -m trio_duplex``: the ``trio-duplex`` command, even if that is not on the PATH."""
 
 from trio_duplex.cli import main
 

@@ -1,12 +1,12 @@
-"""The exception tree: what a negotiation can end in, other than a connection.
+"""The exceptions that a negotiation can end in.
 
-Each exception carries its facts as attributes, and builds from them a message
+Each exception carries its facts as attributes, and builds a message from them
 that says role, peer, what was seen, the TLS reason, and what to do. Trio's own
 ``BrokenResourceError``, ``ClosedResourceError`` and ``BusyResourceError`` keep
-their meaning on an open connection and have no place here.
+their meaning on an open connection, and are not part of this tree.
 
-Errors can be copied and pickled, as a worker process needs it. What the copy
-lacks is what Python leaves out of every copy: cause, context and traceback.
+Errors can be copied and pickled, which worker processes need. Cause, context
+and traceback are lost, because Python never copies them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import attrs
 
 from trio_duplex._role import Role
 
-# attrs makes the constructors: the first argument is the summary, all facts
-# are keyword-only. Identity is what counts for an exception, not equality.
+# attrs makes the constructors: the first argument is the summary, and all facts
+# are keyword-only. Exceptions compare by identity (eq=False), as usual in Python.
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)
@@ -30,9 +30,9 @@ class DuplexError(Exception):
         summary: What went wrong, in one clause.
         role: The TLS role that we had taken, or None if none was taken yet.
         peer: The remote address as text, such as ``"192.0.2.7:4711"``, or None
-            where the stream has none to tell.
+            if the stream does not say.
         seen: What the peer did or sent, or None.
-        tls_reason: What TLS says, such as ``"unknown_ca"``, or None.
+        tls_reason: The reason that TLS gives, such as ``"unknown_ca"``, or None.
         advice: What to do about it, or None.
     """
 
@@ -55,8 +55,8 @@ class DuplexError(Exception):
         return f"{text}: {self.advice}" if self.advice else text
 
     def __reduce__(self) -> tuple[Callable[..., DuplexError], tuple[object, ...], dict[str, Any]]:
-        # Python would call the class with `args`, all of them positional, which is not how these
-        # classes are called. So nothing is called: the facts are attributes, and are put back.
+        # By default, Python would call the class with all facts as positional arguments, but they
+        # are keyword-only. So the copy is made without a call, and gets its facts as attributes.
         return _new, (type(self), *self.args), self.__dict__
 
 
@@ -68,7 +68,7 @@ class PeerClosedError(DuplexError):
 
     Attributes:
         received: How many bytes of an opening had come.
-        reset: Whether it left with a reset (RST) rather than an EOF (FIN).
+        reset: Whether the peer left with a reset (RST) rather than an EOF (FIN).
     """
 
     received: int
@@ -79,12 +79,12 @@ class PeerClosedError(DuplexError):
 class NotTLSError(DuplexError):
     """The peer does not begin as its TLS role must.
 
-    Either its opening is no ClientHello, in which case no TLS object was ever
-    made for it, or it answered our ClientHello in another protocol.
+    Either it spoke first, but its opening is not a ClientHello (we then made no TLS
+    object for it), or it answered our ClientHello in another protocol.
 
     Attributes:
-        received: The first bytes themselves, at most 64 of them. What they
-            look like is ``seen``, such as ``"an SSH banner"``.
+        received: The first bytes, at most 64 of them. ``seen`` says what they
+            look like, such as ``"an SSH banner"``.
     """
 
     received: bytes
@@ -92,11 +92,11 @@ class NotTLSError(DuplexError):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class HandshakeError(DuplexError):
-    """The TLS handshake failed; ``__cause__`` is what ``ssl`` or the stream said.
+    """The TLS handshake failed; ``__cause__`` is the error of ``ssl`` or of the stream.
 
     Attributes:
-        hung_up: Whether the peer left in the middle of it, without an alert,
-            and before it had said who it is.
+        hung_up: Whether the peer left in the middle of the handshake, without an
+            alert and before it had presented a certificate.
     """
 
     hung_up: bool = False
@@ -115,7 +115,7 @@ class HandshakeTimeoutError(HandshakeError):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class GlareError(HandshakeError):
-    """Both ends sent a ClientHello: the window closed before the peer's arrived.
+    """Both ends sent a ClientHello: our window ended before the peer's ClientHello arrived.
 
     Attributes:
         missed_by: Seconds from the end of our detection window to the arrival
@@ -129,21 +129,21 @@ class GlareError(HandshakeError):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class PeerRejectedError(DuplexError):
-    """The peer, or we, may not take part in this connection."""
+    """The peer is not admitted, or the peer has refused us."""
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class SelfConnectionError(PeerRejectedError):
-    """The peer is ourselves: our own ClientHello, or our own identity, came back."""
+    """The peer is ourselves: we received our own ClientHello, or our own certificate or key."""
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class LimitError(DuplexError):
-    """The connection was dropped, though nothing was wrong with it, for want of room.
+    """The connection was dropped because a limit was reached; nothing was wrong with the peer.
 
     Attributes:
         limit: The name of the limit in `Limits`, or ``"open files"``.
-        value: Its value; for open files what ``ulimit -n`` says.
+        value: The value of the limit; for open files, the one of ``ulimit -n``.
     """
 
     limit: str
@@ -151,5 +151,5 @@ class LimitError(DuplexError):
 
 
 def _new(cls: type[DuplexError], *args: object) -> DuplexError:
-    """Make an error that has only its ``args``; `pickle` and `copy` add the facts."""
+    """Make an error with only its ``args``; `pickle` and `copy` then add the facts."""
     return cls.__new__(cls, *args)

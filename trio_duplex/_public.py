@@ -1,9 +1,9 @@
-"""What `trio_duplex` itself gives: the names that most programs import.
+"""The public names of `trio_duplex` itself, which most programs import.
 
-Beside it, each imported by its name or as an attribute of `trio_duplex`:
-`trio_duplex.events` (what observers are called with), `trio_duplex.openings` (what first
+There are four more public modules, which can be imported, or used as attributes of
+`trio_duplex`: `trio_duplex.events` (for observers), `trio_duplex.openings` (what first
 bytes mean), `trio_duplex.windows` (how long to wait for them) and
-`trio_duplex.certificates` (is ours fit for both roles).
+`trio_duplex.certificates` (whether ours is fit for both roles).
 """
 
 from types import FunctionType
@@ -92,7 +92,7 @@ __all__ = [
     "serve_tcp",
 ]
 
-# Where a name is defined is our business: its users see one flat package.
+# Users see one flat package, wherever in it a name is defined.
 for _name in __all__:
     if isinstance(globals()[_name], type | FunctionType):  # not an alias of a type
         globals()[_name].__module__ = "trio_duplex"

@@ -1,4 +1,4 @@
-"""Which TLS role we play, and why: the words that everything else uses."""
+"""The TLS role that we play, and why: the vocabulary of the whole package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Role(enum.Enum):
     """We answer the peer's ClientHello."""
 
     CLIENT = "client"
-    """We send the ClientHello, even where it was the peer who dialled."""
+    """We send the ClientHello, even if the peer dialled."""
 
     @property
     def other(self) -> Role:
@@ -26,7 +26,7 @@ class Role(enum.Enum):
 
 
 class Reason(enum.Enum):
-    """What a role decision rests on."""
+    """What a role decision is based on."""
 
     SPOKE = "spoke"
     """The peer sent first: it is the TLS client."""
@@ -35,13 +35,13 @@ class Reason(enum.Enum):
     """The peer sent nothing in the detection window: it is the TLS server."""
 
     ANNOUNCED = "announced"
-    """The peer announced its role in so many bytes."""
+    """The peer sent an announcement: it will be the TLS server."""
 
     RULE = "rule"
-    """Nothing had to be detected: a rule, or the caller who dialled, fixed the role."""
+    """Nothing had to be detected: a rule fixed the role, or the caller that dialled did."""
 
     REMEMBERED = "remembered"
-    """The peer took this role lately."""
+    """The peer was silent in its last connections, so it got a short window, and was silent again."""
 
     def __str__(self) -> str:
         return self.value
@@ -49,16 +49,16 @@ class Reason(enum.Enum):
 
 @attrs.frozen
 class Decision:
-    """The role taken, why, and what it cost.
+    """The role that we took, why, and how long the decision took.
 
     Attributes:
         role: The TLS role that we play.
-        reason: What the decision rests on.
+        reason: What the decision is based on.
         waited: Seconds from the start of the detection window to the decision.
         window: The detection window that applied, in seconds (``math.inf`` if
-            unbounded; 0 where none was needed).
+            unbounded, 0 if none was needed).
         rule: Which rule of a window policy decided, and why, in words; empty
-            where the window was plain seconds.
+            if the window was plain seconds.
     """
 
     role: Role

@@ -1,4 +1,4 @@
-"""Durations: seconds, checked before anything is opened."""
+"""Checking that an argument is a duration in seconds."""
 
 from __future__ import annotations
 

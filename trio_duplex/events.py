@@ -1,4 +1,4 @@
-"""What happened: the events that a server's observers are called with."""
+"""The events that a server's observers are called with."""
 
 from datetime import datetime
 from types import FunctionType
@@ -47,9 +47,9 @@ __all__ = [
 ]
 
 _OF_ATTRIBUTES = (Connection, Decision, PeerRejectedError, Role, datetime)
-"""The types of the events' attributes: `typing.get_type_hints` looks for them here."""
+"""The types of the events' attributes, imported because `typing.get_type_hints` looks for them here."""
 
-# Users see the public module, not the room.
+# Users see the public module, not the private one.
 for _name in __all__:
     if isinstance(globals()[_name], type | FunctionType):  # not an alias of a type
         globals()[_name].__module__ = __name__

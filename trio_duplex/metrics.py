@@ -1,10 +1,10 @@
 """Prometheus metrics of running servers: the extra ``metrics``.
 
-Register one collector, and serve the registry as your application does:
+Register one collector, and serve the registry in the way of your application:
 ``REGISTRY.register(ServerCollector(server))``.
 
-Nothing is counted here: each scrape reads `Server.statistics`, so what is not
-scraped costs nothing. No label holds anything that a peer can choose.
+Nothing is counted here. Each scrape reads `Server.statistics`, so without scrapes
+there is no cost. No label contains anything that a peer can choose.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ _Samples = dict[tuple[str, ...], float]
 
 
 class ServerCollector(Collector):
-    """Gives the `trio_duplex.Statistics` of one or more servers to Prometheus.
+    """Makes Prometheus metrics of the `trio_duplex.Statistics` of one or more servers.
 
     Args:
         servers: A server; or several, by a name that becomes the label
-            ``server`` of every metric. A registry takes these metrics only
-            once, so give all servers of a process to one collector.
+            ``server`` of every metric. These metrics can be registered only
+            once in a registry, so give all servers of a process to one collector.
 
     Attributes:
-        servers: The servers by name. More may be added at any time; one that
-            has ended keeps its counts.
+        servers: The servers by name. More may be added at any time; a server
+            that has ended keeps its counts.
     """
 
     def __init__(self, servers: Server | Mapping[str, Server]) -> None:
@@ -103,7 +103,8 @@ def _name(name: str) -> str:
 
 
 def _by_role(numbers: Mapping[Role, int]) -> _Samples:
-    # Both, from the start: a counter that appears with its first increment hides that increment.
+    # Return both roles from the start: if a counter appears with its first increment, Prometheus
+    # does not see that increment.
     return {(str(role),): numbers.get(role, 0) for role in Role}
 
 

@@ -1,13 +1,13 @@
 """Fixtures for pytest, made of `trio_duplex.testing`.
 
 pytest loads this module in every run where trio_duplex is installed (entry
-point ``pytest11``), so it imports nothing but pytest: the kit, and trio, come
-with the first fixture that is used. ``-p no:trio_duplex`` leaves it out.
+point ``pytest11``), so it imports only pytest. The kit and Trio are imported
+when the first fixture is used. ``-p no:trio_duplex`` turns this plugin off.
 
-All fixtures are plain functions, none is async: what needs Trio is an async
-context manager or a coroutine that the *test* enters or awaits. So they work
-with pytest-trio, with or without its ``trio_mode``, and with anyio's plugin on
-its Trio backend.
+None of the fixtures is async. Whatever needs Trio is an async context manager
+or a coroutine that the *test* enters or awaits. So the fixtures work with
+pytest-trio, with or without its ``trio_mode``, and with anyio's plugin on its
+Trio backend.
 """
 
 from __future__ import annotations
@@ -31,20 +31,21 @@ if TYPE_CHECKING:
 _PEERS = pytest.StashKey["list[testing.Peer]"]()
 
 
-# No wrapper, whose two kinds need two versions of pluggy: this only adds to what others make.
+# This is not a hook wrapper, because the old and the new style of wrappers need different versions
+# of pluggy. It need not be one: it only adds sections to a report that another hook makes.
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Show, with a failure, what each scripted peer of the test saw."""
     if call.excinfo is not None:
         peers = item.stash.setdefault(_PEERS, [])
-        while peers:  # each once, also if the clean-up fails as well
+        while peers:  # show each peer only once, even if the clean-up fails as well
             peer = peers.pop(0)
             item.add_report_section(call.when, peer.kind, str(peer.report))
 
 
 @pytest.fixture(scope="session")
 def _duplex_kit() -> Any:
-    """The kit, if all that it needs is installed."""
+    """The testing kit. The test fails if a dependency of the kit is missing."""
     if importlib.util.find_spec("trustme") is None:
         pytest.fail(
             "the fixtures of trio_duplex need trustme, which is not installed: "
@@ -58,7 +59,7 @@ def _duplex_kit() -> Any:
 
 @pytest.fixture(scope="session")
 def duplex_authority(_duplex_kit: Any) -> testing.Authority:
-    """A certificate authority to throw away: issues certificates, good and flawed.
+    """A throw-away certificate authority, which issues good and flawed certificates.
 
     Example::
 
@@ -105,7 +106,7 @@ def duplex_certificate(duplex_authority: testing.Authority) -> testing.Certifica
 def duplex_server(
     _duplex_kit: Any, duplex_credentials: Credentials
 ) -> Generator[testing.ServerFactory]:
-    """Start a server for the length of an ``async with`` block: `trio_duplex.testing.open_server`.
+    """Start a server for an ``async with`` block (`trio_duplex.testing.open_server`).
 
     It has `duplex_credentials` unless given others, and listens on a free port
     of 127.0.0.1 unless given a listener. It is drained at the end of the
@@ -140,7 +141,7 @@ def duplex_server(
 def duplex_thread_server(
     _duplex_kit: Any, duplex_credentials: Credentials
 ) -> Generator[testing.ThreadServerFactory]:
-    """Start a server in a background thread, until the test ends: `trio_duplex.testing.thread_server`.
+    """Start a server in a background thread, until the test ends (`trio_duplex.testing.thread_server`).
 
     For tests that do not use Trio. It has `duplex_credentials` unless given
     others. At the end of the test it is drained; an error of the handler is an
@@ -187,7 +188,7 @@ def duplex_listener(_duplex_kit: Any) -> testing.MemoryListener:
 def _duplex_peer(
     request: pytest.FixtureRequest, duplex_certificate: testing.Certificate
 ) -> _PeerMaker:
-    """Make the class that a fixture gives, of the kit's class."""
+    """Make the subclass that a fixture returns, from a class of the kit."""
     item = request.node
 
     def make(cls: Any) -> Any:

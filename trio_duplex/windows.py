@@ -1,8 +1,8 @@
 """Detection windows: how long to wait for a peer's first bytes, as seconds or as a policy.
 
-``window=`` of every function that accepts connections takes seconds, a policy from here, or a
-function of the `PeerFacts`. Policies are composable: wherever one takes seconds, it takes
-another policy.
+Every function that accepts connections has an argument ``window=``: seconds, a policy from
+this module, or a function of the `PeerFacts`. Policies are composable: wherever a policy
+takes seconds, it also takes another policy.
 """
 
 from types import FunctionType
@@ -44,7 +44,7 @@ __all__ = [
     "WindowPolicy",
 ]
 
-# Users see the public module, not the room.
+# Users see the public module, not the private one.
 for _name in __all__:
     if isinstance(globals()[_name], type | FunctionType):  # neither an alias nor a value
         globals()[_name].__module__ = __name__

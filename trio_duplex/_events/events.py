@@ -1,7 +1,7 @@
-"""What happened: frozen events, for any number of observers.
+"""The events that a server reports: frozen objects, for any number of observers.
 
-An observer is a plain function of one event. It must not block, and cannot do
-harm: one that raises is logged and disabled.
+An observer is a plain function of one event. It must not block. If it raises, that
+is logged, and the observer is disabled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ConnectionEvent(Event):
     """Something that happened to one connection.
 
     Attributes:
-        number: Which connection: they are counted from 1, for each server.
+        number: The number of the connection. Each server counts from 1.
     """
 
     number: int
@@ -59,12 +59,12 @@ class RoleDecided(ConnectionEvent):
 class Crossed(ConnectionEvent):
     """Two ClientHellos crossed, and both ends can know who goes on as the TLS client.
 
-    A peer that does not know how to resolve it has aborted by then: the connection fails
-    with a `~trio_duplex.GlareError`.
+    A peer that does not know how to resolve a crossing aborts instead. This event is then
+    not reported, and the connection fails with a `~trio_duplex.GlareError`.
 
     Attributes:
-        decision: The decision as it is from now on. It names the role that we
-            play; if that has changed, ``waited`` counts until the peer's
+        decision: The decision as it is from now on, with the role that we play.
+            If the role has changed, ``waited`` is the time until the peer's
             ClientHello came.
     """
 
@@ -73,11 +73,11 @@ class Crossed(ConnectionEvent):
 
 @attrs.frozen(kw_only=True)
 class PeerChangedKind(ConnectionEvent):
-    """A `~trio_duplex.windows.PeerMemory` takes a peer for another kind from now on.
+    """A `~trio_duplex.windows.PeerMemory` has changed the kind of a peer.
 
     Attributes:
         key: The memory's key for the peer, such as its address.
-        silent: Whether it is known as a silent peer now, and gets the short window.
+        silent: Whether the peer now counts as silent, and gets the short window.
     """
 
     key: str
@@ -86,12 +86,12 @@ class PeerChangedKind(ConnectionEvent):
 
 @attrs.frozen(kw_only=True)
 class PolicyFailed(ConnectionEvent):
-    """A window policy raised or took too long: our own fault, not the peer's.
+    """A window policy raised or took too long, which is our own fault and not the peer's.
 
-    The connection goes on, with the window that the policy names for this case.
+    The connection goes on, with the window that the policy has for this case.
 
     Attributes:
-        error: What it raised; a ``trio.TooSlowError`` if it took too long.
+        error: What the policy raised; ``trio.TooSlowError`` if it took too long.
     """
 
     error: Exception
@@ -115,10 +115,10 @@ class NegotiationFailed(ConnectionEvent):
     """A connection ended before it reached its handler.
 
     Attributes:
-        error: Why. A `~trio_duplex.DuplexError` is the peer's or the network's doing,
-            anything else is ours.
-        probe: How it looks like a health check or a port scan, or None if it
-            does not.
+        error: Why. If it is a `~trio_duplex.DuplexError`, the peer or the network
+            is the cause; otherwise we are.
+        probe: How the connection looks like a health check or a port scan, or
+            None if it does not.
     """
 
     error: Exception
@@ -127,10 +127,10 @@ class NegotiationFailed(ConnectionEvent):
 
 @attrs.frozen(kw_only=True)
 class PeerRejected(NegotiationFailed):
-    """A peer that may not take part was turned away.
+    """A peer was not admitted.
 
     Attributes:
-        error: Why.
+        error: Why not.
     """
 
     error: PeerRejectedError
@@ -142,9 +142,9 @@ class HandlerFailed(ConnectionEvent):
 
     Attributes:
         error: The exception; a group if there were several.
-        peer_fault: Whether it is the peer's or the network's doing: a
-            ``trio.BrokenResourceError`` or `~trio_duplex.DuplexError` that the
-            handler's own connection raised, and no other stream of the handler's.
+        peer_fault: Whether the peer or the network is the cause: the exception is
+            a ``trio.BrokenResourceError`` or `~trio_duplex.DuplexError`, and it
+            comes from the handler's own connection, not from another stream.
     """
 
     error: Exception
@@ -181,13 +181,13 @@ class ConnectionClosed(ConnectionEvent):
 
 @attrs.frozen(kw_only=True)
 class OwnCertificateExpired(Event):
-    """A negotiation ended, well or not, while a certificate of our own had expired.
+    """A negotiation ended, with or without success, and a certificate of our own has expired.
 
-    Peers refuse us then, each in its own words, and not all of them say why.
-    ``peer`` is whose negotiation it was; the fault is ours.
+    Peers refuse us then, in different ways, and not all of them say why. ``peer`` is the
+    peer of that negotiation, although the fault is ours.
 
     Attributes:
-        not_after: When the certificate ended.
+        not_after: When the certificate expired.
     """
 
     not_after: datetime
@@ -195,11 +195,13 @@ class OwnCertificateExpired(Event):
 
 @attrs.frozen(kw_only=True)
 class LimitReached(Event):
-    """A connection was dropped or held up for want of room; ``peer`` is whose.
+    """A connection was dropped or delayed because a limit was reached.
+
+    ``peer`` is the peer of that connection.
 
     Attributes:
         limit: The name of the limit in `~trio_duplex.Limits`, or ``"open files"``.
-        value: Its value; for open files what ``ulimit -n`` says.
+        value: The value of the limit; for open files, the one of ``ulimit -n``.
     """
 
     limit: str
@@ -211,8 +213,8 @@ class ListenerPaused(Event):
     """The machine has no room for one more connection: accepting pauses.
 
     Attributes:
-        error: What ``accept`` said.
-        seconds: Until the next try.
+        error: The error of ``accept``.
+        seconds: How long accepting pauses.
     """
 
     error: OSError

@@ -1,15 +1,16 @@
 """One log line for each connection, at levels that suit operators.
 
-A peer that connects and hangs up (a health check, a port scan) is DEBUG, any
-other fault of a peer INFO, a fault of ours ERROR with its traceback. What peers of
-muted networks do is DEBUG. Faults that repeat are summarised: at most one line a
-second for each class of them, so that no flood of bad peers is a flood of log lines;
-the next line names the addresses that were left out.
+A peer that connects and hangs up (a health check, a port scan) is logged at DEBUG,
+every other fault of a peer at INFO, and a fault of ours at ERROR, with its traceback.
+Whatever peers of muted networks do is logged at DEBUG. Repeated faults are summarised:
+there is at most one line a second for each class of fault, so that a flood of bad peers
+does not become a flood of log lines. The next line of the class has the addresses of the
+peers whose lines were left out.
 
-A line is a word for what happened, then ``key=value`` pairs, one space apart. A
-value that is not made of plain characters stands in double quotes, with JSON's
-escapes. ``shlex.split`` takes a line apart. The same facts, and some more, are the
-record's attribute ``facts``, with numbers as numbers.
+A line consists of a word for what happened and ``key=value`` pairs, separated by single
+spaces. A value with unusual characters is in double quotes, with JSON's escapes.
+``shlex.split`` splits a line correctly. The same facts, and some more, are in the
+record's attribute ``facts``, where numbers are numbers.
 """
 
 from __future__ import annotations
@@ -45,53 +46,54 @@ INTERVAL = 1.0
 """Seconds between two lines of one class of fault."""
 
 LIMIT_INTERVAL = 10.0
-"""The same for limits that are reached: a state that lasts, not an incident."""
+"""The same for a limit that is reached, which is a lasting state rather than an incident."""
 
 PAUSE_INTERVAL = 60.0
-"""The same for a machine that has no room, and for a certificate of ours that has expired:
-that is said once, and lasts until somebody acts."""
+"""The same for a machine that has no room, and for a certificate of ours that has expired.
+Both last until somebody acts, so more lines would say nothing new."""
 
 MAX_WHY = 400
-"""Characters of an exception's text. Ours are shorter; what leaves a handler may
-hold anything."""
+"""The most characters of an exception's text. Our own texts are shorter, but an exception from a
+handler can have a text of any length."""
 
 MAX_ADDRESSES = 50
-"""Addresses that one line names, 1 to 2 KB of them; of more, it says how many lines they had."""
+"""The most addresses in one line, which take 1 to 2 KB. For all others together, the line has the
+number of lines left out."""
 
 MILLISECONDS = {"waited", "seconds"}
-"""What is written with three decimals."""
+"""The values that are written with three decimals."""
 
 _PLAIN = re.compile(r"[\w.:/@%+\[\]-]+", re.ASCII)
 
 
 @attrs.define
 class _Class:
-    """A class of faults: when its last line was written, and whose lines were not."""
+    """A class of faults: when its last line was written, and what was left out since then."""
 
     level: int
     kind: str
     interval: float
     last: float
-    unsaid: int = 0
+    left_out: int = 0
     addresses: dict[str, int] = attrs.field(factory=dict[str, int])
 
     def leave_out(self, peer: str | None) -> None:
         """Count a line that is not written."""
-        self.unsaid += 1
+        self.left_out += 1
         address = host_of(peer)
         if address is not None and (
             address in self.addresses or len(self.addresses) < MAX_ADDRESSES
         ):
             self.addresses[address] = self.addresses.get(address, 0) + 1
 
-    def take_down(self, count: str) -> dict[str, object]:
-        """What was left out since the last line, with its number as ``count``."""
-        facts: dict[str, object] = {count: self.unsaid}
+    def take_summary(self, count: str) -> dict[str, object]:
+        """Return what was left out since the last line, its number under the key ``count``; reset both."""
+        facts: dict[str, object] = {count: self.left_out}
         if self.addresses:
             facts["addresses"] = self.addresses
-            if others := self.unsaid - sum(self.addresses.values()):
+            if others := self.left_out - sum(self.addresses.values()):
                 facts["others"] = others
-        self.unsaid, self.addresses = 0, {}
+        self.left_out, self.addresses = 0, {}
         return facts
 
 
@@ -99,10 +101,10 @@ class LogObserver:
     """Writes events to a standard logger.
 
     Args:
-        logger: Where to.
-        clock: Gives seconds; not Trio's, which a test may stop.
-        muted: Networks of which nothing is logged above DEBUG but what is ours
-            to mend.
+        logger: The logger.
+        clock: Returns seconds. It is not Trio's clock, because a test may stop that.
+        muted: Networks whose peers are logged only at DEBUG. Faults of our own
+            are logged as usual.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class LogObserver:
         self._muted = MutedNetworks() if muted is None else muted
         self._clock = clock
         self._classes: dict[tuple[int, str], _Class] = {}
-        self._unsaid: set[tuple[int, str]] = set()  # those that have something to summarise
+        self._left_out: set[tuple[int, str]] = set()  # the classes that have something to summarise
         self._failed_handlers: dict[int, HandlerFailed] = {}
 
     def __call__(self, event: Event) -> None:
@@ -133,7 +135,7 @@ class LogObserver:
                     facts=lambda: {
                         "number": event.number,
                         "peer": event.peer,
-                        # A probe's level says it already, where it was known by its error.
+                        # `probe` is None for a PeerClosedError, which is a probe by its class.
                         **({} if event.probe is None else {"probe": str(event.probe)}),
                     },
                 )
@@ -157,7 +159,8 @@ class LogObserver:
                     facts=lambda: {"number": event.number, "peer": event.peer},
                 )
             case HandlerFailed():
-                self._failed_handlers[event.number] = event  # one line, when it is closed
+                # It is logged together with the ConnectionClosed that follows, in one line.
+                self._failed_handlers[event.number] = event
             case LimitReached():
                 self._fault(
                     logging.WARNING,
@@ -179,8 +182,8 @@ class LogObserver:
                     interval=PAUSE_INTERVAL,
                     peer=event.peer,
                     facts=lambda: {
-                        "why": f"ours ended on {not_after:%Y-%m-%d %H:%M} UTC, so peers refuse us",
-                        "advice": "renew it, then reload(); if it is in force, set this machine's clock",
+                        "why": f"our own expired on {not_after:%Y-%m-%d %H:%M} UTC, so peers refuse us",
+                        "advice": "renew it, then reload(); if it is valid, set this machine's clock",
                         "peer": event.peer,
                     },
                 )
@@ -191,17 +194,17 @@ class LogObserver:
                     "listener-paused",
                     error,
                     interval=PAUSE_INTERVAL,
-                    traceback=False,  # the machine is full: no line of ours is wrong
+                    traceback=False,  # the machine is full, so our code is not at fault
                     peer=None,
                     facts=lambda: {"seconds": event.seconds},
                 )
             case _:
                 pass
-        if self._unsaid:
+        if self._left_out:
             self._summarise(self._clock())
 
     def limits(self, *, connections: float, open_files: float, **others: float) -> None:
-        """Say at the start which bounds apply, and whether the machine has room for them."""
+        """Log at the start which limits apply, with a warning if the machine has no room for them."""
         enough = open_files > connections
         level = logging.INFO if enough else logging.WARNING
         if self._logger.isEnabledFor(level):
@@ -215,7 +218,7 @@ class LogObserver:
             self._write(level, "limits", values)
 
     def flush(self) -> None:
-        """Say how many lines were left out and not summarised yet."""
+        """Log how many lines were left out and not summarised yet."""
         self._summarise(None)
 
     def _closed(self, event: ConnectionClosed) -> None:
@@ -254,14 +257,14 @@ class LogObserver:
             self._classes[key] = fault = _Class(level, kind, interval, last=now)
         elif now - fault.last < interval:
             fault.leave_out(peer)
-            self._unsaid.add(key)
+            self._left_out.add(key)
             return
         shown, beside = facts(), {"address": host_of(peer), **_of_error(error)}
         if error is not None:
             shown |= {"error": type(error).__name__, "why": _why(error)}
-        if fault.unsaid:
-            self._unsaid.remove(key)
-            shown |= fault.take_down("repeated")
+        if fault.left_out:
+            self._left_out.remove(key)
+            shown |= fault.take_summary("repeated")
         fault.last = now
         self._write(
             level,
@@ -272,16 +275,16 @@ class LogObserver:
         )
 
     def _summarise(self, now: float | None) -> None:
-        """Say how often a fault was repeated, where it is time; at once if ``now`` is None."""
-        for key in tuple(self._unsaid):
+        """Log how often faults were repeated, for each class that is due; for all if ``now`` is None."""
+        for key in tuple(self._left_out):
             fault = self._classes[key]
             if now is not None:
-                # One that goes on says so itself, and shows its latest.
+                # A fault that goes on is summarised in its own next line, which also shows the latest.
                 if now - fault.last < 2 * fault.interval:
                     continue
                 fault.last = now
-            self._unsaid.remove(key)
-            self._write(fault.level, "repeated", {"kind": fault.kind} | fault.take_down("count"))
+            self._left_out.remove(key)
+            self._write(fault.level, "repeated", {"kind": fault.kind} | fault.take_summary("count"))
 
     def _write(
         self,
@@ -291,7 +294,7 @@ class LogObserver:
         exc_info: Exception | None = None,
         **beside: object,
     ) -> None:
-        """Write a line of what is ``shown``, and give the record what is ``beside`` it, too."""
+        """Write a line with the facts ``shown``; the record also gets the facts ``beside``."""
         facts = {"event": word, **beside, **shown}
         self._logger.log(
             level, "%s", _line(word, **shown), exc_info=exc_info, extra={"facts": facts}
@@ -300,7 +303,7 @@ class LogObserver:
 
 def _negotiation_level(event: NegotiationFailed) -> int:
     error = event.error
-    # Of a limit, the limit has its own line.
+    # A limit has a line of its own, for the event LimitReached.
     if event.probe is not None or isinstance(error, PeerClosedError | LimitError):
         return logging.DEBUG
     if isinstance(error, DuplexError) and not is_own_fault(error):
@@ -309,7 +312,7 @@ def _negotiation_level(event: NegotiationFailed) -> int:
 
 
 def _of_error(error: Exception | None) -> dict[str, object]:
-    """The facts of an error of ours; in the line, they stand in ``why``."""
+    """Return the facts of an error of ours; a line has them only within ``why``."""
     if not isinstance(error, DuplexError):
         return {}
     role = None if error.role is None else str(error.role)
@@ -342,14 +345,14 @@ def _identity(connection: Connection) -> str:
         return "anonymous"
     try:
         return str(connection.peer)
-    except ValueError:  # trusted, so its issuer made it so
+    except ValueError:  # trusted, but its issuer has put something into it that can't be parsed
         return "unreadable"
 
 
 def _why(error: Exception) -> str:
     try:
         return str(error)[:MAX_WHY]
-    except Exception:  # noqa: BLE001 - it is the user's, and may do anything
+    except Exception:  # noqa: BLE001 - the exception is the user's, and its str() may raise anything
         return "no text"
 
 

@@ -1,9 +1,10 @@
-"""Which failures are a health check's, or a port scan's, rather than a peer's that could not come in.
+"""Recognising failures that are health checks or port scans, and not peers that could not come in.
 
-A load balancer tries every few seconds, for ever, whether a port answers, and none
-of these attempts is of interest. One that connects and hangs up is known by that.
-One that sends something first is known here, by how it leaves, by what it sends, or
-because the operator said so.
+A load balancer checks every few seconds whether a port answers, and none of these
+connections is of interest. If it connects and hangs up at once, the negotiation fails
+with a `PeerClosedError`, which is enough to recognise it. If it sends something first,
+it is recognised here: by how it leaves, by what it sends, or because the operator has
+muted its network.
 """
 
 from __future__ import annotations
@@ -37,23 +38,23 @@ class Probe(enum.Enum):
 
 
 _HTTP_CHECK = re.compile(
-    # Nothing else has asked in HTTP 1.0, without a host, for years; and browsers say GET or POST.
+    # Only health checks still use HTTP 1.0 without a host, and browsers begin with GET or POST.
     rb"(OPTIONS|HEAD) \S+ HTTP/1|GET \S+ HTTP/1\.0\r?\n"
-    # Paths and agents of Kubernetes, and of the clouds' load balancers.
+    # Paths and agents of Kubernetes, and of load balancers in clouds.
     rb"|GET (?s:.*)(health|probe|ready|alive|GoogleHC)",
     re.IGNORECASE,
 )
 
 
 class MutedNetworks:
-    """The networks whose peers are not worth a line of the log.
+    """The networks whose peers are logged only at DEBUG.
 
     Args:
-        networks: In CIDR notation, or single addresses.
+        networks: Networks in CIDR notation, or single addresses.
 
     Raises:
-        ValueError: One is no network, or has host bits set.
-        TypeError: They are not several.
+        ValueError: A network can't be parsed, or has host bits set.
+        TypeError: ``networks`` is a single string, or not iterable.
     """
 
     def __init__(self, networks: Iterable[str | Network] = ()) -> None:
@@ -84,10 +85,11 @@ def _parsed(networks: object) -> tuple[Network, ...]:
 
 
 def probe_of(error: Exception, *, muted: bool) -> Probe | None:
-    """How a failed negotiation looks like a health check, or None if it does not.
+    """Return how a failed negotiation looks like a health check, or None if it does not.
 
-    A peer that leaves before its opening is complete has an error of its own,
-    `PeerClosedError`. What is our own fault, or a limit's, is never a probe.
+    There is no value for a peer that leaves before its opening is complete, because
+    it has an error of its own, `PeerClosedError`. A failure that is our own fault,
+    or due to a limit, is never a probe.
     """
     if isinstance(error, LimitError) or not isinstance(error, DuplexError):
         return None
@@ -103,7 +105,7 @@ def probe_of(error: Exception, *, muted: bool) -> Probe | None:
 
 
 def host_of(peer: str | None) -> str | None:
-    """The address in an event's ``peer``, without the port: what a firewall bans."""
+    """Return the address in an event's ``peer`` without the port, as a firewall needs it."""
     if peer is None or peer.startswith(("/", "@")):
         return peer
     return peer.rpartition(":")[0].strip("[]") or peer

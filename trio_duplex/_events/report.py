@@ -1,4 +1,4 @@
-"""Tells everybody who wants to know: counts, log, and the observers of the user."""
+"""Passing each event to the counts, the log, and the observers of the user."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from trio_duplex._events.statistics import Counts
 
 
 class Reporter:
-    """Gives each event to the counts, the log and the observers, in this order.
+    """Passes each event to the counts, the log and the observers, in this order.
 
     Args:
-        observers: Functions of one event. One that raises is logged and no
-            longer called.
-        muted: Networks whose peers are not worth a line of the log.
+        observers: Functions of one event. If an observer raises, that is logged,
+            and it is not called any more.
+        muted: Networks whose peers are logged only at DEBUG.
 
     Raises:
-        TypeError: One of them is no function, or an async one.
+        TypeError: An observer is not a function, or is an async function.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class Reporter:
         self._observers = _checked(observers)
 
     def report(self, event: Event) -> None:
-        """Tell everybody."""
+        """Pass an event on."""
         self.counts.count(event)
         self.log(event)
         for observer in tuple(self._observers):
             try:
                 observer(event)
-            except Exception:  # noqa: BLE001 - it is the user's, and may raise anything
-                # Not remove(): it may compare equal to others.
+            except Exception:  # noqa: BLE001 - a user's observer may raise anything
+                # Do not use remove(), which would take another observer that compares equal.
                 self._observers = [each for each in self._observers if each is not observer]
                 self.disabled += 1
                 LOGGER.exception("observer %r failed on %r and is disabled", observer, event)
@@ -54,7 +54,7 @@ def _checked(observers: object) -> list[Observer]:
     for observer in several:
         if not callable(observer) or iscoroutinefunction(observer):
             raise TypeError(
-                f"an observer must be a plain function of one event, not {observer!r}: have it "
-                "put events into a memory channel where a task of yours takes them from"
+                f"an observer must be a plain function of one event, not {observer!r}; it may "
+                "put events into a memory channel from which a task of yours receives them"
             )
     return cast("list[Observer]", several)

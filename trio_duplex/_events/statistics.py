@@ -1,4 +1,4 @@
-"""Counts of what happened and of what is going on: read from events, given out frozen."""
+"""Counting events, and the frozen `Statistics` made from the counts."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from trio_duplex._events.probes import Probe
 from trio_duplex._role import Reason, Role
 
 DECISION_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds, in seconds: from a local ClientHello (under 5 ms) through a cold
-JVM (350 ms) to the default window (5 s), and beyond it."""
+"""Upper bounds in seconds, from a local ClientHello (under 5 ms) and a cold JVM
+(350 ms) to the default window (5 s) and beyond."""
 
 
 @attrs.frozen(kw_only=True)
 class Histogram:
-    """How often values fell where.
+    """How many values there are in each bucket.
 
     Attributes:
         bounds: Upper bounds of the buckets, in seconds, inclusive.
-        counts: How many fell into each; one more than ``bounds``, for the rest.
+        counts: How many values are in each bucket. The last bucket, which has no
+            bound, is for all values above.
         total: The sum of all values, in seconds.
     """
 
@@ -59,18 +60,18 @@ class Statistics:
         accepted: Connections accepted so far.
         decided: Role decisions so far, by role and reason, as they were when
             the window ended.
-        crossings: Times that two ClientHellos crossed so far, by the role in
-            which we went on. Where that is the server's, ``decided`` has
-            counted the client's before. Those in which the peer had aborted are
-            in ``failed`` as ``GlareError``.
-        changed_kind: How often a `windows.PeerMemory` took a peer for another
-            kind: ``"silent"`` or ``"speaking"`` from then on.
+        crossings: How often two ClientHellos crossed so far, by the role in
+            which we went on. If that is the server role, ``decided`` has counted
+            the client role for this connection. If the peer aborted instead, the
+            connection is in ``failed`` as ``GlareError``.
+        changed_kind: How often a `windows.PeerMemory` changed the kind of a peer
+            so far, by the new kind: ``"silent"`` or ``"speaking"``.
         policy_failures: Window policies that raised or took too long so far, by
             the error's class name.
         completed: Handshakes completed so far, by role.
         failed: Negotiations that failed so far, by the error's class name.
-        probes: Beside those, negotiations that failed and look like a health
-            check or a port scan, by how.
+        probes: Further failed negotiations, which are not in ``failed`` because
+            they look like a health check or a port scan, by kind of probe.
         handler_failures: Exceptions that left handlers, by class name.
         closed: Connections closed so far that had reached their handler.
         limits: Connections dropped or held up so far, by the limit's name.
@@ -80,9 +81,9 @@ class Statistics:
         pending: Peers now in their window, or waiting for their turn.
         handshaking: Handshakes under way now, by role.
         open: Connections now with their handler.
-        observers_disabled: Observers that raised, and are no longer called.
+        observers_disabled: Observers that raised, and are not called any more.
         decision_seconds: How long role decisions took.
-        certificate_not_after: When the first of our own certificates ends;
+        certificate_not_after: When the first of our own certificates expires;
             None if we present none.
     """
 
@@ -109,7 +110,7 @@ class Statistics:
 
 
 class Counts:
-    """Counts events; the live numbers come from elsewhere."""
+    """Counts events. The numbers of current connections come from the caller."""
 
     def __init__(self) -> None:
         self.accepted = 0
@@ -130,7 +131,7 @@ class Counts:
         self._decision_total = 0.0
 
     def count(self, event: Event) -> None:
-        """Take an event into account."""
+        """Count an event."""
         match event:
             case Accepted():
                 self.accepted += 1
@@ -158,7 +159,7 @@ class Counts:
                 self._count_windows(event)
 
     def _count_windows(self, event: Event) -> None:
-        """Take into account what windows, and their ends, have led to."""
+        """Count an event about detection windows."""
         match event:
             case Crossed(decision=decision):
                 self.crossings[decision.role] += 1
@@ -177,7 +178,7 @@ class Counts:
         observers_disabled: int,
         certificate_not_after: datetime | None = None,
     ) -> Statistics:
-        """Freeze the counts, with the live numbers beside them."""
+        """Make `Statistics` from the counts and the caller's current numbers."""
         return Statistics(
             accepted=self.accepted,
             decided=dict(self.decided),
