@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 LINE = re.compile(
     r"(?P<verdict>ok|WRONG) +(?P<name>[a-z]+ peer) (?P<address>127\.0\.0\.1:\d+): "
     r"waited (?P<waited>\d+\.\d{3}) s, role (?P<role>server|client|not taken)"
-    r"( \((?P<why>spoke|silent)\))?, (?P<what>.+)"
+    r"( \((?P<why>spoke|silent|announced|remembered)\))?, (?P<what>.+)"
 )
 
 
@@ -53,17 +53,29 @@ def test_every_peer_gets_its_role() -> None:
     assert {name: (line["role"], line["why"]) for name, line in by_name.items()} == {
         "silent peer": ("client", "silent"),
         "speaking peer": ("server", "spoke"),
+        "announced peer": ("client", "announced"),
         "plaintext peer": ("server", "spoke"),
         "vanishing peer": ("not taken", None),
+        "remembered peer": ("client", "remembered" if sys.platform == "linux" else "silent"),
     }
     assert {line["verdict"] for line in by_name.values()} == {"ok"}
-    assert len({line["address"] for line in by_name.values()}) == 4
+    assert len({line["address"] for line in by_name.values()}) == 6
     assert float(by_name["silent peer"]["waited"]) >= 0.4
-    for name in ("silent peer", "speaking peer"):
+    for name in ("silent peer", "speaking peer", "announced peer", "remembered peer"):
         assert re.match(r"TLSv1\.[23] \S+, ", by_name[name]["what"])
     assert by_name["plaintext peer"]["what"].startswith("NotTLSError: ")
     assert by_name["vanishing peer"]["what"].startswith("PeerClosedError: ")
     assert "\x1b" not in result.output  # no colours where there is no terminal
+
+
+def test_without_a_measured_round_trip_nobody_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on systems other than Linux: the full window is right there."""
+    monkeypatch.setattr("trio_duplex._stream.lesson.round_trip", lambda _: None)
+    result = demo("--window", "0.2")
+    assert result.exit_code == 0, result.output
+    assert lines(result)["remembered peer"]["why"] == "silent"
 
 
 def test_ipv6() -> None:
@@ -239,7 +251,7 @@ def test_a_process() -> None:
         timeout=30,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.count("\nok ") == 4
+    assert done.stdout.count("\nok ") == 6
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -31,6 +31,10 @@ SILENT: View = (
     Ours(waited=1.001, role=Role.CLIENT, reason=Reason.SILENT, tls=TLS12, received=b"hi"),
     Theirs(sent=b"hi", received=b"hi", role=Role.SERVER, tls=TLS12),
 )
+ANNOUNCED, REMEMBERED = (
+    (Expected(Role.CLIENT, reason), attrs.evolve(SILENT[1], waited=0.1, reason=reason), SILENT[2])
+    for reason in (Reason.ANNOUNCED, Reason.REMEMBERED)
+)
 PLAINTEXT: View = (
     Expected(Role.SERVER, Reason.SPOKE, NotTLSError),
     Ours(waited=0.002, role=Role.SERVER, reason=Reason.SPOKE, received=HTTP, error=NOT_TLS),
@@ -48,7 +52,7 @@ def judge(view: View) -> list[str]:
     return faults(expected, ours, theirs, window=WINDOW)
 
 
-@pytest.mark.parametrize("view", [SPEAKING, SILENT, PLAINTEXT, VANISHING])
+@pytest.mark.parametrize("view", [SPEAKING, SILENT, ANNOUNCED, REMEMBERED, PLAINTEXT, VANISHING])
 def test_all_is_well(view: View) -> None:
     assert judge(view) == []
 
@@ -68,6 +72,8 @@ def test_all_is_well(view: View) -> None:
         pytest.param(SPEAKING, {}, {"error": OSError()}, id="the peer broke"),
         pytest.param(SILENT, {"waited": 0.999}, {}, id="silence concluded too early"),
         pytest.param(SILENT, {"reason": Reason.SPOKE}, {}, id="it is said to have spoken"),
+        pytest.param(REMEMBERED, {"reason": Reason.SILENT, "waited": 1.0}, {}, id="forgotten"),
+        pytest.param(ANNOUNCED, {"reason": Reason.SILENT, "waited": 1.0}, {}, id="not understood"),
         pytest.param(PLAINTEXT, {"error": None}, {}, id="plaintext served"),
         pytest.param(PLAINTEXT, {"error": LEFT}, {}, id="refused for something else"),
         pytest.param(PLAINTEXT, {}, {"received": b"\x15"}, id="plaintext peer answered"),

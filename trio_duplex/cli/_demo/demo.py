@@ -31,8 +31,10 @@ def demo(listen: tuple[str, int], window: float) -> None:
     """Let peers of both TLS roles dial in on one port, and show what is decided.
 
     Makes its own certificates. A TLS server and a TLS client dial in, both for
-    real, and with them a plaintext client and one that hangs up. The exit code
-    is 0 if all of them were served, or refused, as they must be; else 1.
+    real, and with them a TLS server that announces itself, a plaintext client and
+    one that hangs up. The silent TLS server then dials again, is remembered, and
+    need not wait. The exit code is 0 if all of them were served, or refused, as
+    they must be; else 1.
     """
     raise SystemExit(run(lambda: _demo(listen, window)))
 
@@ -52,8 +54,10 @@ async def _demo(listen: tuple[str, int], window: float) -> int:
         await other.aclose()
     where = format_host_port(*listener.socket.getsockname()[:2])
     peers = demo_peers.PEERS
+    again = sum(bool(peer.again) for peer in peers)
     console.print(
-        f"{len(peers)} peers dial {where} at once; the detection window is {window:g} s.",
+        f"{len(peers) - again} peers dial {where} at once{', and one of them again' if again else ''}; "
+        f"the detection window is {window:g} s.",
         soft_wrap=not console.is_terminal,
     )
     outcomes: list[Outcome] = []

@@ -2,21 +2,22 @@
 
 The peers know nothing of trio_duplex: they are what an application would meet,
 made of Trio's own TLS or of bare TCP. Ours is `trio_duplex.negotiate` and an
-echo, on every stream that a plain ``trio.serve_listeners`` accepts.
+echo, on every stream that a plain ``trio.serve_listeners`` accepts, with a memory of
+peers for its window.
 """
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import attrs
 import trio
 import trustme
 
 import trio_duplex
-from trio_duplex import NotTLSError, PeerClosedError, Reason, Role
+from trio_duplex import NotTLSError, PeerClosedError, Reason, Role, windows
 from trio_duplex.cli._demo.verdict import Expected, Ours, Theirs, faults
 from trio_duplex.cli._options import format_host_port
 
@@ -25,6 +26,11 @@ PATIENCE = 10.0
 a machine that does a lot else, and bounds the demo if something hangs."""
 
 NODE_NAME = "node.example"
+
+ANNOUNCEMENT = bytes.fromhex("1503030002015a")
+"""A TLS warning, user_canceled: "I do not begin this handshake, you do" (docs: *The announcement*)."""
+
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -61,11 +67,14 @@ class Peer:
         name: What it is, in two words.
         behave: What it does on its TCP stream, and what it saw there.
         expected: What must come of it.
+        again: The name of the peer that this one is: it dials when that one has
+            come to its end. Empty for a peer of its own.
     """
 
     name: str
     behave: Callable[[trio.SocketStream, Authority], Awaitable[Theirs]]
     expected: Expected
+    again: str = ""
 
 
 @attrs.frozen
@@ -100,6 +109,12 @@ async def wait_for_tls(stream: trio.SocketStream, authority: Authority) -> Their
     """Be a TLS server, although it was we who dialled: not a byte until theirs comes."""
     tls = trio.SSLStream(stream, authority.peer_server, server_side=True)
     return await _converse(tls, b"I waited for you")
+
+
+async def announce(stream: trio.SocketStream, authority: Authority) -> Theirs:
+    """Be a TLS server that says so, and is not kept waiting."""
+    await stream.send_all(ANNOUNCEMENT)
+    return await wait_for_tls(stream, authority)
 
 
 async def speak_http(stream: trio.SocketStream, authority: Authority) -> Theirs:  # noqa: ARG001
@@ -138,8 +153,15 @@ PEERS = (
     # The silent one dials first, and holds up nobody.
     Peer("silent peer", wait_for_tls, Expected(Role.CLIENT, Reason.SILENT)),
     Peer("speaking peer", speak_tls, Expected(Role.SERVER, Reason.SPOKE)),
+    Peer("announced peer", announce, Expected(Role.CLIENT, Reason.ANNOUNCED)),
     Peer("plaintext peer", speak_http, Expected(Role.SERVER, Reason.SPOKE, NotTLSError)),
     Peer("vanishing peer", hang_up, Expected(None, None, PeerClosedError)),
+    Peer(
+        "remembered peer",
+        wait_for_tls,
+        Expected(Role.CLIENT, Reason.REMEMBERED),
+        again="silent peer",
+    ),
 )
 
 
@@ -150,7 +172,7 @@ _REASONS = {Role.SERVER: Reason.SPOKE, Role.CLIENT: Reason.SILENT, None: None}
 
 
 async def _serve(
-    stream: trio.SocketStream, credentials: trio_duplex.Credentials, window: float
+    stream: trio.SocketStream, credentials: trio_duplex.Credentials, window: windows.PeerMemory
 ) -> Ours:
     """Negotiate and echo, and tell what we saw."""
     started = trio.current_time()
@@ -160,7 +182,7 @@ async def _serve(
         return Ours(
             waited=trio.current_time() - started,
             role=exc.role,
-            # The error tells the role alone; on an accepted stream each has one reason.
+            # The error tells only the role, and it is told for the peers that are to fail.
             reason=_REASONS[exc.role],
             received=exc.received if isinstance(exc, NotTLSError) else b"",
             error=exc,
@@ -190,23 +212,26 @@ def _version_and_cipher(tls: trio.SSLStream[Any]) -> tuple[str, str]:
 # --------------------------------------------------------------------------------------------------- both together
 
 
-class _OurViews:
-    """What our end saw of each peer, found by the address that it dialled from."""
+class _ByAddress(Generic[T]):
+    """What is known of each peer, found by the address that it dialled from."""
 
     def __init__(self) -> None:
-        self._views: dict[str, Ours] = {}
+        self._known: dict[str, T] = {}
         self._changed = trio.Condition()
 
-    async def put(self, address: str, view: Ours) -> None:
+    async def put(self, address: str, known: T) -> None:
         async with self._changed:
-            self._views[address] = view
+            self._known[address] = known
             self._changed.notify_all()
 
-    async def wait_for(self, address: str) -> Ours:
+    async def wait_for(self, address: str) -> T:
         async with self._changed:
-            while address not in self._views:
+            while address not in self._known:
                 await self._changed.wait()
-            return self._views[address]
+            return self._known[address]
+
+    def get(self, address: str) -> T | None:
+        return self._known.get(address)
 
 
 async def dial_in(
@@ -219,45 +244,98 @@ async def dial_in(
     """Let all peers dial the listener, in order; each outcome is reported as it comes.
 
     Args:
-        peers: Who dials. None waits for what becomes of the one before.
+        peers: Who dials. None waits for what becomes of the one before, but for
+            one that dials again.
         listener: Where we accept. It is closed in the end.
         authority: The certificates.
         window: The detection window, in seconds.
         report: Called with each outcome, when both ends have come to theirs.
     """
-    views = _OurViews()
+    meeting = _Meeting(authority, window, report)
+    ended = {peer.name: trio.Event() for peer in peers}
     host, port, *_ = listener.socket.getsockname()
 
-    async def accepted(stream: trio.SocketStream) -> None:
-        address = format_host_port(*stream.socket.getpeername()[:2])
-        await views.put(address, await _serve(stream, authority.credentials, window))
+    async def dial(peer: Peer) -> None:
+        try:
+            stream = await trio.open_tcp_stream(host, port)
+        except OSError as exc:
+            meeting.finish(peer, "nowhere", None, Theirs(sent=b"", error=exc))
+            ended[peer.name].set()
+        else:
+            dialling.start_soon(talk, peer, stream)
+
+    async def dial_again(peer: Peer) -> None:
+        await ended[peer.again].wait()
+        await dial(peer)
 
     async def talk(peer: Peer, stream: trio.SocketStream) -> None:
+        await meeting.talk(peer, stream)
+        ended[peer.name].set()
+
+    async with trio.open_nursery() as service:
+        service.start_soon(trio.serve_listeners, meeting.accepted, [listener])
+        async with trio.open_nursery() as dialling:
+            for peer in peers:
+                if peer.again in ended:
+                    dialling.start_soon(dial_again, peer)
+                else:
+                    await dial(peer)
+        service.cancel_scope.cancel()
+
+
+class _Meeting:
+    """Both ends of each connection, and what they have seen."""
+
+    def __init__(
+        self, authority: Authority, window: float, report: Callable[[Outcome], None]
+    ) -> None:
+        self._authority = authority
+        self._window = window
+        self._report = report
+        self._views = _ByAddress[Ours]()
+        self._dialled = _ByAddress[Peer]()
+        self._unmeasured: set[str] = set()
+        # After one silence: the three that it takes by default would make this a long demo.
+        self._memory = windows.PeerMemory(
+            otherwise=window, floor=min(0.1, window), silences=1, key=self._known_as
+        )
+
+    def _known_as(self, facts: windows.PeerFacts) -> str | None:
+        """Tell peers apart, which all dial from one address here."""
+        assert isinstance(facts.remote_address, tuple)
+        address = format_host_port(*facts.remote_address[:2])
+        if facts.round_trip is None:  # a system other than Linux: nobody is remembered
+            self._unmeasured.add(address)
+        peer = self._dialled.get(address)
+        return None if peer is None else peer.again or peer.name
+
+    async def accepted(self, stream: trio.SocketStream) -> None:
+        """Be our end of a connection."""
+        address = format_host_port(*stream.socket.getpeername()[:2])
+        await self._dialled.wait_for(address)
+        ours = await _serve(stream, self._authority.credentials, self._memory)
+        await self._views.put(address, ours)
+
+    async def talk(self, peer: Peer, stream: trio.SocketStream) -> None:
+        """Be the peer's end, and report what both have seen."""
         address = format_host_port(*stream.socket.getsockname()[:2])
         theirs, ours = Theirs(sent=b"", error=trio.TooSlowError()), None
-        with trio.move_on_after(window + PATIENCE):
+        with trio.move_on_after(self._window + PATIENCE):
             try:
                 async with stream:
-                    theirs = await peer.behave(stream, authority)
+                    await self._dialled.put(address, peer)
+                    theirs = await peer.behave(stream, self._authority)
             except trio.BrokenResourceError as exc:
                 # Trio's says that it broke; its cause says why.
                 cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
                 theirs = Theirs(sent=b"", error=cause)
-            ours = await views.wait_for(address)
-        finish(peer, address, ours, theirs)
+            ours = await self._views.wait_for(address)
+        self.finish(peer, address, ours, theirs)
 
-    def finish(peer: Peer, address: str, ours: Ours | None, theirs: Theirs) -> None:
-        found = faults(peer.expected, ours, theirs, window=window)
-        report(Outcome(peer.name, address, ours, theirs, found))
-
-    async with trio.open_nursery() as service:
-        service.start_soon(trio.serve_listeners, accepted, [listener])
-        async with trio.open_nursery() as dialling:
-            for peer in peers:
-                try:
-                    stream = await trio.open_tcp_stream(host, port)
-                except OSError as exc:
-                    finish(peer, "nowhere", None, Theirs(sent=b"", error=exc))
-                else:
-                    dialling.start_soon(talk, peer, stream)
-        service.cancel_scope.cancel()
+    def finish(self, peer: Peer, address: str, ours: Ours | None, theirs: Theirs) -> None:
+        """Report what became of a peer."""
+        expected = peer.expected
+        if expected.reason is Reason.REMEMBERED and address in self._unmeasured:
+            expected = attrs.evolve(expected, reason=Reason.SILENT)
+        found = faults(expected, ours, theirs, window=self._window)
+        self._report(Outcome(peer.name, address, ours, theirs, found))
