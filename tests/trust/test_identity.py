@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.support.trust import DAY, FLEET, NOW
 from trio_duplex import PeerIdentity
-from trio_duplex._trust.identity import public_key_info
+from trio_duplex._trust.identity import public_key_info, read_identity
 
 PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -118,6 +118,15 @@ def test_equal_and_hashable_by_certificate() -> None:
 )
 def test_spiffe_id(uris: list[str], expected: str | None) -> None:
     assert PeerIdentity.from_der(FLEET.issue("a.example", *uris).der).spiffe_id == expected
+
+
+def test_a_peer_that_comes_again_is_parsed_once() -> None:
+    der = FLEET.issue("again.example").der
+    first = read_identity(der, (der,))
+    assert read_identity(bytes(bytearray(der)), (bytes(bytearray(der)),)) is first
+    assert first.dns_names == ("again.example",)
+    assert first.chain == (der,)
+    assert read_identity(der, ()).chain == ()  # a resumed session has none
 
 
 def test_no_names() -> None:

@@ -18,7 +18,7 @@ from trio_duplex._stream.settings import Settings
 from trio_duplex._tls.ending import Known
 from trio_duplex._tls.flow import Flow
 from trio_duplex._tls.reasons import tls_alert, tls_reason
-from trio_duplex._trust.identity import PeerIdentity
+from trio_duplex._trust.identity import PeerIdentity, read_identity
 
 CERTIFICATE_ALERTS = {
     "access_denied",
@@ -223,7 +223,7 @@ class Connection(trio.abc.HalfCloseableStream):
                     "the peer is anonymous: it showed no certificate, so nobody knows who it is; "
                     "look at connection.is_anonymous before connection.peer"
                 )
-            self._peer = PeerIdentity.from_der(certificate, self._flow.engine.peer_chain())
+            self._peer = read_identity(certificate, tuple(self._flow.engine.peer_chain()))
         return self._peer
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:

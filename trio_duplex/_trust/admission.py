@@ -20,7 +20,7 @@ from trio_duplex._errors import PeerRejectedError, SelfConnectionError
 from trio_duplex._role import Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._trust.anchors import ComparedRoots
-from trio_duplex._trust.identity import PeerIdentity, public_key_info
+from trio_duplex._trust.identity import PeerIdentity, public_key_info, read_identity
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, judge
 from trio_duplex._trust.sessions import is_full, take_over
 from trio_duplex._trust.symmetry import trust_alike
@@ -270,7 +270,7 @@ def _identity(
     remote_address: Address | None,
 ) -> PeerIdentity:
     try:
-        return PeerIdentity.from_der(certificate, chain())
+        return read_identity(certificate, tuple(chain()))
     except ValueError as exc:
         raise PeerRejectedError(
             "the peer's certificate can't be read",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
 from trio_duplex.cli._proxy.backend import BackendDownError, connect
-from trio_duplex.cli._service.addresses import TcpAddress
+from trio_duplex.cli._service.addresses import TcpAddress, UnixAddress
 
 
 class Names(trio.abc.HostnameResolver):
@@ -51,8 +53,9 @@ async def test_a_backend_whose_name_moves_is_found(names: Names) -> None:
         with socket.create_server(("127.0.0.2", port)):
             for address in ("127.0.0.1", "127.0.0.2"):
                 names.address = address
-                async with await connect([TcpAddress("backend.test", port)], timeout=5) as stream:
-                    assert stream.socket.getpeername() == (address, port)
+                with await connect([TcpAddress("backend.test", port)], timeout=5) as connected:
+                    assert connected.getpeername() == (address, port)
+                    assert not connected.getblocking()
 
 
 async def test_each_backend_that_is_down_is_told(names: Names) -> None:
@@ -61,3 +64,44 @@ async def test_each_backend_that_is_down_is_told(names: Names) -> None:
         backend = TcpAddress("backend.test", bound.getsockname()[1])
         with pytest.raises(BackendDownError, match=r"backend\.test.*; backend\.test"):
             await connect([backend, backend], timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+async def test_an_ip_address_is_dialled_and_not_looked_up(
+    names: Names, family: socket.AddressFamily, host: str
+) -> None:
+    names.address = "192.0.2.1"  # where nobody is
+    with socket.create_server((host, 0), family=family) as listening:
+        port = listening.getsockname()[1]
+        with await connect([TcpAddress(host, port)], timeout=5) as connected:
+            assert connected.getpeername()[:2] == (host, port)
+            assert not connected.getblocking()
+    with pytest.raises(BackendDownError, match="refused"):
+        await connect([TcpAddress(host, port)], timeout=5)
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no such sockets")
+async def test_a_unix_socket(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "backend"))
+        listening.listen()
+        backend = UnixAddress(str(tmp_path / "backend"))
+        with await connect([backend], timeout=5) as connected:
+            assert connected.getpeername() == backend.path
+            assert not connected.getblocking()
+
+
+async def test_a_backend_that_does_not_answer(names: Names) -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        with contextlib.ExitStack() as held:
+            for _ in range(4):  # its backlog is full: the kernel drops what comes
+                waiting = held.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(address)
+            with pytest.raises(BackendDownError, match="did not answer within"):
+                await connect([TcpAddress(*address)], timeout=0.2)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Sequence
 
 import trio
@@ -17,7 +22,7 @@ class BackendDownError(Exception):
     """No backend could be reached; the text says why, for each."""
 
 
-async def connect(backends: Sequence[BackendAddress], *, timeout: float) -> trio.SocketStream:
+async def connect(backends: Sequence[BackendAddress], *, timeout: float) -> socket.socket:
     """Connect to the first backend that takes us.
 
     A name is resolved at each call, so that a backend that has moved is found.
@@ -25,6 +30,9 @@ async def connect(backends: Sequence[BackendAddress], *, timeout: float) -> trio
     Args:
         backends: In order of preference.
         timeout: Seconds for each.
+
+    Returns:
+        A socket that does not block.
 
     Raises:
         BackendDownError: None does.
@@ -43,14 +51,63 @@ async def connect(backends: Sequence[BackendAddress], *, timeout: float) -> trio
     raise BackendDownError("; ".join(failures))
 
 
-async def _connect(backend: BackendAddress) -> trio.SocketStream:
+async def _connect(backend: BackendAddress) -> socket.socket:
     match backend:
         case TcpAddress(host, port):
-            return await trio.open_tcp_stream(host, port)
+            return await _connect_tcp(host, port)
         case UnixAddress(path) if path.startswith("@"):
-            return await trio.open_unix_socket(b"\0" + path[1:].encode())
+            return _detach(await trio.open_unix_socket(b"\0" + path[1:].encode()))
         case UnixAddress(path):
-            return await trio.open_unix_socket(path)
+            return _detach(await trio.open_unix_socket(path))
+
+
+async def _connect_tcp(host: str, port: int) -> socket.socket:
+    """Connect to a name, with Trio's happy eyeballs, or to an IP address, which needs none of them.
+
+    Trio's way with an IP address costs a tenth of all that Python does for a short
+    proxied connection.
+    """
+    family = _family(host)
+    if family is None or sys.platform == "win32":  # which tells in other ways how it went
+        made = _detach(await trio.open_tcp_stream(host, port))
+        if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            # Trio's 16 KiB is for little latency, and costs a relay a quarter of its bulk; 0 is the system's.
+            with contextlib.suppress(OSError):
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
+        return made
+    made = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        made.setblocking(False)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        number = made.connect_ex((host, port))
+        if number == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(made)
+            number = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if number:
+            raise OSError(number, os.strerror(number))
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+@functools.lru_cache
+def _family(host: str) -> socket.AddressFamily | None:
+    """The family of an IP address; None for a name, or an address with a zone, which only the resolver knows."""
+    if "%" in host:
+        return None
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        return None
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def _detach(stream: trio.SocketStream) -> socket.socket:
+    """The socket of a stream, as one of the standard library's."""
+    made = socket.socket(fileno=stream.socket.detach())
+    made.setblocking(False)
+    return made
 
 
 def unreachable_reason(exc: OSError) -> str:

@@ -81,7 +81,7 @@ async def _to_backend(
         except trio.BrokenResourceError:
             return
     try:
-        await backend.send_eof()
+        backend.send_eof()
     except trio.BrokenResourceError:
         return
 

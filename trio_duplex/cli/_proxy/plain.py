@@ -24,13 +24,11 @@ class PlainSocket:
     is closed in the end, and reset if the end is an exception or a cancellation.
 
     Args:
-        stream: The stream whose socket it uses. It now belongs to us.
+        connected: The socket, which does not block. It now belongs to us.
     """
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._socket = socket.socket(fileno=stream.socket.fileno())
-        self._socket.setblocking(False)
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
 
     async def send_all(self, data: bytes | bytearray) -> None:
         """Send all of it.
@@ -63,28 +61,32 @@ class PlainSocket:
             except OSError as exc:
                 raise trio.BrokenResourceError(str(exc)) from exc
 
-    async def send_eof(self) -> None:
+    def send_eof(self) -> None:
         """Half-close: nothing more comes from us.
 
         Raises:
             trio.BrokenResourceError: The connection broke.
         """
-        await self._stream.send_eof()
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
 
-    async def aclose(self) -> None:
-        """Close the socket; tasks that use it are woken."""
-        self._socket.detach()  # the stream closes it, and tells those that wait
-        await self._stream.aclose()
+    def close(self) -> None:
+        """Close the socket; tasks that wait for it are woken."""
+        if self._socket.fileno() != -1:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         if exc is not None:
-            reset_on_close(self._stream)
-        await self.aclose()
+            reset_on_close(self._socket)
+        self.close()

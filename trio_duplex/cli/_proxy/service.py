@@ -41,7 +41,7 @@ class Proxy(Service[ProxySettings]):
     async def handle(self, context: Context, connection: Connection) -> None:
         """Forward one connection."""
         try:
-            stream = await connect(
+            connected = await connect(
                 self.backends(connection.role), timeout=self.settings.connect_timeout
             )
         except BackendDownError as exc:
@@ -52,7 +52,7 @@ class Proxy(Service[ProxySettings]):
                 advice="the peer was sent a clean close; the next connection tries again",
             )
             return
-        async with PlainSocket(stream) as backend:
+        with PlainSocket(connected) as backend:
             try:
                 await self._forward(connection, backend)
             except BackendBrokenError as exc:

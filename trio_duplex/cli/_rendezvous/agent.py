@@ -97,7 +97,7 @@ class Backend:
 
     async def _try(self) -> trio.SocketStream | None:
         try:
-            stream = await connect(self._settings.to, timeout=self._settings.connect_timeout)
+            connected = await connect(self._settings.to, timeout=self._settings.connect_timeout)
         except BackendDownError as exc:
             if self._up.is_set():
                 log.error(
@@ -112,7 +112,7 @@ class Backend:
             log.info("backend-up")
             self._up.set()
             self._down = trio.Event()
-        return stream
+        return trio.SocketStream(trio.socket.from_stdlib_socket(connected))
 
     async def wait_down(self) -> None:
         """Wait until it is found that it can't be reached."""
