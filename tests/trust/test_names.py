@@ -93,6 +93,34 @@ def test_names_that_are_not_looked_at() -> None:
     assert not bears_name(who, names[-1])
 
 
+@pytest.mark.parametrize(
+    ("expected", "borne"),
+    [
+        ("a.fleet.example", "a.fleet.example"),
+        ("a.fleet.example", "*.fleet.example"),
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8::7", "2001:db8::7"),
+        ("sip:a.example", "sip:a.example"),
+        ("urn:device:7", "urn:device:7"),
+    ],
+)
+@pytest.mark.parametrize("before", [1, NAMES_LOOKED_AT - 1])
+def test_any_name_of_a_certificate_counts_and_not_the_first_only(
+    before: int, expected: str, borne: str
+) -> None:
+    forms: dict[str, Callable[[int], str]] = {
+        "192.0.2.7": lambda n: f"198.51.{n >> 8}.{n & 255}",
+        "2001:db8::7": lambda n: f"2001:db8::1:{n:x}",
+        "sip:a.example": lambda n: f"sip:n{n}.example",
+        "urn:device:7": lambda n: f"urn:other:{n}",
+    }
+    others = forms.get(borne, lambda n: f"n{n}.stranger.example")
+    who = identity(*map(others, range(before)), borne)
+    NamedPeer(expected)(who, Role.SERVER, SOMEWHERE)
+    with pytest.raises(PeerRejectedError):
+        NamedPeer(expected)(identity(*map(others, range(before))), Role.SERVER, SOMEWHERE)
+
+
 def test_what_is_shown_of_many_names() -> None:
     assert shown(["a", "b"], 2, between=" or ") == "a or b"
     assert shown(iter("abcdefg"), 7) == ", ".join("abcdefg"[:NAMES_SHOWN]) + " and 3 more"

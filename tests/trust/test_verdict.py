@@ -244,6 +244,62 @@ async def test_a_send_that_fails_waits_for_no_verdict_that_does_not_come(
     await trio.aclose_forcefully(peer)
 
 
+@pytest.mark.parametrize(
+    "then", [trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError]
+)
+async def test_a_send_that_fails_says_so_whatever_the_look_for_a_verdict_meets(
+    then: type[Exception], autojump_clock: MockClock
+) -> None:
+    """It breaks for reading, too; it has closed itself; another task is receiving."""
+
+    class Failing(RecordingStream):
+        failing = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.failing:
+                raise trio.BrokenResourceError("it takes no more")
+            await super().send_all(data)
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            if self.failing:
+                await trio.lowlevel.checkpoint()
+                raise then
+            return await super().receive_some(max_bytes)
+
+    ours, theirs = memory_pair()
+    stream = Failing(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_server, theirs, TLS13)
+        connection = await dial(stream, Role.CLIENT, mutual())
+    stream.failing = True
+    error = await send_until_it_breaks(connection)
+    assert str(error) == "it takes no more"
+    await trio.aclose_forcefully(connection)
+
+
+async def test_data_is_no_verdict_and_is_not_waited_behind(autojump_clock: MockClock) -> None:
+    """The server has spoken, so it has taken our certificate: nothing more is read."""
+
+    class Failing(RecordingStream):
+        failing = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.failing:
+                raise trio.BrokenResourceError("it takes no more")
+            await super().send_all(data)
+
+    ours, theirs = memory_pair()
+    stream = Failing(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_server, theirs, TLS13)
+        connection = await dial(stream, Role.CLIENT, mutual())
+    stream.failing = True
+    before = trio.current_time()
+    await send_until_it_breaks(connection)  # the welcome is there, and nobody has read it
+    assert trio.current_time() == before
+    await trio.aclose_forcefully(connection)
+
+
 async def test_accepted(autojump_clock: MockClock) -> None:
     connection = await client(TLS13, LISTENER)
     assert await connection.receive_some() == b"welcome"
