@@ -1,0 +1,265 @@
+"""The programs that the guides show do what the guides say."""
+
+from __future__ import annotations
+
+import asyncio
+import runpy
+import ssl
+import threading
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+import trustme
+from trio.testing import MockClock
+
+import trio_duplex
+from tests.docs.blocks import DOCS
+from tests.support.contexts import new_context
+from trio_duplex import Credentials, Role
+from trio_duplex.testing import open_connection_pair, thread_server
+
+EXAMPLES = DOCS / "examples"
+
+
+class Lab:
+    """The files that the examples name, and what a peer needs."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        node = authority.issue_cert("node.example")
+        authority.cert_pem.write_to_path(folder / "fleet-ca.pem")
+        node.private_key_pem.write_to_path(folder / "node.key")
+        for blob in node.cert_chain_pems:
+            blob.write_to_path(folder / "node.pem", append=True)
+        self.authority = authority
+        self.certificate = peer = authority.issue_cert("peer.example")
+        self.peer = Credentials.mutual(certificate_chain=peer, trust=authority)
+        self.contexts = {}
+        for role in Role:
+            self.contexts[role] = context = new_context(role)
+            peer.configure_cert(context)
+            authority.configure_trust(context)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_REQUIRED
+
+    def over(self, *protocols: str) -> Credentials:
+        """The peer's credentials, with ALPN."""
+        return Credentials.mutual(
+            certificate_chain=self.certificate, trust=self.authority, alpn=list(protocols)
+        )
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return Lab(tmp_path)
+
+
+def example(name: str) -> dict[str, Any]:
+    """What an example defines."""
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))
+
+
+class Elsewhere:
+    """Stands for `serve_tcp` in an example: on a free port, and with a short window."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.addresses: list[tuple[str, int]] = []
+        self.started = threading.Event()
+        self.serve_tcp = trio_duplex.serve_tcp
+        monkeypatch.setattr(trio_duplex, "serve_tcp", self)
+
+    async def __call__(
+        self, handler: trio_duplex.Handler, port: int, credentials: Credentials
+    ) -> None:
+        assert port == 8443
+        async with trio.open_nursery() as nursery:
+            serve = partial(self.serve_tcp, host="127.0.0.1", window=0.1)
+            server = await nursery.start(serve, handler, 0, credentials)
+            self.addresses = list(server.addresses)
+            self.started.set()
+
+    async def address(self) -> tuple[str, int]:
+        await trio.to_thread.run_sync(self.started.wait, 10)
+        return self.addresses[0]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
+    return Elsewhere(monkeypatch)
+
+
+@pytest.mark.parametrize("name", ["migrating_before", "migrating_after"])
+async def test_migrating(name: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both serve a speaking peer alike."""
+    addresses: list[Any] = []
+    ready = trio.Event()
+
+    async def serve(function: Any, handler: Any, port: int, material: Any) -> None:
+        assert port == 8443
+        async with trio.open_nursery() as nursery:
+            found = await nursery.start(partial(function, host="127.0.0.1"), handler, 0, material)
+            if isinstance(found, list):
+                addresses.append(found[0].transport_listener.socket.getsockname())
+            else:
+                addresses.append(found.addresses[0])
+            ready.set()
+
+    monkeypatch.setattr(trio, "serve_ssl_over_tcp", partial(serve, trio.serve_ssl_over_tcp))
+    monkeypatch.setattr(trio_duplex, "serve_tcp", partial(serve, trio_duplex.serve_tcp))
+    main = example(name)["main"]
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(main)
+            await ready.wait()
+            host, port = addresses[0]
+            async with await trio_duplex.open_tcp_connection(host, port, lab.peer) as peer:
+                await peer.send_all(b"hello")
+                assert await peer.receive_some() == b"hello"
+            nursery.cancel_scope.cancel()
+
+
+def test_migrating_takes_five_lines() -> None:
+    before, after = (
+        (EXAMPLES / f"migrating_{name}.py").read_text().splitlines() for name in ("before", "after")
+    )
+    changed = [line for line in after if line.strip() and line not in before]
+    assert len(changed) == 5
+
+
+async def test_http_by_role(
+    lab: Lab, elsewhere: Elsewhere, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A client that speaks is answered; a device that is an HTTPS server and calls home is asked."""
+    shown = example("http_by_role")
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(shown["main"])
+            host, port = await elsewhere.address()
+            lab.contexts[Role.CLIENT].set_alpn_protocols(["http/1.1"])
+            async with httpx.AsyncClient(verify=lab.contexts[Role.CLIENT]) as client:
+                for path in ("/one", "/two"):
+                    answer = await client.get(f"https://{host}:{port}{path}")
+                    assert "hello, peer.example" in answer.text
+                    assert f"you asked for {path}" in answer.text
+            async with await trio_duplex.open_tcp_connection(
+                host, port, lab.over("http/1.1"), role=Role.SERVER
+            ) as device:
+                await shown["serve_http"](device)
+            nursery.cancel_scope.cancel()
+    printed = capsys.readouterr().out
+    assert "peer.example /serial 200" in printed
+    assert "you asked for /state" in printed
+
+
+async def test_httpx(
+    lab: Lab, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pair = await open_connection_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(example("http_h11")["serve_http"], pair.server)
+        await example("http_httpx")["ask_device"](pair.client)
+    await pair.server.aclose()
+    printed = capsys.readouterr().out
+    assert printed.startswith("server.example 200 hello, client.example")
+    assert "you asked for /state" in printed
+
+
+async def hello_app(scope: Any, receive: Any, send: Any) -> None:
+    """An ASGI application."""
+    assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+async def test_hypercorn(lab: Lab, elsewhere: Elsewhere) -> None:
+    handler = example("http_hypercorn")["serve_asgi"](hello_app)
+    node = Credentials.mutual(
+        certificate_chain="node.pem", private_key="node.key", trust="fleet-ca.pem"
+    )
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio_duplex.serve_tcp, handler, 8443, node)
+            host, port = await elsewhere.address()
+            async with httpx.AsyncClient(verify=lab.contexts[Role.CLIENT]) as client:
+                answer = await client.get(f"https://{host}:{port}/here")
+                assert (answer.status_code, answer.content) == (200, b"/here")
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("role", list(Role))
+async def test_anyio(role: Role, lab: Lab, elsewhere: Elsewhere) -> None:
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(example("anyio_handler")["main"])
+            host, port = await elsewhere.address()
+            peer = await trio_duplex.open_tcp_connection(host, port, lab.peer, role=role)
+            async with peer:
+                await peer.send_all(b"world\n")
+                said = await peer.receive_some()
+                assert isinstance(peer.local_address, tuple)
+                assert said == b"hello, world from port %d\n" % peer.local_address[1]
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("silent", [False, True], ids=["speaking", "silent"])
+def test_asyncio_guest_and_asyncio_peers(silent: bool, lab: Lab, elsewhere: Elsewhere) -> None:
+    """All of it on asyncio: the program that serves, and a peer of either kind."""
+    serve = example("asyncio_guest")["main"]
+    call_home = example("asyncio_silent_peer")["call_home"]
+
+    async def talk() -> bytes:
+        serving = asyncio.create_task(serve())
+        await asyncio.to_thread(elsewhere.started.wait, 10)
+        host, port = elsewhere.addresses[0]
+        async with asyncio.timeout(20):
+            if silent:
+                reader, writer = await call_home(host, port, lab.contexts[Role.SERVER])
+            else:
+                reader, writer = await asyncio.open_connection(
+                    host, port, ssl=lab.contexts[Role.CLIENT]
+                )
+            line: bytes = await reader.readline()
+            writer.close()
+            await writer.wait_closed()
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        return line
+
+    assert asyncio.run(talk()).startswith(b"hello, peer.example")
+
+
+def test_threads(lab: Lab) -> None:
+    shown = example("threads")
+    node = Credentials.mutual(
+        certificate_chain="node.pem", private_key="node.key", trust="fleet-ca.pem"
+    )
+    with thread_server(shown["handler"], credentials=node, window=0.1) as server:
+        answer = shown["call_home"](server.address, lab.contexts[Role.SERVER], b"question")
+    assert answer == b"QUESTION"
+
+
+async def test_ftps(lab: Lab) -> None:
+    receive_file = example("ftps")["receive_file"]
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    received: list[bytes] = []
+
+    async def receive() -> None:
+        node = Credentials.mutual(
+            certificate_chain="node.pem", private_key="node.key", trust="fleet-ca.pem"
+        )
+        received.append(await receive_file(listener, node, None))
+
+    with trio.fail_after(20):
+        async with listener, trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            host, port = listener.socket.getsockname()
+            server = await trio_duplex.open_tcp_connection(host, port, lab.peer, role=Role.SERVER)
+            async with server:
+                await server.send_all(b"a file" * 100_000)
+    assert received == [b"a file" * 100_000]
