@@ -18,6 +18,8 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+import attrs
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
@@ -120,3 +122,40 @@ def filled(text: str) -> str:
         return f"<!-- names -->\n{lines}\n\n{found['block']}"
 
     return NAMES.sub(table, SECTION.sub(section, FENCE.sub(code, text)))
+
+
+@attrs.frozen
+class Block:
+    """A fence of a page, and the line above it."""
+
+    above: str
+    language: str
+    text: str
+    line: int
+
+    @property
+    def commands(self) -> list[str]:
+        """The command lines of a block of shell, each on one line, without the prompt."""
+        if self.language not in ("sh", "console"):
+            return []
+        lines = self.text.replace("\\\n", " ").splitlines()
+        if self.language == "console":
+            lines = [line[2:] for line in lines if line.startswith(("$ ", "# "))]
+        return [line for line in lines if line.strip()]
+
+
+def blocks(text: str) -> list[Block]:
+    """The fences of a page that are not directives, nor in a section of another page."""
+    text = SECTION.sub(lambda found: "\n" * found[0].count("\n"), text)
+    lines = text.splitlines()
+    found = []
+    number = 0
+    while number < len(lines):
+        if fence := re.match(r"(`{3,})(\S*)", lines[number]):
+            end = next(n for n in range(number + 1, len(lines)) if lines[n].startswith(fence[1]))
+            if not fence[2].startswith("{"):
+                body = "\n".join(lines[number + 1 : end])
+                found.append(Block(lines[number - 1], fence[2], body, number + 1))
+            number = end
+        number += 1
+    return found

@@ -263,3 +263,28 @@ async def test_ftps(lab: Lab) -> None:
             async with server:
                 await server.send_all(b"a file" * 100_000)
     assert received == [b"a file" * 100_000]
+
+
+async def test_ten_names(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = example("ten_names")
+    node = shown["credentials_for"]("peer.example")
+    await shown["serve"](node)
+    assert capsys.readouterr().out.startswith("[('127.0.0.1', ")
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    host, port = listener.socket.getsockname()
+    with trio.fail_after(20):
+        async with listener, trio.open_nursery() as nursery:
+
+            async def accept() -> None:
+                await shown["take"](await listener.accept(), node)
+
+            nursery.start_soon(accept)
+            assert await shown["ask"](host, port, lab.peer) == b"question"
+            assert "peer.example" in capsys.readouterr().out
+            nursery.start_soon(accept)
+            async with await trio.open_tcp_stream(host, port) as stranger:
+                await stranger.send_all(b"GET / HTTP/1.1\r\n")
+                assert await stranger.receive_some() == b""
+    assert "HTTP" in capsys.readouterr().out
+    assert callable(shown["choose"])

@@ -112,7 +112,7 @@ async def serve_listeners(
     )
 
 
-async def serve_tcp(
+async def serve_tcp(  # noqa: D417 - the others are those of serve_listeners, and are said there
     handler: Handler,
     port: int,
     credentials: Credentials,
@@ -134,26 +134,16 @@ async def serve_tcp(
 ) -> None:
     """Listen on a TCP port: ``trio.open_tcp_listeners``, then as `serve_listeners` does.
 
+    All options that are not listed here are those of `serve_listeners`.
+
     Args:
-        handler: See `serve_listeners`.
+        handler: An async function of a `Connection`, which is closed when it returns.
         port: TCP port; 0 lets the kernel pick one for each address
             (`Server.addresses` tells which).
         credentials: What we present and whom we trust, for both roles.
         host: Address or name to listen on; None for all addresses of IPv4 and
             IPv6.
         backlog: Length of the kernel's queue of connections; None for the most.
-        window: See `serve_listeners`.
-        handshake_timeout: See `serve_listeners`.
-        https_compatible: See `serve_listeners`.
-        session: See `serve_listeners`.
-        max_certificate_bytes: See `serve_listeners`.
-        announcements: See `serve_listeners`.
-        limits: See `serve_listeners`.
-        observers: See `serve_listeners`.
-        muted_networks: See `serve_listeners`.
-        raise_handler_errors: See `serve_listeners`.
-        handler_nursery: See `serve_listeners`.
-        task_status: See `serve_listeners`.
 
     Raises:
         OSError: The port can't be had, or a listener failed for good.
