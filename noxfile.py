@@ -208,20 +208,14 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def docs(session: nox.Session) -> None:
-    """The documentation; a warning or a reference that leads nowhere is an error."""
-    session.install("-e", ".[all]", "--group", "docs")
+    """The documentation; a warning, a dead link, or a search that misses is an error."""
+    session.install("-e", ".[all]", "--group", "docs", "--group", "test")
+    site = "docs/_build/html"
+    shutil.rmtree(site, ignore_errors=True)
     session.run(
-        "sphinx-build",
-        "-q",
-        "-E",
-        "-W",
-        "--keep-going",
-        "-n",
-        "-b",
-        "html",
-        "docs",
-        "docs/_build/html",
-    )
+        "sphinx-build", "-q", "-E", "-W", "--keep-going", "-n", "-b", "html", "docs", site
+    )  # fmt: skip
+    session.run("python", "-m", "pytest", "-q", "tests/docs", env={"TRIO_DUPLEX_SITE": site})
 
 
 @nox.session(python=OLDEST)

@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.domains.python import PythonDomain
 from sphinx.transforms.post_transforms import SphinxPostTransform
@@ -25,6 +26,9 @@ MODULES = ("events", "openings", "windows", "certificates", "anyio", "httpcore",
 NAME = re.compile(r"(?:await )?(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.DOTALL)
 
 
+NOT_WITHIN = (nodes.title, nodes.reference, addnodes.pending_xref)
+
+
 class CodeLinks(SphinxPostTransform):
     """Wraps each literal that is the name of something in the reference."""
 
@@ -35,9 +39,7 @@ class CodeLinks(SphinxPostTransform):
         domain = self.env.get_domain("py")
         assert isinstance(domain, PythonDomain)
         for literal in list(self.document.findall(nodes.literal)):
-            if any(isinstance(each, nodes.title | nodes.reference) for each in parents(literal)):
-                continue
-            if literal.parent.tagname == "pending_xref":
+            if any(isinstance(each, NOT_WITHIN) for each in parents(literal)):
                 continue
             self.link(literal, domain)
 

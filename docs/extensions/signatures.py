@@ -37,7 +37,7 @@ def process_signature(
     app: Sphinx, what: str, name: str, obj: object, *_: object
 ) -> tuple[str, str] | None:
     """Called by autodoc for each object that has a signature."""
-    if what != "class" or not isinstance(obj, type) or not attrs.has(obj):
+    if what not in ("class", "exception") or not isinstance(obj, type) or not attrs.has(obj):
         return None
     if (
         not inspect.isfunction(obj.__init__)

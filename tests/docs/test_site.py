@@ -1,0 +1,168 @@
+"""The built site: no error boxes, no dead links, no name without a type, and a search that finds.
+
+`nox -s docs` builds it, says where it is in ``TRIO_DUPLEX_SITE``, and runs this.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+
+from tests.docs.blocks import pages
+from tests.support.tools import require_tool
+
+if "TRIO_DUPLEX_SITE" not in os.environ:
+    pytest.skip("`nox -s docs` builds the site, and runs this", allow_module_level=True)
+
+SITE = Path(os.environ["TRIO_DUPLEX_SITE"]).resolve()
+GENERATED = {"genindex.html", "py-modindex.html", "search.html"}
+
+EXTERNAL = {
+    "https://h11.readthedocs.io",
+    "https://hypercorn.readthedocs.io",
+    "https://pradyunsg.me",  # furo's credits
+    "https://trio.readthedocs.io",
+    "https://www.encode.io",
+    "https://www.python-httpx.org",
+    "https://www.sphinx-doc.org",
+    "https://datatracker.ietf.org",  # by Sphinx's role for RFCs
+    "https://github.com",  # furo's credits
+    "https://pygments.org",
+}
+"""Sites that pages may lead to. They are not fetched: a site that is down must not fail a build."""
+
+
+class Page(HTMLParser):
+    """The ids, the links and the classes of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.classes: set[str] = set()
+        self.images_without_text = 0
+        # What only a browser without JavaScript shows, on the page of the search.
+        self.feed(re.sub(r"<noscript>.*?</noscript>", "", text, flags=re.DOTALL))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids.add(values.get("id") or "")
+        self.classes.update((values.get("class") or "").split())
+        for name in ("href", "src"):
+            if values.get(name):
+                self.links.append(str(values[name]))
+        if tag == "img" and not values.get("alt"):
+            self.images_without_text += 1
+
+
+SHOWN = {path.name: Page(path.read_text(encoding="utf-8")) for path in SITE.glob("*.html")}
+
+each_page = pytest.mark.parametrize("name", sorted(SHOWN))
+
+
+def test_every_page_is_there() -> None:
+    assert {f"{page.stem}.html" for page in pages()} == set(SHOWN) - GENERATED
+
+
+@each_page
+def test_no_error_box(name: str) -> None:
+    boxes = {"system-message", "problematic", "error", "danger"}
+    assert SHOWN[name].classes & boxes == set()
+
+
+@each_page
+def test_no_markup_is_left_in_the_text(name: str) -> None:
+    text = re.sub(r"<(pre|script|style|code).*?</\1>", "", SHOWN[name].text, flags=re.DOTALL)
+    text = html.unescape(re.sub(r"<[^>]+>", "", text))
+    assert re.findall(r"\]\([\w.#-]+\)|\{\w+\}`|^```|:\w+:`|<!--", text, re.MULTILINE) == []
+
+
+@each_page
+def test_no_dead_link(name: str) -> None:
+    dead = []
+    for link in SHOWN[name].links:
+        parts = urlsplit(link)
+        if parts.scheme in ("http", "https"):
+            if f"{parts.scheme}://{parts.netloc}" not in EXTERNAL:
+                dead.append(f"{link} (is its site to be in EXTERNAL?)")
+            continue
+        if parts.scheme in ("data", "mailto"):
+            continue
+        path, anchor = urldefrag(link)
+        target = unquote(urlsplit(path).path) or name
+        if not (SITE / target).exists() or (
+            anchor and target in SHOWN and anchor not in SHOWN[target].ids and anchor != "top"
+        ):
+            dead.append(link)
+    assert dead == []
+
+
+@each_page
+def test_every_picture_says_what_it_shows(name: str) -> None:
+    assert SHOWN[name].images_without_text == 0
+
+
+REFERENCE = sorted(name for name in SHOWN if 'class="sig ' in SHOWN[name].text)
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_every_parameter_has_its_type(name: str) -> None:
+    untyped = []
+    for heading in re.findall(r'<dt class="sig .*?</dt>', SHOWN[name].text, re.DOTALL):
+        for parameter in re.findall(r'<em class="sig-param">(.*?)</em>', heading, re.DOTALL):
+            text = html.unescape(re.sub(r"<[^>]+>", "", parameter)).strip()
+            if ":" not in text and text not in ("*", "/"):
+                found = re.search(r'id="([^"]+)"', heading)
+                untyped.append(f"{found[1] if found else heading}: {text}")
+    assert untyped == []
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_defaults_are_real(name: str) -> None:
+    text = html.unescape(re.sub(r"<[^>]+>", "", SHOWN[name].text))
+    assert "attr_dict" not in text
+    assert "NOTHING" not in text
+
+
+def test_nothing_is_said_nine_times() -> None:
+    text = html.unescape(re.sub(r"<[^>]+>", "", SHOWN["api.html"].text))
+    assert len(re.findall(r"[Ss]ee serve_listeners", text)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("query", "page"),
+    [
+        ("call home", "tutorial"),
+        ("asyncio", "other-frameworks"),
+        ("anyio", "other-frameworks"),
+        ("http", "http"),
+        ("certificate", "certificates"),
+        ("self-signed", "certificates"),
+        ("timeout", "limits"),
+        ("glare", "troubleshooting"),
+        ("systemd", "service"),
+        ("migrate", "migrating"),
+        ("mTLS", "certificates"),
+        ("FTPS", "ftps"),
+        ("unknown_ca", "troubleshooting"),
+        ("window was missed", "troubleshooting"),
+        ("GlareError", "api"),
+    ],
+)
+def test_search_finds_the_right_page_first(query: str, page: str) -> None:
+    node = require_tool("node")
+    script = Path(__file__).with_name("search.mjs")
+    result = subprocess.run(
+        [node, str(script), str(SITE), query], capture_output=True, text=True, check=True
+    )
+    hits = json.loads(result.stdout)[query]
+    assert hits[0][0] == page, hits
