@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import io
+import math
+import re
 import runpy
 import ssl
 import threading
@@ -20,7 +24,7 @@ import trio_duplex
 from tests.docs.blocks import DOCS
 from tests.support.contexts import new_context
 from trio_duplex import Credentials, Role
-from trio_duplex.testing import open_connection_pair, thread_server
+from trio_duplex.testing import echo, open_connection_pair, thread_server
 
 EXAMPLES = DOCS / "examples"
 
@@ -288,3 +292,64 @@ async def test_ten_names(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
                 assert await stranger.receive_some() == b""
     assert "HTTP" in capsys.readouterr().out
     assert callable(shown["choose"])
+
+
+def test_self_signed(lab: Lab) -> None:
+    """The device's certificate counts by itself; that it is self-signed makes no difference."""
+    device = trustme.CA().issue_cert("device.example")
+    device.cert_chain_pems[0].write_to_path("devices.pem")
+    assert "trusted_certificates" in repr(example("self_signed")["credentials"])
+
+
+async def test_window_by_rules(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = example("windows_rules")
+    given: list[object] = []
+
+    async def serve_tcp(*args: object, window: object) -> None:
+        given.append(window)
+
+    monkeypatch.setitem(shown["main"].__globals__, "serve_tcp", serve_tcp)
+    await shown["main"](lab.peer)
+    assert given == [shown["window"]]
+
+
+async def test_window_from_memory(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown = example("windows_memory")
+    given: list[object] = []
+
+    async def serve_tcp(*args: object, window: object) -> None:
+        given.append(window)
+
+    monkeypatch.setitem(shown["main"].__globals__, "serve_tcp", serve_tcp)
+    file = tmp_path / "peers.json"
+    for _ in range(2):  # without the file, and with it
+        await shown["main"](lab.peer, str(file))
+        assert file.stat().st_mode & 0o077 == 0
+    assert all(isinstance(window, trio_duplex.windows.PeerMemory) for window in given)
+
+
+async def test_banning_and_announcing(lab: Lab) -> None:
+    """A stranger makes a line; a silent peer that announces itself is served at once."""
+    tell, dial = example("banning")["tell"], example("announcing")["dial"]
+    banned = io.StringIO()
+    node = Credentials.mutual(
+        certificate_chain="node.pem", private_key="node.key", trust="fleet-ca.pem"
+    )
+    serve = partial(trio_duplex.serve_tcp, host="127.0.0.1", window=math.inf)
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(serve, observers=[partial(tell, banned)]), echo, 0, node
+            )
+            host, port = server.addresses[0]
+            async with await trio.open_tcp_stream(host, port) as stranger:
+                await stranger.send_all(b"\0" * 100)
+                with contextlib.suppress(trio.BrokenResourceError):
+                    assert await stranger.receive_some() == b""
+            async with await dial(host, port, lab.peer) as device:
+                await device.send_all(b"x")
+                assert await device.receive_some() == b"x"
+            nursery.cancel_scope.cancel()
+    assert re.fullmatch(r"127\.0\.0\.1:\d+ NotTLSError\n", banned.getvalue())
