@@ -230,7 +230,7 @@ def test_failure_shows_what_the_peers_saw(pytester: pytest.Pytester) -> None:
             "*silent peer*",
             "*handshake complete: we are the TLS server*",
             "*plaintext peer*",
-            "*->  no TLS, 35 bytes, an HTTP request*",
+            "*->  not TLS, 35 bytes, an HTTP request*",
         ]
     )
 

@@ -69,7 +69,7 @@ def test_not_tls_says_what_it_looks_like_and_comes_at_once() -> None:
     assert "an SSH banner" in line
     # After records, too; only then nobody knows what it looks like.
     *_, line = names(ALERT + b"\x99\x99")
-    assert "no TLS, 2 bytes" in line
+    assert "not TLS, 2 bytes" in line
 
 
 def test_incomplete_record_is_told_as_the_rest() -> None:

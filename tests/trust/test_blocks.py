@@ -181,7 +181,7 @@ def test_revocation_lists() -> None:
         (block("PUBLIC KEY"), "PUBLIC KEY"),
         (b"", "empty"),
         (b" \n\t", "empty"),
-        (b"nonsense", "no PEM"),
+        (b"nonsense", "not PEM"),
         (b"\x30", "DER"),
         (b"\x30\x82\x01\x00" + bytes(256), "DER"),
         (CERTIFICATE.decode().encode("utf-16"), "UTF-16"),

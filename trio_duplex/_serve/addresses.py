@@ -1,6 +1,7 @@
-"""What counts as one address, and who holds how much by address.
+"""Grouping items by remote address, and finding the address that has the most of them.
 
-Fairness goes by address: an attacker has many connections, and few addresses.
+Fairness between peers is by address, because an attacker can easily open many
+connections, but has few addresses.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from trio_duplex._sockets.address import Address
 T = TypeVar("T")
 
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""The well-known prefix (RFC 6052 section 2.1): the IPv4 address is in the last 32 bits.
-All of IPv4 is in one /64 there, so by the /64 it would be one address."""
+"""The well-known prefix (RFC 6052 section 2.1), with an IPv4 address in the last 32 bits. All of
+these are in one /64, and would otherwise count as one address."""
 
 
 def address_key(remote: Address | None) -> str | None:
-    """Return what counts as one address: an IPv4 address, or an IPv6 /64 (RFC 6177).
+    """Return the key under which an address counts: an IPv4 address, or an IPv6 /64 (RFC 6177).
 
-    An IPv4 address that is written as an IPv6 one, mapped (RFC 4291 section
-    2.5.5.2) or behind NAT64, counts as the IPv4 address.
+    An IPv4 address within an IPv6 address, mapped (RFC 4291 section 2.5.5.2) or
+    by NAT64, counts as the IPv4 address.
     """
     if not isinstance(remote, tuple):
         return None
@@ -38,7 +39,7 @@ def address_key(remote: Address | None) -> str | None:
 
 
 class Ranking:
-    """Keys in order of a number each; among equals, in the order in which they got it."""
+    """Keys that are ordered by a number each; equal ones by the time at which they got the number."""
 
     __slots__ = ("_keys", "_numbers")
 
@@ -47,21 +48,21 @@ class Ranking:
         self._keys: dict[int, dict[Hashable, None]] = {}
 
     def __len__(self) -> int:
-        """Tell how many keys there are."""
+        """Return the number of keys."""
         return len(self._numbers)
 
     def __contains__(self, key: Hashable) -> bool:
         return key in self._numbers
 
     def set(self, key: Hashable, number: int) -> None:
-        """Give a key its number; one that has it already keeps its position among equals."""
+        """Set the number of a key. If the number does not change, the key keeps its position."""
         if self._numbers.get(key) != number:
             self.discard(key)
             self._numbers[key] = number
             self._keys.setdefault(number, {})[key] = None
 
     def discard(self, key: Hashable) -> None:
-        """Take a key out, if it is in."""
+        """Remove a key, if it is there."""
         number = self._numbers.pop(key, None)
         if number is not None:
             keys = self._keys[number]
@@ -69,23 +70,23 @@ class Ranking:
             if not keys:
                 del self._keys[number]
 
-    # There are few distinct numbers, however many keys: looking through them is cheap.
+    # min() and max() are cheap, because there are few distinct numbers, however many keys.
 
     def lowest(self) -> Hashable:
         """Return the key with the lowest number; the ranking must not be empty."""
         return next(iter(self._keys[min(self._keys)]))
 
     def highest(self) -> tuple[Hashable, int]:
-        """Return the key with the highest number, and that; the ranking must not be empty."""
+        """Return the key with the highest number, and the number; the ranking must not be empty."""
         number = max(self._keys)
         return next(iter(self._keys[number])), number
 
 
 class ByAddress(Generic[T]):
-    """Items of each address, in the order in which they came.
+    """The items of each address, in the order in which they were added.
 
-    An address that has only one, as most have, costs no more than its entry in
-    a dict: there may be one for each pending peer.
+    There may be as many addresses as pending peers, and most have only one item.
+    Such an address costs no more than its entry in a dict.
     """
 
     __slots__ = ("_one", "_ranking", "_several")
@@ -93,23 +94,23 @@ class ByAddress(Generic[T]):
     def __init__(self) -> None:
         self._one: dict[Hashable, T] = {}
         self._several: dict[Hashable, dict[T, None]] = {}
-        self._ranking = Ranking()  # of those that have several
+        self._ranking = Ranking()  # the addresses with several items, by how many they have
 
     def __len__(self) -> int:
-        """Tell how many addresses have any."""
+        """Return the number of addresses with items."""
         return len(self._one) + len(self._several)
 
     def count(self, key: Hashable) -> int:
-        """Tell how many an address has."""
+        """Return how many items an address has."""
         several = self._several.get(key)
         return len(several) if several is not None else key in self._one
 
     def most(self) -> Hashable | None:
-        """Return the address that has most; None if no address has more than one."""
+        """Return the address with the most items; None if no address has more than one."""
         return self._ranking.highest()[0] if len(self._ranking) else None
 
     def add(self, key: Hashable, item: T) -> None:
-        """Add an item to an address, as its youngest."""
+        """Add an item to an address, as its newest."""
         several = self._several.get(key)
         if several is None:
             if key not in self._one:
@@ -120,7 +121,7 @@ class ByAddress(Generic[T]):
         self._ranking.set(key, len(several))
 
     def discard(self, key: Hashable, item: T) -> bool:
-        """Take an item from an address; tell whether it was there."""
+        """Remove an item from an address; return whether it was there."""
         several = self._several.get(key)
         if several is None:
             if self._one.get(key) is not item:
@@ -139,11 +140,11 @@ class ByAddress(Generic[T]):
         return True
 
     def oldest(self, key: Hashable) -> T:
-        """Return the item that came first, of those that an address has."""
+        """Return the oldest item of an address."""
         several = self._several.get(key)
         return self._one[key] if several is None else next(iter(several))
 
     def youngest(self, key: Hashable) -> T:
-        """Return the item that came last, of those that an address has."""
+        """Return the newest item of an address."""
         several = self._several.get(key)
         return self._one[key] if several is None else next(reversed(several))

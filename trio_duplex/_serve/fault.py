@@ -1,10 +1,11 @@
-"""Whose fault it is that an exception left a handler.
+"""Deciding whether the peer is at fault for an exception that left a handler.
 
-A handler uses other streams and channels beside its connection, and they raise
-the same types: a broken memory channel, or a backend that refuses our certificate,
-is no fault of the peer, and hiding it from the operator would hide a bug of ours.
-So the type does not say enough. What does is where an exception came from: a
-traceback shows each call that it passed through, and the object of that call.
+The type of the exception is not enough. A handler also uses other streams and
+channels, which raise the same types. A broken memory channel, or a backend that
+refuses our certificate, is not the peer's fault, and if we treated it as such, the
+operator would not see a bug. So we look at where the exception came from: its
+traceback contains each method call that it passed through, and so the object that
+the method belongs to.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from trio_duplex._stream.connection import Connection, made_streams
 
 
 def is_peer_fault(error: BaseException, connection: Connection) -> bool:
-    """Whether an exception that left a handler is the doing of its connection's peer, or of the network.
+    """Whether the connection's peer, or the network, caused an exception that left a handler.
 
-    It is if ``connection`` raised it, its ``tls`` or its transport, or if it is the
-    ``trio.BrokenResourceError`` of a stream around the connection, with such a cause.
-    Of a group, each part must be.
+    It did if ``connection``, its ``tls`` or its transport raised the exception. It also
+    did if a stream that wraps the connection raised a ``trio.BrokenResourceError`` with
+    such an exception as its cause. In a group, this must hold for each exception.
     """
     if isinstance(error, BaseExceptionGroup):
         parts = cast("BaseExceptionGroup[BaseException]", error).exceptions
@@ -40,8 +41,9 @@ def is_peer_fault(error: BaseException, connection: Connection) -> bool:
 
 
 def _objects_called(traceback: TracebackType | None) -> Iterator[object]:
-    """The object of each method that an exception left on its way."""
+    """Yield the object of each method that an exception passed through."""
     while traceback is not None:
-        # By its name, because a handler's first argument is the connection, too.
+        # Look for the name `self`, and not for the first argument: a handler's first argument is
+        # the connection.
         yield traceback.tb_frame.f_locals.get("self")
         traceback = traceback.tb_next

@@ -1,4 +1,4 @@
-"""What an application writes: an async function of one connection."""
+"""The handler, an application's async function of one connection, and `by_role`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from trio_duplex._stream.connection import Connection
 
 
 class Handler(Protocol):
-    """What serves one connection: any async function of a `Connection`.
+    """Serves one connection: any async function of a `Connection`.
 
-    The connection is closed when it returns. An exception ends its own
-    connection alone: it is logged, or raised if ``raise_handler_errors`` says so.
+    The connection is closed when the function returns. An exception ends only that
+    connection: it is logged, or raised if ``raise_handler_errors`` is set.
     """
 
     async def __call__(self, connection: Connection, /) -> object:
@@ -20,7 +20,7 @@ class Handler(Protocol):
 
 
 def by_role(*, server: Handler, client: Handler) -> Handler:
-    """Make one handler of two, chosen by the TLS role that *we* play.
+    """Combine two handlers into one that chooses by the TLS role that *we* play.
 
     Args:
         server: Serves connections on which we are the TLS server.

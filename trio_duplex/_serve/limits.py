@@ -1,7 +1,6 @@
-"""How much of everything: bounds on connections, handshakes and seconds.
+"""`Limits`: bounds on connections, handshakes and seconds, and the advice when one is reached.
 
-Pure numbers, checked when they are made, and what to say when one is met.
-`_serve/room.py` keeps to them.
+They are pure numbers, checked when a `Limits` is made. `_serve/room.py` enforces them.
 """
 
 from __future__ import annotations
@@ -21,35 +20,35 @@ if sys.platform != "win32":
     import resource
 
 MOST_CONNECTIONS = 18_000
-"""By default, however many descriptors there may be: the memory is bounded too."""
+"""The default never exceeds this, however many file descriptors are allowed, to bound the memory."""
 
 MOST_PENDING = 15_000
 MOST_PENDING_PER_ADDRESS = 1_000
 
 APPLICATION_SHARE = 10
-"""One in so many descriptors is left to listeners, files, and what handlers open."""
+"""One in this many file descriptors is left for listeners, files, and what handlers open."""
 
 LEAST_APPLICATION_SHARE = 100
 
 SMALL = 16
-"""Bounds that are derived from ``connections`` do not go below this: there is nothing to share."""
+"""Defaults derived from ``connections`` are at least this, because a share of so few is useless."""
 
 
 class WhenFull(enum.Enum):
     """What to do with a new connection when ``Limits.connections`` are open."""
 
     WAIT = "wait"
-    """Hold it, and accept no more: the kernel's backlog holds those behind it."""
+    """Hold it and stop accepting. Further connections wait in the kernel's backlog."""
 
     RESET = "reset"
     """Drop it at once, with a reset, so that it can go elsewhere."""
 
 
 class Limit(enum.StrEnum):
-    """A limit that a connection can meet. Equal to its name, which `Limits` has too, but one.
+    """A limit that a connection can reach. Each is equal to its name in `Limits`, except OPEN_FILES.
 
     Attributes:
-        seen: What to say of it, with ``value`` to be filled in.
+        seen: What was reached, for messages, with a place for ``value``.
         advice: What to do about it.
     """
 
@@ -61,7 +60,7 @@ class Limit(enum.StrEnum):
     CONNECTIONS_PER_ADDRESS = (
         "connections_per_address",
         "as many connections of its address as there may be ({value:g})",
-        "raise Limits.connections_per_address if the peers there are honest",
+        "raise Limits.connections_per_address if these are all proper peers",
     )
     CONNECTIONS_PER_IDENTITY = (
         "connections_per_identity",
@@ -145,7 +144,7 @@ def open_files(*, hard: bool = False) -> float:
         hard: Whether to return the hard limit, which the soft one can be raised to.
 
     Returns:
-        What ``ulimit -n`` says; inf where there is no limit, or none to ask for.
+        The value of ``ulimit -n``; inf if there is no limit, or no way to read it.
     """
     if sys.platform == "win32":
         return math.inf
@@ -181,7 +180,9 @@ def _pending_per_address(limits: Limits) -> float:
 
 
 def _share_of_connections(limits: Limits, part: int, parts: int, most: int) -> int:
-    if not isinstance(limits.connections, int):  # inf; or wrong, and refused soon
+    if not isinstance(
+        limits.connections, int
+    ):  # inf, or a wrong value that a validator will refuse
         return most
     return min(most, max(SMALL, limits.connections * part // parts))
 
@@ -190,85 +191,94 @@ def _share_of_connections(limits: Limits, part: int, parts: int, most: int) -> i
 class Limits:
     """Bounds for one server. Counts take ``math.inf`` for no limit.
 
-    With all of the largest defaults reached at once (15,000 pending peers, 256
-    greeted, 1,000 handshakes in the server role, and 1,744 open connections) a
-    server on CPython 3.11 takes 265 MB, of which it has 28 before anybody comes
-    (measured); what handlers keep comes on top.
+    If all of the largest defaults are reached at once (15,000 pending peers, 256
+    greeted peers, 1,000 handshakes in the server role, and 1,744 open connections),
+    a server on CPython 3.11 takes 265 MB, 28 MB of them before the first connection
+    (measured). Memory that handlers use comes on top.
 
     Attributes:
-        raise_open_files: Whether a server that starts with these raises the
-            process's limit of open files (``ulimit -n``) to the hard limit
-            first. Off: it is the application's to decide.
-        connections: Connections in all, from accept to close. By default what
-            ``ulimit -n`` says, less a tenth, and less 100 at least, for
-            listeners, files, and what handlers open; 18,000 at most. Where a
-            handler opens a descriptor for each connection (a proxy), set it to
-            less than half of what ``ulimit -n`` says.
-        when_full: What to do beyond that, when no pending peer can make room.
+        raise_open_files: Whether a server that starts with these limits first
+            raises the process's limit of open files (``ulimit -n``) to the hard
+            limit. Off by default, because the application should decide this.
+        connections: All connections, from accept to close. The default is the
+            value of ``ulimit -n`` less a tenth, and less at least 100, for
+            listeners, files, and what handlers open; at most 18,000. If the
+            handler opens a descriptor for each connection (a proxy), set this
+            to less than half of ``ulimit -n``.
+        when_full: What to do with a connection beyond ``connections`` if no
+            pending peer can make room for it.
         connections_per_address: Connections of one remote address (an IPv4
-            address or an IPv6 /64), pending ones included. Beyond it the newest
-            is reset. Off: many peers may be behind one address.
-        connections_per_identity: Connections of one peer identity, which is one
-            certificate, after their handshakes. Beyond it the newest is refused
-            with the alert ``access_denied``. Off.
+            address or an IPv6 /64), including pending ones. Beyond this limit,
+            the newest connection is reset. Off by default, because many peers
+            may be behind one address.
+        connections_per_identity: Connections of one peer identity (one
+            certificate), after their handshakes. Beyond this limit, the newest
+            is refused with the alert ``access_denied``. Off by default.
         pending: Peers that are in the detection window, or wait for their turn
-            to handshake. At the limit, the address that has most of them makes
-            room, and its oldest is dropped, so that a speaking peer is never
-            kept out by silent ones. By default five sixths of ``connections``,
-            and 15,000 at most: these cost about 60 MB (3.9 KB each, measured).
-        pending_per_address: The same for one remote address. Beyond it the
-            newest is reset. By default a quarter of ``connections``, and 1,000
-            at most: no single host needs 200 new connections a second, but a
-            load balancer that hides addresses does; behind one, set
-            ``math.inf``. Peers without an IP address do not count.
-        client_handshakes: Handshakes at once in the client role. The memory of
-            a silent peer sits behind our ClientHello (about 90 KB, measured):
-            256 of them take 23 MB. The others wait for their turn at 3.9 KB.
-        server_handshakes: Handshakes at once in the server role. 1,000 take
-            about 50 MB, and more than a second of CPU to complete.
-        turn_timeout: Seconds that a peer may wait for its turn, after which it
-            is dropped with a `LimitError`. That time does not count against
-            the peer: ``handshake_timeout`` stops meanwhile. 30.
-        greeting_patience: Seconds that a ClientHello of ours may go unanswered
-            while others wait for their turn; then the peer may lose it. An
-            answer begins as many seconds more. 0.5: two round trips around the
-            globe. With 256 at once, a server so gets through 384 mute peers a
-            second, since a quarter of the turns is left to peers that are
-            slower; if such peers are then admitted, that time is learned, and
-            more turns get it. Where nobody waits, only ``handshake_timeout``
-            counts.
-        opening_patience: The same for handshakes in the server role, in which
-            there is nothing to answer: seconds that one may last while others
-            wait for their turn. 3: one TCP retransmission.
-        close_timeout: Seconds for a graceful close. 5: fits one retransmission.
+            to handshake. At the limit, the address with the most pending peers
+            makes room: its oldest one is dropped. So silent peers never keep a
+            speaking peer out. The default is five sixths of ``connections``,
+            and at most 15,000, which take about 60 MB (3.9 KB each, measured).
+        pending_per_address: The same for one remote address. Beyond this limit,
+            the newest is reset. The default is a quarter of ``connections``,
+            and at most 1,000. No single host needs 200 new connections a
+            second, but a load balancer that hides addresses does: behind one,
+            set ``math.inf``. Peers without an IP address do not count.
+        client_handshakes: Handshakes at the same time in the client role. A
+            silent peer needs most of its memory after our ClientHello (about
+            90 KB, measured), so 256 of them take 23 MB. The others wait for
+            their turn, and take 3.9 KB each.
+        server_handshakes: Handshakes at the same time in the server role. 1,000
+            take about 50 MB, and more than a second of CPU to complete.
+        turn_timeout: Seconds that a peer may wait for its turn before it is
+            dropped with a `LimitError`. ``handshake_timeout`` does not run
+            during that time, because the peer can't help it. 30 by default.
+        greeting_patience: Seconds that a peer may leave our ClientHello
+            unanswered while others wait for their turn. After that it may lose
+            its turn. Once it begins to answer, it gets the same time again. The
+            default of 0.5 is two round trips around the globe. With 256
+            handshakes at the same time, a server then gets through 384 mute
+            peers a second: a quarter of the turns is reserved for slower peers.
+            If such peers are then admitted, their time is learned, and more
+            turns last that long. If no peer waits for a turn, only
+            ``handshake_timeout`` applies.
+        opening_patience: Seconds that a handshake in the server role may last
+            while others wait for their turn; like ``greeting_patience``, but
+            for the whole handshake. 3 by default, which is one TCP
+            retransmission.
+        close_timeout: Seconds for a graceful close. The default of 5 leaves
+            time for one retransmission.
         handler_timeout: Seconds for a handler, set as the deadline of
-            ``connection.cancel_scope``. Off.
-        idle_timeout: Seconds in which the peer neither sends a byte nor
-            acknowledges one, after which a receive raises
-            ``trio.BrokenResourceError``. Off.
+            ``connection.cancel_scope``. Off by default.
+        idle_timeout: Seconds in which the peer neither sends nor acknowledges
+            a byte, after which a receive raises ``trio.BrokenResourceError``.
+            Off by default.
         send_timeout: Seconds for one ``send_all``, or one
             ``wait_send_all_might_not_block``, after which it raises
-            ``trio.BrokenResourceError``: the peer does not read. Off.
+            ``trio.BrokenResourceError``, because the peer does not read. Off by
+            default.
         keepalive: Seconds of silence on a TCP connection after which the kernel
-            asks whether the peer still lives; it then gives it a minute. 60:
-            below the time after which NAT forgets. ``math.inf`` turns it off.
+            probes whether the peer still lives. The peer then has a minute to
+            answer. The default of 60 is less than the time after which NAT
+            drops a connection. ``math.inf`` turns it off.
         ack_timeout: Seconds for a TCP peer to acknowledge what we sent, after
-            which the kernel resets the connection (TCP_USER_TIMEOUT, Linux;
-            elsewhere it does so after many minutes). While something is
-            unacknowledged, keepalive does not run, so without this a peer that
-            is gone without a trace is found after 15 minutes. None: a minute
-            more than ``keepalive``, so that it is found after the same time,
-            whether or not we were sending. A peer that lives and takes nothing
-            at all for so long is reset, too: raise it, or set ``math.inf``,
-            where readers may pause for longer.
-        unsent_bytes: How much of what we send the kernel holds unsent for one TCP
-            connection (TCP_NOTSENT_LOWAT, on Linux and macOS). 65,536, in place of Trio's
-            16,384: bulk data costs a seventh less CPU (measured). Less of it keeps what
-            is written last, such as a heartbeat, closer to the wire; more of it
-            gained nothing. ``math.inf`` leaves only the send buffer as a bound.
+            which the kernel resets the connection (TCP_USER_TIMEOUT on Linux;
+            other systems wait for many minutes). Keepalive does not run while
+            something is unacknowledged, so without this limit it takes 15
+            minutes to detect that a peer has disappeared. With None, the
+            default, it is a minute more than ``keepalive``, so that this takes
+            the same time whether or not we were sending. A living peer that
+            accepts nothing for so long is reset, too: raise the limit, or set
+            ``math.inf``, if peers may stop reading for longer.
+        unsent_bytes: How much of our data the kernel holds unsent for one TCP
+            connection (TCP_NOTSENT_LOWAT, on Linux and macOS). 65,536 by default,
+            and not Trio's 16,384, because bulk data then costs a seventh less CPU
+            (measured). With a smaller value, data that is written last, such as a
+            heartbeat, waits behind less; a larger value gained nothing. With
+            ``math.inf``, only the send buffer is a bound.
 
     Raises:
-        TypeError: A count is no whole number.
+        TypeError: A count is not a whole number.
         ValueError: A count is below 1, or a duration is negative or NaN.
     """
 
@@ -302,10 +312,10 @@ class Limits:
 
 
 def check_limits(value: object) -> Limits:
-    """Return limits, the defaults for None.
+    """Return the limits that a user gave, or the defaults for None.
 
     Raises:
-        TypeError: It is something else, such as a number of connections.
+        TypeError: The value is something else, such as a number of connections.
     """
     if value is None:
         return Limits()

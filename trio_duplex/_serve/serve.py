@@ -1,4 +1,4 @@
-"""Serving: listeners in, connections to the handler, and a `Server` to steer it by."""
+"""`serve_listeners` and `serve_tcp`: negotiate each accepted stream, and run the handler on it."""
 
 from __future__ import annotations
 
@@ -41,49 +41,51 @@ async def serve_listeners(
 ) -> None:
     """Negotiate every stream that the listeners accept, and run the handler on it.
 
-    A peer's fault, or a bug in the handler, ends its own connection alone and
-    is logged to the standard logger ``trio_duplex``.
+    If a peer is at fault, or the handler has a bug, only that connection ends. It is
+    logged to the standard logger ``trio_duplex``. This function returns when all
+    listeners are drained, closed or cancelled.
 
     Args:
-        handler: Called with each `Connection`, which is closed when it
-            returns: with a close_notify, unless it raised.
-        listeners: Any Trio listeners: TCP, Unix, inherited, in memory. They
-            are closed in the end. Each has a nursery of its own.
+        handler: Called with each `Connection`. The connection is closed when the
+            handler returns: with a close_notify, unless the handler raised.
+        listeners: Trio listeners of any kind: TCP, Unix, inherited, in memory.
+            They are closed in the end. Each has a nursery of its own.
         credentials: What we present and whom we trust, for both roles.
         window: The detection window: seconds (0 and ``math.inf`` are allowed), a
-            policy of `trio_duplex.windows`, or a function of the peer's facts. A
-            policy that fails is logged; `windows.Ask` says what applies then.
-        handshake_timeout: Seconds for each handshake. They begin when the role
-            is decided, and stop while the peer is in our line for its turn
-            (`Limits.turn_timeout` bounds that); the policy's verdict counts.
+            policy of `trio_duplex.windows`, or a function of the peer's facts. If
+            a policy fails, that is logged; see `windows.Ask` for what applies
+            then.
+        handshake_timeout: Seconds for each handshake. The time begins when the
+            role is decided, and includes the policy's verdict. It does not run
+            while the peer waits for its turn, which `Limits.turn_timeout` bounds.
         https_compatible: As for `negotiate`.
-        session: A function from a peer's remote address to the TLS session of
-            ``credentials.client_context`` to resume, or None: called where we
-            become the TLS client (FTPS data connections need it). A session
-            from before a reload is left out, and the handshake is a full one.
+        session: A function that takes a peer's remote address, and returns the
+            TLS session of ``credentials.client_context`` to resume, or None. It
+            is called when we become the TLS client (FTPS data connections need
+            it). A session from before a reload is ignored, so the handshake is
+            then a full one.
         max_certificate_bytes: As for `negotiate`.
         announcements: As for `negotiate`.
         limits: Bounds on connections, handshakes and seconds, for all
             listeners together; None for the defaults of `Limits`.
         observers: Functions that are called with each event (`events.Accepted`,
-            `events.RoleDecided`, …). One that raises is logged and disabled.
-        muted_networks: Networks in CIDR notation, such as ``["10.9.0.0/24"]``,
-            of health checks: what peers from there do is logged at DEBUG, and
-            their failures are counted in `Statistics.probes`.
-        raise_handler_errors: Raise the first exception that leaves a handler,
-            which ends the server: for tests. What the peer caused is logged
-            all the same: a ``trio.BrokenResourceError`` or `DuplexError` that
-            the handler's own connection raised.
-        handler_nursery: Run the handlers here, as in ``trio.serve_listeners``;
-            None to run each in its listener's nursery.
-        task_status: ``nursery.start`` gives the `Server`.
-
-    Returns:
-        When all listeners are drained, closed or cancelled.
+            `events.RoleDecided`, …). If one raises, that is logged, and it is not
+            called any more.
+        muted_networks: Networks of health checks in CIDR notation, such as
+            ``["10.9.0.0/24"]``. Whatever peers from there do is logged at DEBUG,
+            and their failures are counted in `Statistics.probes`.
+        raise_handler_errors: For tests: raise the first exception that leaves a
+            handler, which ends the server. An exception that the peer caused (a
+            ``trio.BrokenResourceError`` or `DuplexError` of the handler's own
+            connection) is only logged.
+        handler_nursery: Run the handlers in this nursery, as in
+            ``trio.serve_listeners``; None to run each in its listener's nursery.
+        task_status: ``nursery.start`` returns the `Server`.
 
     Raises:
-        OSError: A listener failed for good, or there is no descriptor left.
-        ValueError, TypeError: An argument is wrong; the listeners are untouched.
+        OSError: A listener failed permanently, or there is no file descriptor
+            left.
+        ValueError, TypeError: An argument is wrong; the listeners are unchanged.
     """
     settings = Settings(
         window,
@@ -112,7 +114,7 @@ async def serve_listeners(
     )
 
 
-async def serve_tcp(  # noqa: D417 - the others are those of serve_listeners, and are said there
+async def serve_tcp(  # noqa: D417 - `serve_listeners` documents the other arguments
     handler: Handler,
     port: int,
     credentials: Credentials,
@@ -132,21 +134,22 @@ async def serve_tcp(  # noqa: D417 - the others are those of serve_listeners, an
     handler_nursery: trio.Nursery | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Listen on a TCP port: ``trio.open_tcp_listeners``, then as `serve_listeners` does.
+    """Listen on a TCP port: ``trio.open_tcp_listeners``, then `serve_listeners`.
 
     All options that are not listed here are those of `serve_listeners`.
 
     Args:
         handler: An async function of a `Connection`, which is closed when it returns.
-        port: TCP port; 0 lets the kernel pick one for each address
-            (`Server.addresses` tells which).
+        port: TCP port; with 0 the kernel chooses one for each address
+            (see `Server.addresses`).
         credentials: What we present and whom we trust, for both roles.
         host: Address or name to listen on; None for all addresses of IPv4 and
             IPv6.
-        backlog: Length of the kernel's queue of connections; None for the most.
+        backlog: Length of the kernel's queue of connections; None for the
+            maximum.
 
     Raises:
-        OSError: The port can't be had, or a listener failed for good.
+        OSError: The port can't be opened, or a listener failed permanently.
         ValueError, TypeError: An argument is wrong; nothing was opened.
     """
     settings = Settings(
@@ -224,18 +227,20 @@ async def _serve(
     ]
     try:
         with cancel_scope:
-            async with trio.open_nursery() as keeper:
-                keeper.start_soon(acceptor.run_background_tasks)
+            async with trio.open_nursery() as background:
+                background.start_soon(acceptor.run_background_tasks)
                 async with trio.open_nursery() as nursery:
                     for service in services:
                         nursery.start_soon(service.run)
                     task_status.started(Server(services, acceptor, cancel_scope))
-                keeper.cancel_scope.cancel()
-    except* SystemExit as group:  # bare, or its exit code would be lost in a group
+                background.cancel_scope.cancel()
+    # SystemExit and KeyboardInterrupt must leave without a group around them. Otherwise the exit
+    # code would be lost, and callers (and the shell) would not recognise the interrupt.
+    except* SystemExit as group:
         failures.insert(0, first_leaf(group))
-    except* KeyboardInterrupt:  # bare, so that it is known by its name, and by the shell
+    except* KeyboardInterrupt:
         failures.insert(0, KeyboardInterrupt())
-    except* trio.Cancelled:  # from outside; what failed before it counts for more
+    except* trio.Cancelled:  # we were cancelled from outside; an earlier failure takes precedence
         if not failures:
             raise
     finally:
@@ -245,7 +250,7 @@ async def _serve(
 
 
 def first_leaf(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception in a group, however deep, that is not a group."""
+    """Return the first exception in a group, at any depth, that is not a group itself."""
     first = group.exceptions[0]
     if isinstance(first, BaseExceptionGroup):
         return first_leaf(cast("BaseExceptionGroup[BaseException]", first))

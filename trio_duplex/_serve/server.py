@@ -1,4 +1,4 @@
-"""A running server, and how to steer it."""
+"""`Server`: controlling a running server."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class DrainResult:
     """How the connections of a drained server ended.
 
     Attributes:
-        finished: Connections that came to their own end in time.
+        finished: Connections that ended by themselves in time.
         cancelled: Connections that were still open at the timeout.
-        dropped: Peers that had not said anything, and were dropped at once.
+        dropped: Peers that had not sent anything, and were dropped at once.
     """
 
     finished: int
@@ -31,13 +31,13 @@ class DrainResult:
 
 
 class Server:
-    """A running server; what ``nursery.start(serve_tcp, ...)`` gives.
+    """A running server; ``nursery.start(serve_tcp, ...)`` returns it.
 
     Attributes:
-        listeners: The transport listeners that it serves. Closing one stops
-            accepting there, and lets its connections finish.
+        listeners: The transport listeners that it serves. If you close one, it
+            accepts no more connections, and its connections can finish.
         cancel_scope: Cancels everything: listeners, negotiations and handlers
-            (not those in a ``handler_nursery``, as in Trio).
+            (except handlers in a ``handler_nursery``, as in Trio).
     """
 
     def __init__(
@@ -45,25 +45,25 @@ class Server:
     ) -> None:
         self.listeners = tuple(service.listener for service in services)
         self.cancel_scope = cancel_scope
-        # Kept, because a closed socket no longer tells it.
+        # Read the addresses now, because a closed socket does not have one.
         self._addresses = [listener_address(listener) for listener in self.listeners]
         self._services = services
         self._acceptor = acceptor
 
     @property
     def addresses(self) -> list[ListenerAddress]:
-        """The addresses that it listens on, in the order of `listeners`.
+        """The addresses that the server listens on, in the order of `listeners`.
 
-        Each is ``(host, port)``, of IPv4 or IPv6, or a Unix path; a listener
-        without an address is left out.
+        Each is ``(host, port)`` for IPv4 and IPv6, or the path of a Unix socket.
+        Listeners without an address are left out.
         """
         return [address for address in self._addresses if address is not None]
 
     def listener_scope(self, listener: Listener) -> trio.CancelScope:
-        """The cancel scope of one listener, its negotiations and its handlers.
+        """Return the cancel scope of one listener, its negotiations and its handlers.
 
         Raises:
-            ValueError: It is not one of `listeners`.
+            ValueError: ``listener`` is not one of `listeners`.
         """
         return self._service(listener).cancel_scope
 
@@ -74,21 +74,22 @@ class Server:
         listener: Listener | None = None,
         keep_silent: bool = False,
     ) -> DrainResult:
-        """Stop accepting, let connections finish, cancel what is left.
+        """Stop accepting, let connections finish, and cancel those that do not.
 
-        Peers that have said nothing are dropped at once: those in their
-        detection window, in line to be greeted, or greeted and unanswered.
-        Otherwise one port scan would make every restart last for the full time.
-        Peers that have spoken go on, and count as connections. So does that of a handler that calls this: it
-        waits for itself, and is cancelled at the timeout. When all listeners
-        are drained, ``serve_tcp`` or ``serve_listeners`` returns.
+        Peers that have not sent anything are dropped at once, whether they are in
+        their detection window, wait for their turn, or have not answered our
+        ClientHello. Otherwise a single port scan would delay every restart by the
+        full timeout. Peers that have sent something go on, and count as
+        connections. If a handler calls this method, its own connection counts,
+        too: it waits for itself, and is cancelled at the timeout. When all
+        listeners are drained, ``serve_tcp`` or ``serve_listeners`` returns.
 
         Args:
             timeout: Seconds that connections have to finish; 0 cancels them at
-                once, ``math.inf`` waits for ever. Each cancelled one then has
-                a few seconds more for its shielded close.
+                once, ``math.inf`` waits without a limit. Each cancelled connection
+                then has a few more seconds for its shielded close.
             listener: Drain only this one of `listeners`; None for all.
-            keep_silent: Let peers that have said nothing go on, too.
+            keep_silent: Let peers that have not sent anything go on, too.
 
         Returns:
             How many connections finished, were cancelled, and were dropped.
@@ -106,31 +107,32 @@ class Server:
         with trio.move_on_after(timeout):
             for service in services:
                 await service.wait_idle()
-        leaving = sum(service.leaving_unheard for service in services)
-        left = sum(service.open for service in services) - leaving
+        # Dropped peers are counted separately, whether or not their tasks have ended yet.
+        still_leaving = sum(service.leaving_unheard for service in services)
+        unfinished = sum(service.open for service in services) - still_leaving
         finished = sum(service.ended for service in services) - ended_before
-        finished -= dropped - leaving
+        finished -= dropped - still_leaving
         for service in services:
             service.cancel_connections()
         for service in services:
             await service.wait_idle()
-        return DrainResult(finished=max(0, finished), cancelled=left, dropped=dropped)
+        return DrainResult(finished=max(0, finished), cancelled=unfinished, dropped=dropped)
 
     def replace_credentials(self, credentials: Credentials) -> None:
         """Use other credentials from now on.
 
-        Connections that are open go on. Whoever is in the handshake is judged
-        by the new credentials when it ends: their policy is asked, and a peer
-        that was verified against other trust is refused; it may connect again.
+        Open connections are not affected. When a handshake ends that has already
+        begun, the new credentials decide: their policy is asked, and a peer that
+        was verified against different trust is refused. It may connect again.
 
         Raises:
-            TypeError: They are no credentials; the former stay in force.
+            TypeError: ``credentials`` is not a `Credentials`; nothing has changed.
         """
         check_credentials(credentials)
         self._acceptor.credentials = credentials
 
     def statistics(self) -> Statistics:
-        """What has happened so far, and what is going on now; a frozen copy."""
+        """Return counts of what has happened so far and is going on now, as a frozen object."""
         return self._acceptor.statistics()
 
     def _service(self, listener: Listener) -> Service:

@@ -1,8 +1,8 @@
-"""One listener being served: its nursery, and a task for each connection.
+"""Serving one listener: its nursery, and a task for each connection.
 
-One task carries a connection through its life: window, handshake, handler,
-close. It belongs to the nursery of its listener, so that cancelling or draining
-one listener leaves the others alone.
+A connection has one task for its whole life: window, handshake, handler, close.
+The task belongs to the nursery of the listener, so that one listener can be
+cancelled or drained without the others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from trio_duplex._stream.turn import was_the_peers_turn
 
 @attrs.define(eq=False, kw_only=True)
 class Service:
-    """One listener, its nursery, and the connections that came through it."""
+    """One listener, its nursery, and the connections that it has accepted."""
 
     listener: Listener
     handler: Handler
@@ -53,7 +53,7 @@ class Service:
                     def start(stream: trio.abc.Stream, place: Place) -> None:
                         self.open += 1
                         self._negotiating.add(place)
-                        if self._dropping:  # it came in as we stopped accepting
+                        if self._dropping:  # it was accepted just before we stopped accepting
                             place.drop_unheard()
                         nursery.start_soon(
                             self.acceptor.attend, stream, place, self, name=TASK_NAME
@@ -63,38 +63,38 @@ class Service:
                         with self._accepting:
                             await self.acceptor.accept_each(self.listener, start)
                     except trio.ClosedResourceError:
-                        pass  # by its owner, who wants no more of it
-                    except Exception as exc:  # noqa: BLE001 - the caller gets it, bare
+                        pass  # its owner closed it, and wants no more connections from it
+                    except Exception as exc:  # noqa: BLE001 - `serve_listeners` raises it
                         self.fail(exc)
                     finally:
                         with trio.CancelScope(shield=True):
                             await trio.aclose_forcefully(self.listener)
                         self._stopped.set()
         finally:
-            self._stopped.set()  # also where we were cancelled before we began
+            self._stopped.set()  # for the case that we were cancelled before we began
 
     def stop_accepting(self) -> None:
-        """Have the listener closed soon; `wait_idle` waits for that too."""
+        """Stop accepting and close the listener; `wait_idle` waits until that is done."""
         self._accepting.cancel()
 
     def drop_unheard(self) -> int:
-        """Drop peers that have said nothing, now and later; return how many there are now."""
+        """Drop peers that have not sent anything, now and later; return how many there are now."""
         self._dropping = True
         return sum([place.drop_unheard() for place in self._negotiating])
 
     @property
     def leaving_unheard(self) -> int:
-        """Peers that `drop_unheard` has dropped, and that are not gone yet."""
+        """How many peers `drop_unheard` has dropped whose tasks have not ended yet."""
         return sum(place.leaves_unheard for place in self._negotiating)
 
     async def wait_idle(self) -> None:
-        """Wait until no connection is open, and none can come any more."""
+        """Wait until no connection is open and no new one can come."""
         await self._stopped.wait()
         while self.open:
             await self._idle.park()
 
     def cancel_connections(self) -> None:
-        """Cancel what is left, also handlers in a nursery that is not ours."""
+        """Cancel all remaining connections, including handlers in the user's own nursery."""
         for connection in self._handling:
             connection.cancel_scope.cancel()
         self.cancel_scope.cancel()
@@ -105,9 +105,9 @@ class Service:
         self._end()
 
     def take(self, connection: Connection, place: Place) -> Awaitable[None]:
-        """Have the handler serve a negotiated connection, and close it."""
+        """Run the handler on a negotiated connection, then close it."""
         self._negotiating.discard(place)
-        # Here and not in `_handle`: a drain may come before that starts.
+        # Add it here and not in `_handle`, because a drain may begin before that task starts.
         self._handling.add(connection)
         if self.handler_nursery is None:
             return self._handle(connection, place)
@@ -125,7 +125,7 @@ class Service:
 
     async def _handle(self, connection: Connection, place: Place) -> None:
         error: Exception | None = None
-        whole = False
+        finished_properly = False
         opened = trio.current_time()
         if self.acceptor.limits.handler_timeout != math.inf:  # an observer may have set another
             connection.cancel_scope.deadline = opened + self.acceptor.limits.handler_timeout
@@ -133,17 +133,17 @@ class Service:
             with connection.cancel_scope:
                 try:
                     await self.handler(connection)
-                    whole = True
+                    finished_properly = True
                 except BaseException as exc:
-                    whole = was_the_peers_turn(exc, connection)
+                    finished_properly = was_the_peers_turn(exc, connection)
                     raise
-        except* Exception as group:  # noqa: BLE001 - a handler may raise anything, beside Cancelled too
+        except* Exception as group:  # noqa: BLE001 - a handler may raise anything, even with Cancelled
             error = sole(group)
         finally:
-            # An error must not look like the due end of the data: neither a bug, nor
-            # the fault of another peer, from which this one was to be served. Nor must
-            # a cancellation, unless it was the peer's turn.
-            await _close(connection, gracefully=whole)
+            # A close_notify tells the peer that the data is complete. So do not send one after an
+            # error, whether that was a bug or the fault of another stream from which this peer
+            # was served. Nor after a cancellation, unless it was the peer's turn to send.
+            await _close(connection, gracefully=finished_properly)
             self._handling.discard(connection)
             place.end()
             if error is not None:
@@ -177,7 +177,7 @@ class Service:
 
 
 async def _close(connection: Connection, *, gracefully: bool) -> None:
-    """Close, shielded and bounded, and replace no exception in flight."""
+    """Close a connection, shielded and bounded, without raising for a broken stream."""
     with contextlib.suppress(
         trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
     ):

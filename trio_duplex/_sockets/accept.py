@@ -1,7 +1,7 @@
-"""Accepting a connection together with the address that accept(2) tells.
+"""Accepting a connection together with the peer's address that accept(2) returns.
 
-``trio.SocketListener.accept`` drops it, and a socket whose peer has sent a reset
-meanwhile has no ``getpeername`` any more: port scans and health checks end like that.
+``trio.SocketListener.accept`` drops the address, and ``getpeername`` fails on a socket
+whose peer has sent a reset in the meantime, as port scans and health checks do.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ _CLOSED = {errno.EBADF, errno.ENOTSOCK}
 _PASSING = {
     getattr(errno, name)
     for name in (
-        # Linux gives out errors of the new connection itself: "should be treated like EAGAIN".
+        # Errors of the new connection, which Linux reports here: "should be treated like EAGAIN".
         *("ENETDOWN", "EPROTO", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH"),
         *("EOPNOTSUPP", "ENETUNREACH"),
-        # Others that accept(2) knows: the peer has left, a firewall forbids it, and what
-        # "various Linux kernels can return".
+        # Other errors in accept(2): the peer has left, a firewall forbids the connection, and
+        # those that "various Linux kernels can return".
         *("ECONNABORTED", "EPERM", "ENOSR", "ESOCKTNOSUPPORT", "EPROTONOSUPPORT", "ETIMEDOUT"),
         "ECONNRESET",
     )
     if hasattr(errno, name)
 }
-"""What is the matter with one connection only, by the manual page accept(2)."""
+"""Errors that concern only one connection, and not the listener, by the manual page accept(2)."""
 
 
 async def accept(
     listener: trio.abc.Listener[trio.abc.Stream],
 ) -> tuple[trio.abc.Stream, Address | None]:
-    """Accept a connection, as ``listener.accept()`` does, and tell where its peer is.
+    """Accept a connection, like ``listener.accept()``, and return the peer's address, too.
 
     Returns:
-        The stream, and the peer's address, or None where the stream has none to tell.
+        The stream, and the peer's address or None if the stream does not say.
 
     Raises:
         OSError: The listener failed, or the machine has no room.

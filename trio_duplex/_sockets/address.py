@@ -1,4 +1,4 @@
-"""Where a stream's ends are, as Trio's sockets tell it and as people read it."""
+"""The addresses of a stream's two ends: reading them from Trio's sockets, and formatting them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import trio
 Address = tuple[str, int] | tuple[str, int, int, int] | str
 """``(host, port)``; for IPv6 ``(host, port, flowinfo, scope)``; or a Unix socket's path."""
 
-# What one dials: (host, port), IPv6 with its scope in the host; or a Unix socket's path.
+# An address in the form for dialling: (host, port), where the host of an IPv6 address may have a
+# scope; or the path of a Unix socket.
 ListenerAddress = tuple[str, int] | str
 
 
 def local_address(stream: trio.abc.Stream) -> Address | None:
-    """The address of our end, or None where the stream has none to tell."""
+    """Return the address of our end, or None if the stream does not say."""
     if not isinstance(stream, trio.SocketStream):
         return None
     try:
@@ -26,9 +27,9 @@ def local_address(stream: trio.abc.Stream) -> Address | None:
 
 
 def remote_address(stream: trio.abc.Stream) -> Address | None:
-    """The address of the peer's end, or None where the stream has none to tell.
+    """Return the address of the peer's end, or None if the stream does not say.
 
-    A socket forgets it when a reset arrives: ask early.
+    Call this early, because a socket loses the address when a reset arrives.
     """
     if not isinstance(stream, trio.SocketStream):
         return None
@@ -39,7 +40,7 @@ def remote_address(stream: trio.abc.Stream) -> Address | None:
 
 
 def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> ListenerAddress | None:
-    """Where a listener listens, as one dials it, or None where it has no address to tell."""
+    """Return the address of a listener in the form for dialling, or None if it does not say."""
     if not isinstance(listener, trio.SocketListener):
         return None
     try:
@@ -50,7 +51,7 @@ def listener_address(listener: trio.abc.Listener[trio.abc.Stream]) -> ListenerAd
 
 
 def dialled(address: Address | None) -> ListenerAddress | None:
-    """An address as one dials it: the scope of a link-local one (RFC 4007 section 11) in the host."""
+    """Convert an address to the form for dialling: a scope (RFC 4007 section 11) goes into the host."""
     match address:
         case (host, port, _, scope):
             return (f"{host}%{scope}" if scope and "%" not in host else host, port)
@@ -60,14 +61,14 @@ def dialled(address: Address | None) -> ListenerAddress | None:
 
 @lru_cache(maxsize=64)
 def _shared(address: Hashable) -> Address | None:
-    """What `checked_address` says: one object for all connections of a listener, not one for each."""
+    """Return `checked_address`, as the same object for all connections of a listener, to save memory."""
     return checked_address(address)
 
 
 def checked_address(address: object) -> Address | None:
-    """Return an address that a socket told, or None if there is nothing to tell."""
+    """Return an address that came from a socket, or None if it is not one of our kinds."""
     match address:
-        # What came is kept as it is: most connections have one, for as long as they last.
+        # Return the same object and not a copy, because each connection keeps its address.
         case (str(), int()) | (str(), int(), int(), int()):
             return cast("Address", address)
         case str(path) if path:
@@ -79,10 +80,10 @@ def checked_address(address: object) -> Address | None:
 
 
 def check_address(address: object) -> Address:
-    """Give back what is an address.
+    """Return an address that a user gave.
 
     Raises:
-        TypeError: It is something else.
+        TypeError: It is not an address.
     """
     found = checked_address(address)
     if found is None:
@@ -91,10 +92,10 @@ def check_address(address: object) -> Address:
 
 
 def format_address(address: Address | None) -> str | None:
-    """Write an address as people do: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path.
+    """Format an address for people: ``192.0.2.7:80``, ``[2001:db8::1]:80``, a path.
 
-    Whoever binds a Unix socket picks its name, so what a terminal or a log would
-    take for more than text is escaped: it stands in the text of errors.
+    The result is used in errors and logs, and the name of a Unix socket can be
+    anything. So unprintable characters in it are escaped.
     """
     if address is None:
         return None

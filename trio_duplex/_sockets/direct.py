@@ -1,9 +1,9 @@
-"""Bytes of a stream, without a pass of the scheduler where none is needed.
+"""Sending and receiving on a stream, without yielding to the scheduler if there is no need to wait.
 
-Trio's `send_all` and `receive_some` yield each time, and some tens of microseconds
-of a handshake went there. A socket is written to and read from at once, and only
-its *waiting* goes by the scheduler; any other stream is used as it is. Only for a
-stream that nobody else uses meanwhile, such as one that is being negotiated.
+Trio's `send_all` and `receive_some` yield in every call, which cost some tens of
+microseconds in each handshake. The functions here read and write a socket at once, and
+use Trio only to wait. On any other stream they call its own methods. Use them only while
+nobody else uses the stream, for instance while it is being negotiated.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import TypeGuard
 import trio
 
 DIRECT = os.name == "posix"
-"""Whether read(2) and write(2) take sockets; on Windows they do not."""
+"""Whether read(2) and write(2) work on sockets. They do not on Windows."""
 
 
 def is_direct(stream: trio.abc.Stream) -> TypeGuard[trio.SocketStream]:
-    """Whether the stream's bytes can be had without the scheduler."""
+    """Whether the ``*_nowait`` functions work on a stream."""
     return DIRECT and isinstance(stream, trio.SocketStream)
 
 
 def receive_nowait(stream: trio.SocketStream, max_bytes: int) -> bytes | None:
-    """Read what has arrived on a socket; None if that is nothing, ``b""`` at its end.
+    """Return what has arrived on a socket; None if nothing has, ``b""`` at the end of the stream.
 
     Raises:
         trio.BrokenResourceError: The connection broke.
@@ -38,7 +38,7 @@ def receive_nowait(stream: trio.SocketStream, max_bytes: int) -> bytes | None:
 
 
 def send_nowait(stream: trio.SocketStream, data: bytes) -> int:
-    """Write to a socket what fits into its buffer; tell how many bytes did.
+    """Write as much as fits into a socket's buffer, and return how many bytes that is.
 
     Raises:
         trio.BrokenResourceError: The connection broke.
@@ -55,8 +55,9 @@ def send_nowait(stream: trio.SocketStream, data: bytes) -> int:
 async def receive(stream: trio.abc.Stream, max_bytes: int) -> bytes:
     """Wait for bytes, and return them; ``b""`` at the end of the stream.
 
-    Always a checkpoint. It lets others run, and looks, before it waits: on a busy
-    server the bytes have come by then, and a wait costs twice as much as a look.
+    Always a checkpoint. It lets other tasks run and tries to read before it waits: on
+    a busy server the bytes have arrived by then, and to wait for a socket costs twice
+    as much as to try.
 
     Raises:
         trio.BrokenResourceError: The connection broke.
@@ -71,7 +72,7 @@ async def receive(stream: trio.abc.Stream, max_bytes: int) -> bytes:
 
 
 async def send(stream: trio.abc.Stream, data: bytes) -> None:
-    """Send all of it. No checkpoint where it fits into the socket's buffer.
+    """Send all of the data. This is not a checkpoint if the data fits into the socket's buffer.
 
     Raises:
         trio.BrokenResourceError: The connection broke.
@@ -83,6 +84,6 @@ async def send(stream: trio.abc.Stream, data: bytes) -> None:
 
 
 def _translated(stream: trio.SocketStream, error: OSError) -> Exception:
-    if stream.socket.fileno() == -1:  # closed here, and not by the peer
+    if stream.socket.fileno() == -1:  # we closed it, not the peer
         return trio.ClosedResourceError("this socket was already closed")
     return trio.BrokenResourceError(f"socket connection broken: {error}")

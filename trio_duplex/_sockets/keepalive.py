@@ -1,9 +1,9 @@
-"""Find a TCP peer that is gone without a trace: keepalive, and a bound on unacknowledged data.
+"""Detecting a TCP peer that has disappeared: keepalive, and a bound on unacknowledged data.
 
-Keepalive asks a silent peer whether it still lives. It does not run while data of ours
-is unacknowledged: then the kernel sends that again, for 15 minutes by default, before it
-gives the peer up. TCP_USER_TIMEOUT bounds that (RFC 5482). Linux counts it, too, while a
-living peer takes nothing at all because its receive buffer is full.
+Keepalive probes a silent peer. It does not run while data of ours is unacknowledged: the
+kernel then retransmits that data, by default for 15 minutes, before it gives up.
+TCP_USER_TIMEOUT bounds this time (RFC 5482). On Linux it also applies while a living peer
+accepts nothing because its receive buffer is full.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ import socket
 import trio
 
 DEFAULT_KEEPALIVE = 60.0
-"""Seconds: below the time after which NAT forgets a connection."""
+"""Seconds of silence before the first probe; less than the time after which NAT drops a connection."""
 
 INTERVAL = 15
 COUNT = 4
-"""Four questions in a minute, after so many seconds of silence."""
+"""After the silence there are four probes, one each 15 s, before the kernel gives up."""
 
 PATIENCE = INTERVAL * COUNT
-"""Seconds that the questions take. Unacknowledged data is given as many more than
-silence, so that a peer that is gone is found after the same time, whether or not we
+"""Seconds that the probes take. The bound on unacknowledged data is the silence plus this
+time, so that a peer that has disappeared is detected after the same time, whether or not we
 were sending to it."""
 
 MOST = 32_767
-"""Seconds until the first question; Linux refuses more."""
+"""The most seconds before the first probe that Linux accepts."""
 
 MOST_MILLISECONDS = 2**31 - 1
-"""Of TCP_USER_TIMEOUT, which is an ``unsigned int`` that Linux takes as an ``int``."""
+"""The largest TCP_USER_TIMEOUT. It is an ``unsigned int``, but Linux treats it as an ``int``."""
 
 TCP_USER_TIMEOUT: int | None = getattr(socket, "TCP_USER_TIMEOUT", None)
-"""Linux; elsewhere the kernel's own patience is all there is."""
+"""The socket option on Linux. On other systems only the kernel's own timeout applies."""
 
 FAMILIES = {socket.AF_INET, socket.AF_INET6}
 
 
 def default_ack_timeout(keepalive: float) -> float:
-    """Seconds for data to be acknowledged, where nobody says: until keepalive would give up."""
+    """Return the default bound on unacknowledged data, in seconds: when keepalive would give up."""
     return keepalive + PATIENCE
 
 
 def keep_alive(sock: trio.socket.SocketType, idle: float, ack_timeout: float | None = None) -> None:
-    """Set both bounds for a TCP socket, or for all that a listening one accepts (Linux, BSD).
+    """Set both bounds for a TCP socket, or for all that a listening socket accepts (Linux, BSD).
 
     Args:
-        sock: Any socket; what is not TCP is left alone.
-        idle: Seconds of silence until the first question; ``math.inf`` changes nothing.
+        sock: Any socket. If it is not TCP, nothing is done.
+        idle: Seconds of silence before the first probe; ``math.inf`` changes nothing.
         ack_timeout: Seconds for sent data to be acknowledged; None for `default_ack_timeout`,
             ``math.inf`` changes nothing.
     """
@@ -56,7 +56,7 @@ def keep_alive(sock: trio.socket.SocketType, idle: float, ack_timeout: float | N
         return
     if ack_timeout is None:
         ack_timeout = default_ack_timeout(idle)
-    with contextlib.suppress(OSError):  # of one that was closed meanwhile
+    with contextlib.suppress(OSError):  # the socket may have been closed in the meantime
         if idle != math.inf:
             options = {
                 "TCP_KEEPIDLE": min(max(1, round(idle)), MOST),
@@ -73,7 +73,7 @@ def keep_alive(sock: trio.socket.SocketType, idle: float, ack_timeout: float | N
 
 
 def keep_alive_by_default(stream: trio.abc.Stream) -> None:
-    """Set both, if it is a TCP connection for which its owner has not turned keepalive on."""
+    """Set both bounds on a TCP connection, unless its owner has turned keepalive on."""
     if not isinstance(stream, trio.SocketStream) or stream.socket.family not in FAMILIES:
         return
     with contextlib.suppress(OSError):

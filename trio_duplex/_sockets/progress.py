@@ -1,4 +1,4 @@
-"""What a TCP peer has sent and acknowledged, as our kernel has seen it (TCP_INFO, Linux)."""
+"""What a TCP peer has sent and acknowledged, according to our kernel (TCP_INFO, Linux)."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class Progress:
     """How far the peer has come.
 
     Attributes:
-        octets: Bytes that it has acknowledged and sent, so far.
-        heard: Seconds since anything came from it, be it a bare acknowledgment.
-        waiting: Bytes of ours that it has not acknowledged.
+        octets: The sum of bytes that it has acknowledged and sent so far.
+        heard: Seconds since anything came from it, including an acknowledgment
+            without data.
+        waiting: How many of our bytes it has not acknowledged.
     """
 
     octets: int
@@ -39,7 +40,7 @@ class Progress:
 
 
 def is_tcp(stream: trio.abc.Stream | None) -> bool:
-    """Whether the kernel may tell."""
+    """Whether the stream is a TCP connection on a system where `peer_progress` may work."""
     return (
         sys.platform == "linux"
         and isinstance(stream, trio.SocketStream)
@@ -48,13 +49,13 @@ def is_tcp(stream: trio.abc.Stream | None) -> bool:
 
 
 def peer_progress(stream: trio.abc.Stream | None) -> Progress | None:
-    """Ask the kernel; None if the stream is not a TCP connection, or the kernel does not tell."""
+    """Ask the kernel; None if the stream is not a TCP connection, or the kernel has no answer."""
     if not is_tcp(stream):
         return None
     assert isinstance(stream, trio.SocketStream)
     try:
         info = stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SIZE)
-    except OSError:  # closed meanwhile
+    except OSError:  # closed in the meantime
         return None
     if len(info) < SIZE:
         return None

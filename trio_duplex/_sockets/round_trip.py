@@ -8,7 +8,8 @@ import sys
 
 import trio
 
-# struct tcp_info of linux/tcp.h: eight bytes, then 32-bit numbers. It only ever grew at its end.
+# struct tcp_info of linux/tcp.h: eight bytes, then 32-bit numbers. New fields are only ever added
+# at its end.
 _RTT = 8 + 15 * 4
 _TOTAL_RETRANS = 8 + 23 * 4
 _SIZE = _TOTAL_RETRANS + 4
@@ -19,17 +20,17 @@ def round_trip(stream: trio.abc.Stream) -> float | None:
     """Return the round trip to the peer of a TCP stream, in seconds (Linux).
 
     Right after accept it is the time from our SYN-ACK to the peer's ACK, within 1 ms of
-    the true one; asking takes 0.7 µs (measured).
+    the true value. The call takes 0.7 µs (measured).
 
     Returns:
-        None where the kernel does not tell, where the stream is not TCP, and where
-        anything was sent again: what was measured then is not the path.
+        The round trip; None if the kernel does not provide it, if the stream is not TCP,
+        or if anything was sent again, because the measurement then includes the timeout.
     """
     if sys.platform != "linux" or not isinstance(stream, trio.SocketStream):
         return None
     try:
         info = stream.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SIZE)
-    except OSError:  # a Unix socket, or one that was closed
+    except OSError:  # a Unix socket, or a closed one
         return None
     if len(info) < _SIZE:
         return None

@@ -1,4 +1,4 @@
-"""The chain that OpenSSL verified, on every supported Python."""
+"""Reading the chain that OpenSSL verified, on every supported Python."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DER = 2  # _ssl.ENCODING_DER
 
 
 def verified_chain(ssl_object: ssl.SSLObject) -> tuple[bytes, ...]:
-    """The chain, leaf first, DER each.
+    """Return the chain, leaf first, DER each.
 
-    ``SSLObject.get_verified_chain`` came in Python 3.13. Before, since 3.10, it is
-    a method of the object that an ``SSLObject`` wraps, and nowhere public. Where
-    neither is there, the chain is empty, as it is on a resumed session: what
-    depends on it must then refuse.
+    ``SSLObject.get_verified_chain`` exists since Python 3.13. From 3.10 on, it is
+    a method of the private object that an ``SSLObject`` wraps. If there is neither,
+    the chain is empty, as on a resumed session. A caller that needs the chain must
+    then refuse the peer.
     """
     chain: Callable[[], Sequence[bytes]] | None
     chain = getattr(ssl_object, "get_verified_chain", None)

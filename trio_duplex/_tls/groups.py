@@ -1,4 +1,7 @@
-"""Which key exchange groups this OpenSSL uses: Python does not tell, but a ClientHello does."""
+"""Finding out which key exchange groups this OpenSSL uses, from a ClientHello of its own.
+
+Python has no function for this.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,11 @@ from trio_duplex._wire.records import CLIENT_HELLO_TYPE
 
 @lru_cache
 def usable_groups(security_level: int) -> frozenset[int]:
-    """The groups of a context that was told of none, by its OpenSSL security level.
+    """Return the default groups of a context with this OpenSSL security level.
 
-    They depend on the build, on the machine's ``openssl.cnf``, and on the level,
-    which from 4 on excludes X25519. A context for which ``set_ecdh_curve`` was
-    called has one of them, which is then no finite field.
+    They depend on the build, on the machine's ``openssl.cnf``, and on the level:
+    X25519 is excluded from level 4 on. A context on which ``set_ecdh_curve`` was
+    called has only one group, which is not a finite field.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.set_ciphers(f"DEFAULT:@SECLEVEL={security_level}")

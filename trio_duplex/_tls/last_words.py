@@ -1,8 +1,8 @@
-"""The last that a peer hears of us: an alert or a close_notify, FIN, and a short bounded drain.
+"""Sending last words to a peer: an alert or a close_notify, then FIN, then a short bounded drain.
 
-``trio.SSLStream`` raises before it sends a pending alert: the peer would see a bare
-end of stream, or hang. And what it had sent, unread, would turn our FIN into a
-reset, which can overtake the alert.
+When TLS fails, ``trio.SSLStream`` raises before it has sent OpenSSL's alert. The peer would
+only see the end of the stream, or hang. And if we closed with unread data of the peer in the
+receive buffer, the kernel would send a reset instead of our FIN, which can overtake the alert.
 """
 
 from __future__ import annotations
@@ -12,17 +12,16 @@ import contextlib
 import trio
 
 LAST_WORDS_TIMEOUT = 1.0
-"""Seconds for an alert to leave and for the peer to hang up after it. A peer
-that read the alert answers within a round trip; nobody else is worth more."""
+"""Seconds for sending an alert and for the peer to hang up after it. A peer that reads
+the alert hangs up within a round trip, and there is no reason to wait longer for others."""
 
 LAST_WORDS_DRAIN = 256 * 1024
-"""Bytes that we read and drop meanwhile. Unread data would turn our FIN into a
-reset, which can overtake the alert. The longest honest flight (a certificate
-chain) is a tenth of it."""
+"""How many bytes we read and drop in that time, so that our FIN does not become a reset. The
+longest flight of a proper peer (with a certificate chain) is a tenth of this."""
 
 
 async def send_alert(transport: trio.abc.Stream, description: int) -> None:
-    """Send a fatal alert where no TLS object exists, and see it off.
+    """Send a fatal alert on a stream without a TLS object, as `send_last_words` does.
 
     Args:
         transport: The raw stream.
@@ -33,14 +32,14 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
 
 
 async def send_last_words(transport: trio.abc.Stream, words: bytes, *, shield: bool = True) -> bool:
-    """Send an alert or close_notify and see it off: FIN, then a short bounded drain.
+    """Send an alert or close_notify, then FIN, then read and drop data until the peer hangs up.
 
-    Shielded by default, and bounded by `LAST_WORDS_TIMEOUT` seconds. Does nothing if
-    there are no words, and never raises for what the peer or the stream does.
+    This is shielded by default, and takes at most `LAST_WORDS_TIMEOUT` seconds. It does
+    nothing if ``words`` is empty, and does not raise if the peer or the stream fails.
 
     Returns:
-        False if nothing was sent because another task is sending: whoever closes
-        the stream, or tries to send next, comes here again.
+        False if nothing was sent because another task is sending. The caller should try
+        again when it closes the stream, or with the next send.
     """
     if not words:
         return True
@@ -56,7 +55,7 @@ async def send_last_words(transport: trio.abc.Stream, words: bytes, *, shield: b
             return False
         if isinstance(transport, trio.abc.HalfCloseableStream):
             await transport.send_eof()
-            left = LAST_WORDS_DRAIN
-            while left > 0 and (dropped := await transport.receive_some()):
-                left -= len(dropped)
+            remaining = LAST_WORDS_DRAIN
+            while remaining > 0 and (dropped := await transport.receive_some()):
+                remaining -= len(dropped)
     return True

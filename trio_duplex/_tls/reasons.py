@@ -1,4 +1,4 @@
-"""What an ``ssl.SSLError`` stands for, in words, and what to do about it."""
+"""Translating an ``ssl.SSLError`` into a reason in TLS's terms, and advice on what to do."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import ssl
 
 
 def tls_alert(exc: ssl.SSLError) -> str | None:
-    """The name of the peer's alert, if that is what an ``SSLError`` stands for."""
-    # Python has no name for some reasons, such as no_application_protocol; OpenSSL's text has.
+    """Return the name of the peer's alert if an ``SSLError`` is due to one, else None."""
+    # Python has no name for some reasons, such as no_application_protocol, but OpenSSL's text does.
     reason = exc.reason or str(exc).upper().partition(" (_SSL")[0].replace(" ", "_")
     if reason in _OTHER_NAMES:
         return _OTHER_NAMES[reason]
     if isinstance(exc, ssl.SSLZeroReturnError) or reason == "[SSL]_UNKNOWN_ERROR":
-        return "close_notify"  # at level warning, and at level fatal
+        return "close_notify"  # the first is for level warning, the second for level fatal
     _, is_alert, alert = reason.partition("_ALERT_")
     return alert.lower() if is_alert else None
 
 
-# OpenSSL's names for the alerts of RFC 6066, which lack the word; and one that it spells otherwise.
+# OpenSSL's names for the alerts of RFC 6066 lack the word ALERT, and it spells one alert differently.
 _OTHER_NAMES = {
     "TLSV1_ALERT_USER_CANCELLED": "user_canceled",
     "TLSV1_UNRECOGNIZED_NAME": "unrecognized_name",
@@ -29,21 +29,23 @@ _OTHER_NAMES = {
 
 _CERTIFICATE = "the peer refused us: compare our certificate with what it trusts"
 _PROTOCOL = (
-    "the peer found a fault in what we sent, or something between us changes the bytes: look into "
-    "the peer's own log, and for a middlebox"
+    "the peer found a fault in what we sent, or something between us changes the bytes: read the "
+    "peer's own log, and look for a middlebox"
 )
 _ADVICE = {
     **dict.fromkeys(
         ("protocol_version", "inappropriate_fallback"),
-        "no TLS version is common: the peer must allow TLS 1.2 or later",
+        "the two ends have no TLS version in common: the peer must allow TLS 1.2 or later",
     ),
     **dict.fromkeys(
         ("handshake_failure", "insufficient_security"),
-        "no cipher suite, group or signature algorithm is common, or the peer asks for a certificate "
-        "of another kind: let it allow ECDHE with AES-GCM or ChaCha20, and compare the key types",
+        "the two ends have no cipher suite, group or signature algorithm in common, or the peer wants "
+        "a certificate of another kind: allow ECDHE with AES-GCM or ChaCha20 at the peer, and compare "
+        "the key types",
     ),
-    "unrecognized_name": "the peer serves no such name: set server_hostname to one that it knows",
-    "no_application_protocol": "no ALPN protocol is common: compare alpn with what the peer offers",
+    "unrecognized_name": "the peer does not know this name: set server_hostname to one that it knows",
+    "no_application_protocol": "the two ends have no ALPN protocol in common: compare alpn with what "
+    "the peer offers",
     "certificate_expired": "our certificate has expired by the peer's clock: renew it, or set the clock",
     **dict.fromkeys(
         (
@@ -58,15 +60,16 @@ _ADVICE = {
         ),
         _CERTIFICATE,
     ),
-    "internal_error": "the peer failed for a reason of its own, which its log should tell",
+    "internal_error": "the peer failed for a reason of its own: read its log",
     **dict.fromkeys(
-        ("close_notify", "user_canceled"), "the peer gave the handshake up for a reason of its own"
+        ("close_notify", "user_canceled"),
+        "the peer gave up the handshake for a reason of its own: read its log",
     ),
 }
 
 
 def tls_reason(exc: ssl.SSLError) -> str:
-    """Say in TLS's own words what an ``SSLError`` stands for."""
+    """Return the reason for an ``SSLError`` in TLS's own terms."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         return f"certificate verify failed: {exc.verify_message}"
     if (alert := tls_alert(exc)) is not None:
@@ -75,6 +78,7 @@ def tls_reason(exc: ssl.SSLError) -> str:
 
 
 def tls_advice(exc: ssl.SSLError) -> str | None:
+    """Return what to do about an ``SSLError``, or None."""
     if isinstance(exc, ssl.SSLCertVerificationError):
         if (trouble := _OUR_REVOCATION_LISTS.get(exc.verify_code)) is not None:
             return f"the fault is our own, not the peer's: {trouble}; fetch it, and reload()"
@@ -86,8 +90,8 @@ def tls_advice(exc: ssl.SSLError) -> str | None:
         return "the peer's TLS is too old to renegotiate safely (RFC 5746): update it"
     if "INTERNAL_ERROR" in reason or "internal error" in str(exc):
         return (
-            "OpenSSL failed; as TLS server it does so where the peer's certificate is too long for a "
-            "session ticket (64 KB): give the peer one with fewer names"
+            "OpenSSL failed. As TLS server it does so if the peer's certificate is too long for a "
+            "session ticket (64 KB): give the peer a certificate with fewer names"
         )
     if "PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason:
         return "give the peer a certificate: both roles must present one"
@@ -97,7 +101,7 @@ def tls_advice(exc: ssl.SSLError) -> str | None:
 
 
 def is_own_fault(error: BaseException) -> bool:
-    """Whether a handshake failed for our own revocation lists: no peer can come in then."""
+    """Whether a handshake failed because of our own revocation lists, which keep every peer out."""
     cause = error.__cause__
     return (
         isinstance(cause, ssl.SSLCertVerificationError)
@@ -105,8 +109,8 @@ def is_own_fault(error: BaseException) -> bool:
     )
 
 
-# OpenSSL's X509_V_ERR_*, which Python names nowhere. A peer hears certificate_expired, or the
-# like, of them, as if its own certificate were meant.
+# OpenSSL's X509_V_ERR_*, which have no names in Python. The alert that the peer gets for them, such
+# as certificate_expired, looks as if its own certificate were at fault.
 _OUR_REVOCATION_LISTS = {
     3: "a revocation list is missing for an authority of the peer's",
     8: "a revocation list has a bad signature",

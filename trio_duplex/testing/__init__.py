@@ -1,7 +1,7 @@
-"""A test kit: peers that misbehave on cue, certificates that expire on cue, time that does not pass.
+"""A testing kit: scripted peers, flawed certificates, servers, and a network in memory.
 
-Needs no pytest; `trio_duplex.pytest_plugin` makes fixtures of it. What issues
-certificates needs trustme, which ``trio-duplex[testing]`` brings.
+It does not need pytest; `trio_duplex.pytest_plugin` provides fixtures for it. To issue
+certificates, it needs trustme, which ``trio-duplex[testing]`` installs.
 """
 
 from types import FunctionType
@@ -127,7 +127,7 @@ __all__ = [
     "thread_server",
 ]
 
-# Where a name is defined is our business: its users see one flat package.
+# Users see one flat package, wherever in it a name is defined.
 for _name in __all__:
     if isinstance(globals()[_name], type | FunctionType):
         globals()[_name].__module__ = __name__

@@ -1,10 +1,10 @@
 """TLS contexts for peers, the same on every build of Python.
 
-`ssl.SSLContext` begins with what its Python was built with. Debian's 3.11 takes a
-FIN without a close_notify for a clean end (``OP_IGNORE_UNEXPECTED_EOF``, which
-CPython sets up to 3.11.2), allows TLS 1.0, and has 60 cipher suites, static RSA and
-pre-shared keys among them. A peer whose behaviour depends on the machine is of no
-use in a test, so ours begin with what python.org's builds have.
+The defaults of `ssl.SSLContext` depend on the build. Debian's 3.11 takes a FIN
+without a close_notify for a clean end (``OP_IGNORE_UNEXPECTED_EOF``, which CPython
+sets up to 3.11.2), allows TLS 1.0, and has 60 cipher suites, including static RSA
+and pre-shared keys. In a test, a peer must not behave differently on another
+machine, so ours have the defaults of python.org's builds.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def new_context(role: Role | None) -> ssl.SSLContext: ...
 @overload
 def new_context(role: Role | None, kind: type[Context]) -> Context: ...
 def new_context(role: Role | None, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext:
-    """Make a context that begins as those of python.org's builds do, on every build.
+    """Make a context with the defaults of python.org's builds, on every build.
 
-    It verifies the other end's certificate, but not its name: set ``check_hostname``
-    or ``verify_mode`` for anything else.
+    It verifies the other end's certificate, but not its name. Set ``check_hostname``
+    or ``verify_mode`` to change that.
 
     Args:
-        role: The role that it plays; None for one that can play both.
-        kind: The class to make it of.
+        role: The role that it plays; None for a context that can play both.
+        kind: The class of the context.
     """
     protocol = {
         Role.SERVER: ssl.PROTOCOL_TLS_SERVER,

@@ -1,9 +1,9 @@
-"""What every stream must keep: Trio's own checks, and what they leave out.
+"""Checking that a stream keeps the contract of Trio's streams, beyond Trio's own checks.
 
-Trio's checks try each method, its errors, and cancellation. They do not try
-what a stream over a protocol of its own gets wrong most easily: losing what a
-cancelled receive had in hand, hanging in a forced close, or choking on more
-than its buffers hold when both directions are busy.
+Trio's checks try each method, its errors, and cancellation. They do not check the
+mistakes that a stream with a protocol of its own is most likely to make: to lose
+data when a receive is cancelled, to hang in a forced close, or to hang when both
+directions are busy with more data than the buffers hold.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ PairMaker = Callable[[], Awaitable[tuple[S, S]]]
 """An async function that makes two connected streams."""
 
 BULK = 2 * 1024 * 1024
-"""Bytes that go each way at once: more than TLS records, memory streams and the
-kernel's buffers hold together."""
+"""Bytes to send in each direction at the same time: more than TLS records, memory streams
+and the kernel's buffers hold together."""
 
 CANCELLED_BYTES = 64 * 1024
-"""Bytes that are received by receives of which most are cancelled."""
+"""Bytes to receive in `check_cancelled_receive`, where most receives are cancelled."""
 
 BOUND = 10.0
-"""Seconds for what must not wait for the other end. It takes milliseconds."""
+"""Seconds after which an operation counts as hanging. It should take milliseconds."""
 
 
 async def check_stream(
@@ -41,7 +41,7 @@ async def check_stream(
     """Check that a stream keeps Trio's contract, and ours.
 
     Runs ``trio.testing.check_half_closeable_stream`` if the streams can be
-    half-closed, ``check_two_way_stream`` if not; then `check_cancelled_receive`,
+    half-closed, or else ``check_two_way_stream``; then `check_cancelled_receive`,
     `check_bulk` and `check_forced_close`.
 
     Example::
@@ -53,14 +53,16 @@ async def check_stream(
 
     Args:
         make_pair: Makes two connected streams.
-        make_clogged_pair: Makes two whose first can send no more until the
-            second receives; None to leave out the checks of a clogged stream.
-        make_raw_pair: Makes two whose handshake (or whatever comes first) has
-            not begun, for the forced close; None for ``make_pair``.
-        seed: Of the random cuts and cancellations.
+        make_clogged_pair: Makes two connected streams of which the first can't
+            send any more until the second receives; None to leave out the
+            checks of a clogged stream.
+        make_raw_pair: Makes two connected streams whose handshake has not begun,
+            for the forced close; None to use ``make_pair``.
+        seed: The seed for random sizes and cancellations.
 
     Raises:
-        AssertionError: A promise is broken; or whatever the stream raises.
+        AssertionError: The stream does not keep the contract. If a method of the
+            stream raises, that exception is raised instead.
     """
     left, right = await make_pair()
     half_closeable = isinstance(left, trio.abc.HalfCloseableStream)
@@ -82,12 +84,12 @@ async def check_cancelled_receive(make_pair: PairMaker[S], *, seed: int = 0) -> 
 
     Args:
         make_pair: Makes two connected streams.
-        seed: Of the cuts and cancellations.
+        seed: The seed for random sizes and cancellations.
 
     Raises:
-        AssertionError: What arrived is not what was sent.
+        AssertionError: The received data is not the data that was sent.
     """
-    chance = random.Random(seed)  # noqa: S311 - repeatable is what it must be
+    chance = random.Random(seed)  # noqa: S311 - it must be repeatable
     data = chance.randbytes(CANCELLED_BYTES)
     received = bytearray()
     left, right = await make_pair()
@@ -115,7 +117,7 @@ async def check_cancelled_receive(make_pair: PairMaker[S], *, seed: int = 0) -> 
                 race.start_soon(cancel_soon, race.cancel_scope, chance.randrange(8))
                 try:
                     arrived.append(await right.receive_some(chance.randrange(1, 2000)))
-                except Exception as exc:  # noqa: BLE001 - raised below, not wrapped in a group
+                except Exception as exc:  # noqa: BLE001 - raised below, without a group
                     arrived.append(exc)
                 race.cancel_scope.cancel()
             if not arrived:
@@ -138,17 +140,17 @@ async def check_cancelled_receive(make_pair: PairMaker[S], *, seed: int = 0) -> 
 
 
 async def check_bulk(make_pair: PairMaker[S], *, size: int = BULK, seed: int = 0) -> None:
-    """Check that much data goes both ways at once, whole.
+    """Check that much data can be sent in both directions at the same time.
 
     Args:
         make_pair: Makes two connected streams.
-        size: Bytes to send each way.
-        seed: Of the data.
+        size: Bytes to send in each direction.
+        seed: The seed for random data.
 
     Raises:
-        AssertionError: What arrived is not what was sent.
+        AssertionError: The received data is not the data that was sent.
     """
-    chance = random.Random(seed)  # noqa: S311 - repeatable is what it must be
+    chance = random.Random(seed)  # noqa: S311 - it must be repeatable
     left, right = await make_pair()
 
     async def receive(stream: S, expected: bytes, way: str) -> None:
@@ -157,7 +159,7 @@ async def check_bulk(make_pair: PairMaker[S], *, size: int = BULK, seed: int = 0
             chunk = await stream.receive_some()
             assert chunk, f"{way}: the stream ended after {len(received)} of {size} bytes"
             received += chunk
-        # A name, not a comparison: pytest would set out to show how megabytes differ.
+        # Assert a variable and not the comparison, or pytest would try to show how megabytes differ.
         same = bytes(received) == expected
         assert same, f"{way}: {size} bytes arrived, but not those that were sent"
 
@@ -172,16 +174,15 @@ async def check_bulk(make_pair: PairMaker[S], *, size: int = BULK, seed: int = 0
 
 
 async def check_forced_close(make_raw_pair: PairMaker[trio.abc.Stream]) -> None:
-    """Check that a forced close waits for nobody, and that the other end notices.
+    """Check that a forced close does not wait, and that the other end notices it.
 
-    A TLS stream that performs its handshake in order to close hangs here.
+    A TLS stream that performs its handshake when it is closed hangs here.
 
     Args:
-        make_raw_pair: Makes two connected streams, of which nothing has been
-            asked yet.
+        make_raw_pair: Makes two connected streams that have not been used yet.
 
     Raises:
-        AssertionError: The close took time, or the other end was told nothing.
+        AssertionError: The close took too long, or the other end did not notice.
     """
     left, right = await make_raw_pair()
     closed = trio.Event()
@@ -195,7 +196,7 @@ async def check_forced_close(make_raw_pair: PairMaker[trio.abc.Stream]) -> None:
         with trio.move_on_after(BOUND):
             await closed.wait()
         hung = not closed.is_set()
-        if hung:  # let it go; it may be shielded, so that cancelling does not help
+        if hung:  # close the other end, because a shielded close can't be cancelled
             await trio.aclose_forcefully(right)
             nursery.cancel_scope.cancel()
     assert not hung, f"a forced close hung for {BOUND:g} s"
@@ -211,7 +212,7 @@ async def check_forced_close(make_raw_pair: PairMaker[trio.abc.Stream]) -> None:
 
 
 async def _together(*functions: Callable[[], Awaitable[object]]) -> None:
-    """Run them all at once; the first exception cancels the rest, and is raised bare."""
+    """Run functions concurrently. The first exception cancels the rest, and is raised without a group."""
     failures: list[Exception] = []
 
     async def run(function: Callable[[], Awaitable[object]]) -> None:

@@ -1,9 +1,9 @@
-"""Scripted peers, and the honest ones among them.
+"""Scripted peers: the base classes, and the peers that do nothing wrong.
 
 A peer is a script for the far end of a connection. ``await peer.run(target)``
 dials, plays the script to its end and returns a report; ``peer.run_sync`` does
-so for a test that does not use Trio. A peer can be run any number of times. To
-write one of your own, subclass `Peer` and give it a `Peer.script`.
+the same for a test that does not use Trio. A peer can be run any number of times.
+To write your own peer, subclass `Peer` and define `Peer.script`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from trio_duplex.testing._transcript import PeerReport, Transcript
 from trio_duplex.testing._wire import PeerStream, Wire
 
 ANNOUNCEMENT = bytes.fromhex("15 0303 0002 01 5a")
-"""The TLS alert user_canceled, of level warning: "I do not begin this handshake, you do"."""
+"""The usual announcement: the TLS alert user_canceled at level warning, "please begin yourself"."""
 
 HELLO_REQUEST = bytes.fromhex("16 0303 0004 00000000")
-"""A plaintext HelloRequest in a record of its own (RFC 5246, section 7.4.1.1): the other form."""
+"""The other form of the announcement: a plaintext HelloRequest in a record of its own (RFC 5246,
+section 7.4.1.1)."""
 
 Talk = Callable[[PeerStream], Awaitable[object]]
 """What to do with a peer's open TLS stream: an async function of it."""
@@ -35,20 +36,21 @@ Talk = Callable[[PeerStream], Awaitable[object]]
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class Peer(abc.ABC):
-    """A scripted peer; the base of all.
+    """A scripted peer; the base class of all.
 
     Attributes:
-        credentials: What the peer presents and whom it trusts; None for a
-            certificate that nobody trusts, and trust in anybody. Peers that
-            come from a fixture get a certificate of ``duplex_authority``.
+        credentials: What the peer presents and whom it trusts. With None, it
+            presents a certificate that nobody trusts, and trusts everybody.
+            Peers that come from a fixture get a certificate of
+            ``duplex_authority``.
         patience: Seconds that a single send or receive may take before the
-            peer gives up, which its report tells as a ``trio.TooSlowError``.
-            60 by default: twice what a server gives a handshake.
-        report: What the peer saw so far, in its latest run.
+            peer gives up; its report then has a ``trio.TooSlowError``. The
+            default of 60 is twice the time that a server allows a handshake.
+        report: What the peer has seen so far in its latest run.
     """
 
     kind: ClassVar[str] = "scripted peer"
-    """What it is called in reports."""
+    """The name of this kind of peer in reports."""
 
     credentials: Contexts | None = None
     patience: float = 60.0
@@ -58,7 +60,7 @@ class Peer(abc.ABC):
         self.report = self._new_report()
 
     def plays(self) -> Role | None:
-        """The TLS role that it means to play; None for no TLS at all."""
+        """Return the TLS role that the peer is going to play; None for no TLS at all."""
         return None
 
     @abc.abstractmethod
@@ -66,15 +68,16 @@ class Peer(abc.ABC):
         """Play the peer's part.
 
         Args:
-            wire: The connection; it is closed afterwards. `Wire.tls` makes a
-                TLS stream of it.
+            wire: The connection, which is closed afterwards. `Wire.tls` makes a
+                TLS stream on it.
         """
 
     async def run(self, target: Target) -> PeerReport:
-        """Dial, play the script to its end, and tell what was seen.
+        """Dial, play the script to its end, and return the report.
 
-        What the other end does never raises here: the report says it. What the
-        test does wrong (in a ``talk``, say) does raise.
+        This does not raise because of anything that the other end does; see the
+        report for that. Errors of the test itself (for instance in a ``talk``)
+        do raise.
 
         Args:
             target: ``(host, port)``; a `trio_duplex.Server`; a
@@ -84,7 +87,7 @@ class Peer(abc.ABC):
         Raises:
             OSError: Nobody listens there.
         """
-        # Before the connection: the other end's window must not have to wait for it.
+        # Make the context before the connection, so that it takes no time of the other end's window.
         credentials = self.credentials or self.default_credentials()
         role = self.plays()
         context = None if role is None else context_of(credentials, role)
@@ -104,16 +107,16 @@ class Peer(abc.ABC):
         return report
 
     def run_sync(self, target: Target) -> PeerReport:
-        """`run`, for a test that does not use Trio: it blocks until the peer has ended.
+        """Run the peer from a test that does not use Trio; this blocks until the peer has ended.
 
         Raises:
             OSError: Nobody listens there.
-            RuntimeError: Called inside Trio: await `run`.
+            RuntimeError: This was called inside Trio; await `run` there.
         """
         return trio.run(self.run, target)
 
     def default_credentials(self) -> Contexts:
-        """What the peer presents and trusts if it was given no credentials."""
+        """Return what the peer presents and trusts if it was given no credentials."""
         return anonymous()
 
     def _new_report(self) -> PeerReport:
@@ -121,11 +124,11 @@ class Peer(abc.ABC):
 
 
 def context_of(credentials: Contexts, role: Role) -> ssl.SSLContext:
-    """The context of these credentials for a TLS role."""
-    # A context takes a millisecond, and a thousand peers may share a certificate.
+    """Return the context of these credentials for a TLS role."""
+    # To make a context takes a millisecond, and a thousand peers may share a certificate.
     if isinstance(credentials, Certificate | PeerCredentials):
         return _cached_context(credentials, role)
-    return credentials.context(role)  # which may change: `Credentials` can be reloaded
+    return credentials.context(role)  # do not cache this one: `Credentials` can be reloaded
 
 
 @functools.lru_cache(maxsize=64)
@@ -139,11 +142,11 @@ class TalkingPeer(Peer):
 
     Attributes:
         say: Bytes that it sends once the handshake is complete.
-        hear: How many bytes of an answer it waits for, before it finishes with
-            a close_notify. What comes after them, until the other end
-            finishes too, is heard as well.
-        talk: An async function of the open stream, in place of ``say`` and
-            ``hear``.
+        hear: How many bytes of an answer it waits for before it sends a
+            close_notify. Bytes that come later, until the other end finishes,
+            too, are also in the report.
+        talk: An async function of the open stream, to be used instead of
+            ``say`` and ``hear``.
     """
 
     say: bytes = b"hello"
@@ -151,7 +154,7 @@ class TalkingPeer(Peer):
     talk: Talk | None = None
 
     async def converse(self, stream: PeerStream) -> None:
-        """Talk, and finish in due form."""
+        """Talk, and finish with a close_notify."""
         if self.talk is not None:
             await self.talk(stream)
         else:
@@ -167,7 +170,7 @@ class SpeakingPeer(TalkingPeer):
     """A TLS client: it sends its ClientHello at once.
 
     Attributes:
-        server_hostname: Name to send as SNI; None for none.
+        server_hostname: Name to send as SNI; None to send none.
     """
 
     kind: ClassVar[str] = "speaking peer"
@@ -175,7 +178,7 @@ class SpeakingPeer(TalkingPeer):
     server_hostname: str | None = None
 
     def plays(self) -> Role | None:
-        """The client."""
+        """Return the client role."""
         return Role.CLIENT
 
     async def script(self, wire: Wire) -> None:
@@ -192,7 +195,7 @@ class SilentPeer(TalkingPeer):
     kind: ClassVar[str] = "silent peer"
 
     def plays(self) -> Role | None:
-        """The server."""
+        """Return the server role."""
         return Role.SERVER
 
     async def script(self, wire: Wire) -> None:
@@ -204,10 +207,11 @@ class SilentPeer(TalkingPeer):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class AnnouncingPeer(SilentPeer):
-    """A silent peer that says so at once: it sends an announcement first.
+    """A silent peer that sends an announcement first.
 
     Attributes:
-        announcement: The bytes of it: the alert user_canceled, or another form.
+        announcement: The bytes of the announcement: the alert user_canceled, or
+            another form.
     """
 
     kind: ClassVar[str] = "announcing peer"
@@ -222,11 +226,11 @@ class AnnouncingPeer(SilentPeer):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class LatePeer(SpeakingPeer):
-    """A speaking peer that takes its time before the ClientHello.
+    """A speaking peer that waits before it sends the ClientHello.
 
-    If the other end has sent one by then, the two cross: real programs that
-    are slow to start look like this. For a crossing that depends on no clock,
-    see `CrossingPeer`.
+    If the other end has sent its own by then, the two cross. This is how real
+    programs that are slow to start behave. For a crossing that does not depend on
+    a clock, see `CrossingPeer`.
 
     Attributes:
         late_by: Seconds from the connection to the ClientHello.
@@ -248,10 +252,10 @@ class DribblingPeer(SpeakingPeer):
 
     Attributes:
         size: Bytes to send at a time.
-        pause: Seconds between them.
-        record_size: Cut the ClientHello into TLS records of so many bytes of
-            content first; None leaves it in one.
-        whole_handshake: Dribble the rest of the handshake too.
+        pause: Seconds between two sends.
+        record_size: First cut the ClientHello into TLS records with this many
+            bytes of content each; None leaves it in one record.
+        whole_handshake: Whether to send the rest of the handshake in the same way.
     """
 
     kind: ClassVar[str] = "dribbling peer"

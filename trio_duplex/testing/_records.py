@@ -1,15 +1,15 @@
-"""What bytes on the wire say, in TLS's own words: records, handshake messages, alerts.
+"""Decoding bytes into TLS records, handshake messages and alerts, for transcripts.
 
-Pure, and made to explain rather than to judge: it reads any cutting into
-chunks, says what is encrypted and what is no TLS, and never raises.
+Pure. It explains and does not judge: it accepts bytes cut in any way, says what is
+encrypted and what is not TLS, and never raises.
 """
 
 from __future__ import annotations
 
 import attrs
 
-# The one table of alert names; errors of trio_duplex and transcripts of the
-# kit must use the same words, and it is not worth a public name.
+# This is the only private module that the kit uses. Errors of trio_duplex and transcripts of the
+# kit must have the same names for alerts, and the table is not worth a public name.
 from trio_duplex._wire.alerts import alert_name
 from trio_duplex.openings import classify
 
@@ -17,7 +17,7 @@ from trio_duplex.openings import classify
 CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA, HEARTBEAT = 20, 21, 22, 23, 24
 HEADER_SIZE = 5
 MAX_LENGTH = 2**14 + 2048
-"""Bytes in a record: the most that any version allows (RFC 5246, section 6.2.3)."""
+"""The most bytes in a record in any TLS version (RFC 5246, section 6.2.3)."""
 
 _TYPES = {
     CHANGE_CIPHER_SPEC: "change_cipher_spec",
@@ -49,12 +49,12 @@ _MESSAGES = {
 
 @attrs.frozen
 class Record:
-    """One TLS record, or a stretch of bytes that is none.
+    """One TLS record, or bytes that are not TLS.
 
     Attributes:
-        what: In words, such as ``"handshake, 512 bytes: ClientHello"``.
-        alert: The name of the alert that it carries in plain view, such as
-            ``"unknown_ca"``, or None.
+        what: A description, such as ``"handshake, 512 bytes: ClientHello"``.
+        alert: The name of the alert in the record, such as ``"unknown_ca"``, if
+            there is one and it is not encrypted; else None.
         fatal: Whether that alert is fatal.
     """
 
@@ -69,16 +69,16 @@ class RecordReader:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._encrypted = False
-        self._message_left = 0  # bytes of a handshake message still to come
-        self._message_head = b""  # the start of one whose header is not whole yet
+        self._message_missing = 0  # bytes of a handshake message that have yet to come
+        self._message_head = b""  # the start of a message whose header is not whole yet
         self._first = True
         self._foreign = False
 
     def feed(self, data: bytes) -> list[Record]:
         """Take more bytes, and return the records that they complete.
 
-        What turns out not to be TLS is returned at once, for as long as it
-        comes: after it nothing can be told from anything.
+        Bytes that are not TLS are returned at once, and so are all bytes after
+        them, because it is not known where a record could begin.
         """
         self._buffer += data
         found: list[Record] = []
@@ -101,7 +101,7 @@ class RecordReader:
         return found
 
     def rest(self) -> Record | None:
-        """What is left of an incomplete record, or None."""
+        """Return the part of an incomplete record that has come, or None."""
         if not self._buffer:
             return None
         name = _TYPES[self._buffer[0]]
@@ -124,7 +124,7 @@ class RecordReader:
         looks = f", {classify(data).looks_like}" if self._first else ""
         self._first = False
         shown = repr(data[:24])[1:] + ("..." if len(data) > 24 else "")
-        return Record(f"no TLS, {_count(data)}{looks}: {shown}")
+        return Record(f"not TLS, {_count(data)}{looks}: {shown}")
 
     def _read(self, kind: int, body: bytes) -> Record:
         head = f"{_TYPES[kind]}, {_count(body)}"
@@ -145,12 +145,12 @@ class RecordReader:
         names: list[str] = []
         data = self._message_head + body
         self._message_head = b""
-        if self._message_left:
+        if self._message_missing:
             names.append("(continued)")
         while data:
-            if self._message_left:
-                taken = min(self._message_left, len(data))
-                self._message_left -= taken
+            if self._message_missing:
+                taken = min(self._message_missing, len(data))
+                self._message_missing -= taken
                 data = data[taken:]
             elif len(data) < 4:
                 self._message_head = data
@@ -158,7 +158,7 @@ class RecordReader:
                 break
             else:
                 names.append(_MESSAGES.get(data[0], f"message of type {data[0]}"))
-                self._message_left = 4 + int.from_bytes(data[1:4], "big")
+                self._message_missing = 4 + int.from_bytes(data[1:4], "big")
         return ", ".join(names) or "(empty)"
 
 
@@ -169,12 +169,12 @@ def _count(data: bytes | bytearray) -> str:
 def cut_records(records: bytes, size: int) -> bytes:
     """Cut the contents of TLS records into records of ``size`` bytes each.
 
-    A ClientHello in one-byte records is as good as any other (RFC 8446,
-    section 5.1), and few listeners are ever shown one.
+    A ClientHello in one-byte records is valid (RFC 8446, section 5.1), but few
+    listeners are ever tested with one.
 
     Args:
         records: Whole TLS records, as an ``ssl.SSLObject`` writes them.
-        size: Bytes of content in each record, from 1.
+        size: Bytes of content in each record, at least 1.
 
     Raises:
         ValueError: ``size`` is less than 1, or ``records`` are not whole.

@@ -1,4 +1,4 @@
-"""Servers for the length of a ``with`` block, in this Trio run or in a thread of their own."""
+"""Servers that run during a ``with`` block, in this Trio run or in a background thread."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from trio_duplex.testing._transcript import PeerReport
 T = TypeVar("T")
 
 DEFAULT_WINDOW = 1.0
-"""Seconds. Peers of the kit speak within milliseconds; this survives a machine that
-is busy with other tests. A test in real time that wants silent peers sooner sets less."""
+"""Seconds. Peers of the kit speak within milliseconds, and one second is long enough on a
+machine that is busy with other tests. Tests in real time with silent peers set less."""
 
 DRAIN_TIMEOUT = 1.0
-"""Seconds that connections have to finish when the block ends. The test is over
-by then: a peer that still has something to say was left running."""
+"""Seconds that connections have to finish when the block ends. The test is over by then,
+so a peer that is still sending was left running."""
 
 JOIN_TIMEOUT = 30.0
-"""Seconds for a thread to end: far more than any drain and bounded close take."""
+"""Seconds for a thread to end, much more than any drain and bounded close take."""
 
 
 class ServeOptions(TypedDict, total=False):
-    """What else can be said of a server; as for `trio_duplex.serve_listeners`."""
+    """Further options of a server, as for `trio_duplex.serve_listeners`."""
 
     handshake_timeout: float
     https_compatible: bool
@@ -45,16 +45,16 @@ class ServeOptions(TypedDict, total=False):
 
 
 async def echo(connection: Connection) -> None:
-    """Send back all that comes: the handler of servers that were given none."""
+    """Send back everything that is received: the default handler."""
     async for chunk in connection:
         await connection.send_all(chunk)
 
 
 class ServerContext(AbstractAsyncContextManager[Server]):
-    """A server for the length of an ``async with`` block; made by `open_server`.
+    """A server that runs during an ``async with`` block; made by `open_server`.
 
     Attributes:
-        entered: Whether the block was ever entered.
+        entered: Whether the block was entered.
     """
 
     def __init__(self, open_it: Callable[[], AbstractAsyncContextManager[Server]]) -> None:
@@ -96,7 +96,7 @@ class ServerContext(AbstractAsyncContextManager[Server]):
 
     def __await__(self) -> NoReturn:
         self.entered = True
-        raise TypeError("this server is not awaited but entered: 'async with ... as server'")
+        raise TypeError("do not await this server, but enter it: 'async with ... as server'")
 
 
 def open_server(
@@ -109,11 +109,11 @@ def open_server(
     drain_timeout: float = DRAIN_TIMEOUT,
     **options: Unpack[ServeOptions],
 ) -> ServerContext:
-    """Serve for the length of an ``async with`` block: `trio_duplex.serve_listeners`, drained.
+    """Run `trio_duplex.serve_listeners` during an ``async with`` block, then drain the server.
 
-    The first exception that leaves a handler and is no peer's fault ends the
-    block, and is raised from it, bare. When the block ends, the server is
-    drained; when an exception ends it, all is cancelled at once.
+    The first exception that leaves a handler and is not a peer's fault ends the
+    block, and is raised from it without a group around it. When the block ends,
+    the server is drained; if an exception ends it, everything is cancelled at once.
 
     Example::
 
@@ -121,17 +121,18 @@ def open_server(
             report = await SilentPeer().run(server)
 
     Args:
-        handler: Serves each connection; `echo` unless given.
+        handler: Serves each connection; `echo` by default.
         credentials: What the server presents and whom it trusts; None for
-            throw-away ones.
+            throw-away credentials.
         window: The detection window: seconds, or a policy of `trio_duplex.windows`.
         host: Address to listen on, at a free TCP port.
-        listener: Listen there instead: `open_memory_listener`, for one.
-        drain_timeout: Seconds that connections have to finish in the end.
+        listener: Another listener to use instead, such as one of
+            `open_memory_listener`.
+        drain_timeout: Seconds that connections have to finish when the block ends.
         options: As for `trio_duplex.serve_listeners`.
 
     Returns:
-        An async context manager, which gives the `trio_duplex.Server`.
+        An async context manager for the `trio_duplex.Server`.
     """
 
     @contextlib.asynccontextmanager
@@ -157,7 +158,7 @@ def open_server(
             except Exception as exc:  # noqa: BLE001 - raised from the block
                 handler_error = exc
                 block.cancel()
-                with contextlib.suppress(RuntimeError):  # it had started
+                with contextlib.suppress(RuntimeError):  # RuntimeError: it has started before
                     task_status.started(None)
 
         async with trio.open_nursery() as nursery:
@@ -172,10 +173,11 @@ def open_server(
             except BaseException as exc:  # noqa: BLE001 - raised below, where no nursery wraps it
                 block_error = exc
                 if server is not None:
-                    # Its own scope, not the nursery's: an error of a handler still comes out.
+                    # Cancel the server's own scope and not the nursery, so that an error of a
+                    # handler is still raised.
                     server.cancel_scope.cancel()
         with trio.CancelScope(shield=True):
-            for each in listeners:  # open yet, if an argument was wrong
+            for each in listeners:  # they are still open if an argument was wrong
                 await trio.aclose_forcefully(each)
         raise_first(handler_error, block_error)
 
@@ -183,7 +185,7 @@ def open_server(
 
 
 class ServerFactory(Protocol):
-    """What the fixture ``duplex_server`` is: `open_server`, with credentials."""
+    """The type of the fixture ``duplex_server``: `open_server` with default credentials."""
 
     def __call__(
         self,
@@ -201,7 +203,7 @@ class ServerFactory(Protocol):
 
 
 def raise_first(handler_error: Exception | None, block_error: BaseException | None) -> None:
-    """Raise what went wrong; the handler's error explains the test's, where there are both."""
+    """Raise the error of the handler or of the block; if there are both, the handler's is the cause."""
     if handler_error is not None:
         if isinstance(block_error, Exception):
             handler_error.add_note(f"Meanwhile the test itself failed: {block_error!r}")
@@ -215,8 +217,8 @@ class ThreadServer:
     """A server in a background thread; made by `thread_server`.
 
     Attributes:
-        host: Where it listens.
-        port: Likewise.
+        host: The address that it listens on.
+        port: The TCP port that it listens on.
     """
 
     host: str
@@ -238,11 +240,11 @@ def thread_server(
     drain_timeout: float = DRAIN_TIMEOUT,
     **options: Unpack[ServeOptions],
 ) -> Generator[ThreadServer]:
-    """Serve in a background thread, for the length of a ``with`` block.
+    """Run a server in a background thread during a ``with`` block.
 
-    For tests that do not use Trio: of ``ssl``, ``requests``, asyncio, or a
+    This is for tests that do not use Trio, but ``ssl``, ``requests``, asyncio, or a
     subprocess such as ``openssl s_client``. The handler runs in the thread, on
-    Trio. What leaves it is raised from the block when that ends.
+    Trio. An exception that leaves it is raised when the block ends.
 
     Example::
 
@@ -250,7 +252,7 @@ def thread_server(
             subprocess.run(["openssl", "s_client", "-connect", f"{server.host}:{server.port}"])
 
     Args:
-        handler: As for `open_server`, and so are the other arguments.
+        handler: See `open_server`.
         credentials: See `open_server`.
         window: See `open_server`.
         host: See `open_server`.
@@ -258,7 +260,7 @@ def thread_server(
         options: See `open_server`.
 
     Yields:
-        Where it listens.
+        The running server, which has its address.
     """
     started = concurrent.futures.Future[ThreadServer]()
     stop = trio.Event()
@@ -281,7 +283,7 @@ def thread_server(
     beginning: list[concurrent.futures.Future[Any]] = [started, thread.outcome]
     concurrent.futures.wait(beginning, return_when=concurrent.futures.FIRST_COMPLETED)
     if not started.done():
-        thread.outcome.result()  # raises what kept it from starting
+        thread.outcome.result()  # raises the error because of which it could not start
     block_error: BaseException | None = None
     try:
         yield started.result()
@@ -293,9 +295,9 @@ def thread_server(
 
 
 class ThreadServerFactory(Protocol):
-    """What the fixture ``duplex_thread_server`` is: `thread_server`, with credentials.
+    """The type of the fixture ``duplex_thread_server``: `thread_server` with default credentials.
 
-    What it starts is drained when the test ends.
+    The servers are drained when the test ends.
     """
 
     def __call__(
@@ -317,7 +319,7 @@ class RunningPeer:
     """A peer in a background thread; made by `thread_peer`.
 
     Attributes:
-        peer: The peer; its ``report`` fills while it runs.
+        peer: The peer; its ``report`` is updated while it runs.
     """
 
     peer: Peer
@@ -330,7 +332,7 @@ class RunningPeer:
             timeout: Seconds to wait.
 
         Raises:
-            TimeoutError: It still runs.
+            TimeoutError: The peer is still running.
             OSError: Nobody listened there.
         """
         return self._outcome.result(timeout)
@@ -338,10 +340,10 @@ class RunningPeer:
 
 @contextlib.contextmanager
 def thread_peer(peer: Peer, target: Target) -> Generator[RunningPeer]:
-    """Run a peer in a background thread, for the length of a ``with`` block.
+    """Run a peer in a background thread during a ``with`` block.
 
-    For tests of *your* server, where that needs this thread for itself. When
-    the block ends, a peer that still runs hangs up.
+    This is for tests of *your* server, if that server needs the current thread. When
+    the block ends, a peer that is still running hangs up.
 
     Example::
 
@@ -352,7 +354,7 @@ def thread_peer(peer: Peer, target: Target) -> Generator[RunningPeer]:
 
     Args:
         peer: The peer to run.
-        target: As for ``peer.run``, other than objects of this thread's Trio.
+        target: As for ``peer.run``, but not an object of this thread's Trio run.
 
     Yields:
         The running peer.
@@ -369,7 +371,8 @@ def thread_peer(peer: Peer, target: Target) -> Generator[RunningPeer]:
         yield RunningPeer(peer, thread.outcome)
     finally:
         thread.call(scope.cancel)
-        thread.outcome.exception(JOIN_TIMEOUT)  # waits; what it raises is for who asks `wait`
+        # Wait for the end. `RunningPeer.wait` raises the peer's exception, if there is one.
+        thread.outcome.exception(JOIN_TIMEOUT)
 
 
 class _TrioThread(Generic[T]):
@@ -379,18 +382,18 @@ class _TrioThread(Generic[T]):
         self.outcome = concurrent.futures.Future[T]()
         self._token = concurrent.futures.Future[trio.lowlevel.TrioToken]()
         self._function = function
-        # A daemon: a test run that is broken off does not wait for it.
+        # A daemon thread, so that an interrupted test run does not wait for it.
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def call(self, function: Callable[[], object]) -> None:
-        """Call the function in that Trio run, if it has not ended yet."""
+        """Call a function in the thread's Trio run, if that has not ended yet."""
         with contextlib.suppress(trio.RunFinishedError):
             trio.from_thread.run_sync(function, trio_token=self._token.result(JOIN_TIMEOUT))
 
     def _run(self) -> None:
         try:
             result = trio.run(self._main)
-        except BaseException as exc:  # noqa: BLE001 - raised where the result is asked for
+        except BaseException as exc:  # noqa: BLE001 - raised when the result is read
             self.outcome.set_exception(exc)
         else:
             self.outcome.set_result(result)

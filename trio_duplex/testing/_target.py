@@ -1,4 +1,4 @@
-"""Whom a scripted peer is thrown at, and how it gets there."""
+"""The targets that a scripted peer can connect to, and how it connects."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class HasAddress(Protocol):
 
 
 Target = trio.abc.Stream | MemoryListener | Server | HasAddress | tuple[str, int]
-"""Whom a peer is thrown at: ``(host, port)``; a running `trio_duplex.Server`; a
-`MemoryListener`; whatever has such an ``address``; or a raw stream, which the
-peer then closes."""
+"""What a peer connects to: ``(host, port)``; a running `trio_duplex.Server`; a
+`MemoryListener`; any object with an ``address`` of host and port; or a raw stream,
+which the peer then closes."""
 
 
 async def connect(target: Target) -> tuple[trio.abc.Stream, str]:
-    """Dial the target; return the raw stream, and in words where it leads.
+    """Dial the target; return the raw stream, and a description for the transcript.
 
     Raises:
         OSError: Nobody listens there.
-        TypeError: It is nothing that can be dialled.
+        TypeError: The target can't be dialled.
     """
     match target:
         case trio.abc.Stream():
@@ -53,7 +53,7 @@ async def connect(target: Target) -> tuple[trio.abc.Stream, str]:
 
 
 def _where(server: Server) -> MemoryListener | tuple[str, int]:
-    """The first place where a server listens, as somebody on this machine dials it."""
+    """Return the first address of a server, in a form that can be dialled on this machine."""
     for listener in server.listeners:
         if isinstance(listener, MemoryListener):
             return listener

@@ -1,4 +1,4 @@
-"""What a peer did and saw: the transcript, and the report made of it."""
+"""What a peer did and saw: the transcript, and the report."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Entry:
 
 @attrs.define(eq=False)
 class Transcript:
-    """All that went over a peer's wire, with times; ``str()`` decodes it.
+    """Everything that a peer has sent and received, with times; ``str()`` decodes it.
 
     Attributes:
-        title: Whose transcript it is.
-        entries: What happened, in order. Raw bytes: what is TLS in them is
-            decoded when it is printed.
+        title: The name of the peer.
+        entries: What happened, in order, as raw bytes. TLS is decoded when the
+            transcript is printed.
     """
 
     title: str
@@ -47,16 +47,16 @@ class Transcript:
 
     @property
     def sent(self) -> bytes:
-        """All bytes that the peer has put on the wire."""
+        """All bytes that the peer has sent."""
         return b"".join(entry.data for entry in self.entries if entry.kind == "sent")
 
     @property
     def received(self) -> bytes:
-        """All bytes that have come over the wire."""
+        """All bytes that the peer has received."""
         return b"".join(entry.data for entry in self.entries if entry.kind == "received")
 
     def lines(self) -> list[str]:
-        """The transcript for people: a line for each record, alert and note."""
+        """Return the transcript for people: a line for each record, alert and note."""
         readers = {"sent": RecordReader(), "received": RecordReader()}
         happened: list[tuple[float, str, str]] = []
         last = 0.0
@@ -71,7 +71,7 @@ class Transcript:
             if (rest := reader.rest()) is not None:
                 happened.append((last, _ARROWS[kind], f"{rest.what}, and no more"))
         lines: list[str] = []
-        # A thousand records of one byte are one line: the others would not be seen.
+        # Put equal events into one line, or a thousand records of one byte would hide all others.
         for (arrow, what), run in groupby(happened, key=lambda line: line[1:]):
             times = [seconds for seconds, _, _ in run]
             often = f" ({len(times)} times, until {times[-1]:.3f} s)" if len(times) > 1 else ""
@@ -87,13 +87,13 @@ class End(enum.Enum):
     """How the other end finished the stream."""
 
     CLOSE_NOTIFY = "close_notify"
-    """In TLS's due form."""
+    """The end sent a close_notify, as TLS demands."""
 
     EOF = "eof"
-    """The stream just ended (FIN), with no close_notify before."""
+    """The stream ended (FIN) without a close_notify."""
 
     RESET = "reset"
-    """By force (RST)."""
+    """The connection was reset (RST)."""
 
     def __str__(self) -> str:
         return self.value
@@ -101,23 +101,25 @@ class End(enum.Enum):
 
 @attrs.define(eq=False, repr=False)
 class PeerReport:
-    """What a scripted peer saw. It fills while the peer runs.
+    """What a scripted peer has seen. It is updated while the peer runs.
 
-    ``print(report)`` shows the facts and the whole transcript; so does a failed
-    test, if the peer came from a fixture.
+    ``print(report)`` shows the facts and the whole transcript. If the peer came
+    from a fixture, a failed test shows them, too.
 
     Attributes:
-        peer: Which peer it was, such as ``"silent peer"``.
-        transcript: All that went over the wire.
-        role: The TLS role that this peer played, once its handshake is
-            complete; None before, and for a peer that never got so far.
-        tls_version: Such as ``"TLSv1.3"``, once the handshake is complete.
-        alert: The last fatal alert that it was sent, such as ``"unknown_ca"``.
+        peer: The kind of peer, such as ``"silent peer"``.
+        transcript: Everything that the peer has sent and received.
+        role: The TLS role that the peer has played; None until its handshake is
+            complete.
+        tls_version: The TLS version, such as ``"TLSv1.3"``; None until the
+            handshake is complete.
+        alert: The last fatal alert that the peer has received, such as
+            ``"unknown_ca"``.
         end: How the other end finished the stream, if it did so before the
             peer hung up.
         error: What ended the peer's script early: an ``ssl.SSLError``, a
-            ``trio.BrokenResourceError``, an ``EOFError``; or a
-            ``trio.TooSlowError``, when the other end outlasted its patience.
+            ``trio.BrokenResourceError`` or an ``EOFError``; or a
+            ``trio.TooSlowError`` if the peer's patience ended.
         seconds: How long the peer ran, on Trio's clock.
     """
 
@@ -133,7 +135,7 @@ class PeerReport:
 
     @property
     def heard(self) -> bytes:
-        """The application data that the peer was sent, decrypted."""
+        """The application data that the peer has received, decrypted."""
         return bytes(self._heard)
 
     def hear(self, data: bytes) -> None:
@@ -142,23 +144,23 @@ class PeerReport:
 
     @property
     def sent(self) -> bytes:
-        """All bytes that the peer has put on the wire."""
+        """All bytes that the peer has sent."""
         return self.transcript.sent
 
     @property
     def received(self) -> bytes:
-        """All bytes that have come over the wire."""
+        """All bytes that the peer has received."""
         return self.transcript.received
 
     def assert_role(self, role: Role | None) -> None:
-        """Assert which TLS role the peer got to play.
+        """Assert which TLS role the peer has played.
 
         Args:
-            role: The peer's role, not that of the end under test; None for no
+            role: The role of the peer, not of the end under test; None for no
                 complete handshake.
 
         Raises:
-            AssertionError: It was another; the message is the transcript.
+            AssertionError: It was another role. The message has the transcript.
         """
         __tracebackhide__ = True
         if self.role is not role:
@@ -192,7 +194,7 @@ def _name(role: Role | None) -> str:
 
 
 def alert_of(error: BaseException) -> str | None:
-    """The name of the alert that made OpenSSL raise this, or None.
+    """Return the name of the alert that made OpenSSL raise this error, or None.
 
     OpenSSL writes ``TLSV1_ALERT_UNKNOWN_CA``, ``SSLV3_ALERT_...``, ``TLSV13_...``.
     """
