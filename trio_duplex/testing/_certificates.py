@@ -1,8 +1,8 @@
-"""Certificates to throw away: an authority, and what it issues, good and bad.
+"""Throw-away certificates: an authority that issues good and flawed ones.
 
-Built on trustme; what trustme does not make (a wrong key usage, a certificate
-that signs itself) comes from cryptography. Keys are P-256: an authority takes
-milliseconds, where RSA takes a second.
+It uses trustme; what trustme can't make (a wrong key usage, a self-signed
+certificate) is made with cryptography. Keys are P-256, so that an authority takes
+milliseconds to make; with RSA it would take a second.
 """
 
 from __future__ import annotations
@@ -30,53 +30,53 @@ if TYPE_CHECKING:
     import trustme
 
 DEFAULT_NAMES = ("localhost", "127.0.0.1", "::1")
-"""What a throw-away certificate is good for, unless its names are given."""
+"""The names in a throw-away certificate, unless others are given."""
 
 _DAY = dt.timedelta(days=1)
 
 
 class Flaw(enum.Enum):
-    """What can be wrong with a certificate; each member can be issued."""
+    """What can be wrong with a certificate; `Authority.flawed` issues each of them."""
 
     EXPIRED = "expired"
-    """Was valid until yesterday."""
+    """It was valid until yesterday."""
 
     NOT_YET_VALID = "not yet valid"
-    """Will be valid from tomorrow."""
+    """It will be valid from tomorrow."""
 
     WRONG_NAME = "wrong name"
-    """Good in every way, for ``somebody-else.invalid``."""
+    """It is for ``somebody-else.invalid``; nothing else is wrong."""
 
     WRONG_AUTHORITY = "wrong authority"
-    """Issued by another authority, which has the same name."""
+    """It was issued by another authority with the same name."""
 
     SERVER_ONLY = "server only"
-    """Its extended key usage is serverAuth alone: no good in the client role."""
+    """Its extended key usage is only serverAuth, so it can't be used in the client role."""
 
     CLIENT_ONLY = "client only"
-    """Its extended key usage is clientAuth alone: no good in the server role."""
+    """Its extended key usage is only clientAuth, so it can't be used in the server role."""
 
     SELF_SIGNED = "self-signed"
-    """Issued by itself."""
+    """It was issued by itself."""
 
     SHORT_CHAIN = "short chain"
-    """Issued by an intermediate authority, whose certificate is not sent along."""
+    """It was issued by an intermediate authority whose certificate is not sent with it."""
 
 
 class Contexts(Protocol):
-    """Whatever makes a TLS context for a role: what a peer presents and trusts.
+    """Makes a TLS context for a role, which defines what a peer presents and trusts.
 
-    `Certificate` does, `PeerCredentials` does, `trio_duplex.Credentials` does,
-    and so may a class of yours.
+    `Certificate`, `PeerCredentials` and `trio_duplex.Credentials` are such
+    classes, and you can write your own.
     """
 
     def context(self, role: Role) -> ssl.SSLContext:
-        """The TLS context for ``role``."""
+        """Return the TLS context for ``role``."""
         ...
 
 
 class CertificateFiles(NamedTuple):
-    """Where `Certificate.write` has put its PEM files."""
+    """The paths of the PEM files that `Certificate.write` has written."""
 
     certificate_chain: Path
     private_key: Path
@@ -85,10 +85,10 @@ class CertificateFiles(NamedTuple):
 
 @attrs.frozen(repr=False)
 class Certificate:
-    """A certificate, its key, and the authority that its holder trusts: all PEM.
+    """A certificate, its key, and the authority that its holder trusts, all as PEM.
 
-    `trio_duplex.Credentials.mutual` takes it as ``certificate_chain``; a
-    scripted peer takes it as ``credentials``.
+    `trio_duplex.Credentials.mutual` accepts it as ``certificate_chain``, and a
+    scripted peer accepts it as ``credentials``.
 
     Attributes:
         chain_pem: The certificate and its intermediates, leaf first.
@@ -102,25 +102,25 @@ class Certificate:
 
     @property
     def private_key_and_cert_chain_pem(self) -> trustme.Blob:
-        """Key and chain in one, as a ``trustme.LeafCert`` gives them."""
+        """Key and chain together, as in a ``trustme.LeafCert``."""
         import trustme
 
         return trustme.Blob(self.private_key_pem + self.chain_pem)
 
     def context(self, role: Role) -> ssl.SSLContext:
-        """A new TLS context for ``role``, which demands the peer's certificate."""
+        """Make a TLS context for ``role`` that demands the peer's certificate."""
         return PeerCredentials(self, trust_pem=self.trust_pem).context(role)
 
     def peer_credentials(
         self, *, tls_version: ssl.TLSVersion | None = None, alpn: Sequence[str] = ()
     ) -> PeerCredentials:
-        """This certificate and what it trusts, for a scripted peer with options."""
+        """Make credentials for a scripted peer from this certificate, with options."""
         return PeerCredentials(
             self, trust_pem=self.trust_pem, tls_version=tls_version, alpn=tuple(alpn)
         )
 
     def write(self, folder: Path) -> CertificateFiles:
-        """Write ``node.pem``, ``node.key`` and ``trust.pem``, for programs that want files.
+        """Write ``node.pem``, ``node.key`` and ``trust.pem``, for programs that need files.
 
         Args:
             folder: An existing folder, such as pytest's ``tmp_path``.
@@ -138,15 +138,15 @@ class Certificate:
 
 @attrs.frozen
 class PeerCredentials:
-    """What a scripted peer presents and whom it trusts, as bad as you like.
+    """What a scripted peer presents and whom it trusts, without any safety checks.
 
-    `trio_duplex.Credentials` refuses what no honest end should have (no
-    certificate, no verification, an old TLS): a peer in a test may need it.
+    `trio_duplex.Credentials` refuses settings that are not safe (no certificate, no
+    verification, an old TLS version), but a peer in a test may need them.
 
     Attributes:
-        certificate: What it presents; None for nothing, which makes it a
-            client without a certificate (and no server at all).
-        trust_pem: The authorities that it trusts, PEM; None to verify nothing.
+        certificate: The certificate that it presents. With None it presents
+            none: it can then be a client, but not a server.
+        trust_pem: The authorities that it trusts, as PEM; None to verify nothing.
         tls_version: The only TLS version that it speaks; None for 1.2 and
             later.
         alpn: Protocol names that it offers or accepts.
@@ -158,7 +158,7 @@ class PeerCredentials:
     alpn: tuple[str, ...] = ()
 
     def context(self, role: Role) -> ssl.SSLContext:
-        """A new TLS context for ``role``."""
+        """Make a TLS context for ``role``."""
         context = new_context(role)
         if self.tls_version is not None:
             context.minimum_version = context.maximum_version = self.tls_version
@@ -176,17 +176,16 @@ class PeerCredentials:
 
 
 class Authority:
-    """A certificate authority to throw away, and all that it issues.
+    """A throw-away certificate authority, which issues good and flawed certificates.
 
-    `trio_duplex.Credentials.mutual` takes it as ``trust``. Making one takes
-    some milliseconds, each certificate about one.
+    `trio_duplex.Credentials.mutual` accepts it as ``trust``. To make an authority
+    takes some milliseconds, and to issue a certificate about one.
 
     Raises:
-        ImportError: trustme is not installed: it comes with
-            ``trio-duplex[testing]``.
+        ImportError: trustme is not installed. ``trio-duplex[testing]`` installs it.
 
     Attributes:
-        ca: The ``trustme.CA`` underneath.
+        ca: The underlying ``trustme.CA``.
     """
 
     def __init__(self) -> None:
@@ -202,12 +201,12 @@ class Authority:
 
     @property
     def cert_pem(self) -> trustme.Blob:
-        """The authority's own certificate, as ``trustme.CA`` gives it."""
+        """The authority's own certificate, as in ``trustme.CA``."""
         return self.ca.cert_pem
 
     @property
     def trust_pem(self) -> bytes:
-        """What others must trust, the authority's own certificate, as PEM text."""
+        """The authority's own certificate as PEM, which others must trust."""
         return self.ca.cert_pem.bytes()
 
     def certificate(
@@ -216,24 +215,23 @@ class Authority:
         not_before: dt.datetime | None = None,
         not_after: dt.datetime | None = None,
     ) -> Certificate:
-        """Issue a certificate that is good in both roles.
+        """Issue a certificate that can be used in both roles.
 
         Args:
-            names: DNS names (wildcards too), IP addresses or networks, email
-                addresses; those of this machine (``localhost``, ``127.0.0.1``,
-                ``::1``) if there are none.
-            not_before: From when it is valid; None for a date long ago.
-            not_after: Until when; None for a date far off.
+            names: DNS names (including wildcards), IP addresses or networks, email
+                addresses; without names, those of this machine (``localhost``,
+                ``127.0.0.1``, ``::1``).
+            not_before: When it becomes valid; None for a date long ago.
+            not_after: When it expires; None for a date in the distant future.
         """
         return self._issue(self.ca, names, not_before=not_before, not_after=not_after)
 
     def flawed(self, flaw: Flaw, *names: str) -> Certificate:
-        """Issue a certificate with something wrong; its holder trusts this authority.
+        """Issue a certificate with a flaw. Its holder trusts this authority.
 
         Args:
-            flaw: What is to be wrong.
-            names: As for `certificate`; without effect for
-                ``Flaw.WRONG_NAME``.
+            flaw: What is wrong with it.
+            names: As for `certificate`; ignored for ``Flaw.WRONG_NAME``.
         """
         now = dt.datetime.now(dt.UTC)
         match flaw:
@@ -258,12 +256,11 @@ class Authority:
                 return self._issue(intermediate, names, whole_chain=False)
 
     def credentials(self, *names: str) -> Credentials:
-        """Issue a certificate, and make `trio_duplex.Credentials` of it that trust us.
+        """Issue a certificate, and make `trio_duplex.Credentials` from it that trust this authority.
 
         Args:
             names: As for `certificate`.
         """
-        # PEM rather than the object: the same through every way of ours to give it.
         certificate = self.certificate(*names)
         return Credentials.mutual(
             certificate_chain=certificate.chain_pem,
@@ -317,7 +314,7 @@ def _sign(
     issuer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey] | None,
     trust_pem: bytes | None,
 ) -> Certificate:
-    """Make a certificate that trustme does not make; ``issuer`` None lets it sign itself."""
+    """Make a certificate that trustme can't make; it is self-signed if ``issuer`` is None."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = dt.datetime.now(dt.UTC)
@@ -359,11 +356,11 @@ def _general_name(name: str) -> x509.GeneralName:
 
 @functools.cache
 def anonymous() -> PeerCredentials:
-    """What a peer has that was given nothing: it signs itself, and trusts anybody."""
+    """Return the default of peers without credentials: self-signed, and trusting everybody."""
     return PeerCredentials(_sign(DEFAULT_NAMES, _BOTH_ROLES, None, None), trust_pem=None)
 
 
 @functools.cache
 def shared_authority() -> Authority:
-    """The authority of everything in this process that was not given another."""
+    """Return the authority for everything in this process that was not given another one."""
     return Authority()

@@ -1,9 +1,9 @@
-"""A network in memory: streams that behave as TCP does, and take no real time.
+"""A network in memory: streams that behave like TCP, and take no real time.
 
-``trio.testing.memory_stream_pair`` never fills up and knows no reset, so a
-peer that does not read, or that hangs up by force, can't be played on it. The
-streams here have a bounded buffer in each direction, and a reset. They never
-sleep: under Trio's ``autojump_clock`` a window of 5 s takes no real time.
+The streams of ``trio.testing.memory_stream_pair`` never fill up and can't be reset, so
+they are no use for a peer that does not read, or that hangs up by force. The streams
+here have a bounded buffer in each direction, and a reset. They never sleep, so under
+Trio's ``autojump_clock`` a window of 5 s takes no real time.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from trio_duplex import Connection, Credentials, Role, negotiate
 from trio_duplex.testing._certificates import shared_authority
 
 DEFAULT_CAPACITY = 256 * 1024
-"""Bytes that a direction holds before `MemoryStream.send_all` waits: about what
-the kernel's buffers hold on a loopback connection."""
+"""How many bytes a direction holds before `MemoryStream.send_all` waits: about as many
+as the kernel's buffers hold on a loopback connection."""
 
 
 class _Pipe:
-    """One direction: what has been sent and not yet received, and how it ended."""
+    """One direction of a connection: the bytes that were sent but not received, and how it ended."""
 
     __slots__ = ("buffer", "capacity", "changed", "ended", "receiver_gone", "reset")
 
@@ -43,7 +43,7 @@ class _Pipe:
 
 
 class _OneAtATime:
-    """Lets one task at a time into an operation, as Trio's own streams do."""
+    """Allows one task at a time in an operation, and raises for others, as Trio's own streams do."""
 
     __slots__ = ("_busy", "_what")
 
@@ -65,9 +65,9 @@ class _OneAtATime:
 class MemoryStream(trio.abc.HalfCloseableStream):
     """One end of a connection in memory; `open_memory_stream_pair` makes two.
 
-    It behaves as a TCP socket does: what was sent before an end of stream or a
-    reset can still be received; closing with something unread resets the
-    connection; what is sent to an end that is gone breaks.
+    It behaves like a TCP socket. Bytes that were sent before an end of stream or a
+    reset can still be received. Closing it with unread bytes resets the connection.
+    Sending to an end that is gone raises ``trio.BrokenResourceError``.
     """
 
     def __init__(self, outgoing: _Pipe, incoming: _Pipe) -> None:
@@ -78,7 +78,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
         self._receiving = _OneAtATime("receiving from")
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """Send all of ``data``; waits while the other end's buffer is full.
+        """Send all of ``data``; this waits while the other end's buffer is full.
 
         Raises:
             trio.BrokenResourceError: The other end is gone.
@@ -102,7 +102,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                         self._check_sendable()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until there is room, or until sending would fail at once."""
+        """Wait until there is room in the buffer, or until sending would fail at once."""
         pipe = self._outgoing
         with self._sending():
             await trio.lowlevel.checkpoint()
@@ -112,7 +112,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 self._check_open()
 
     async def send_eof(self) -> None:
-        """End this direction; what comes the other way can still be received."""
+        """End this direction. Bytes of the other direction can still be received."""
         with self._sending():
             await trio.lowlevel.checkpoint()
             self._check_open()
@@ -120,10 +120,10 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             self._outgoing.changed.unpark_all()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive what is there, at least a byte; ``b""`` at the end of the stream.
+        """Wait for at least one byte, and return what is there; ``b""`` at the end of the stream.
 
         Args:
-            max_bytes: The most to return, in bytes; None for all there is.
+            max_bytes: The most bytes to return; None to return all that have come.
 
         Raises:
             trio.BrokenResourceError: The other end reset the connection.
@@ -131,7 +131,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             trio.BusyResourceError: Another task is receiving.
         """
         if max_bytes is not None:
-            max_bytes = operator.index(max_bytes)  # TypeError, if it is no integer
+            max_bytes = operator.index(max_bytes)  # TypeError if it is not an integer
             if max_bytes < 1:
                 raise ValueError(f"max_bytes must be at least 1, not {max_bytes!r}")
         pipe = self._incoming
@@ -140,7 +140,7 @@ class MemoryStream(trio.abc.HalfCloseableStream):
             while True:
                 self._check_open()
                 if pipe.buffer:
-                    # No checkpoint from here on: what is taken is returned.
+                    # There must be no checkpoint below: bytes taken from the buffer must be returned.
                     size = len(pipe.buffer) if max_bytes is None else max_bytes
                     data = bytes(pipe.buffer[:size])
                     del pipe.buffer[:size]
@@ -153,12 +153,12 @@ class MemoryStream(trio.abc.HalfCloseableStream):
                 await pipe.changed.park()
 
     async def aclose(self) -> None:
-        """Close this end: the other sees the end of the stream, or a reset if we left data unread."""
+        """Close this end. The other end sees the end of the stream, or a reset if we left data unread."""
         self._close(reset=bool(self._incoming.buffer))
         await trio.lowlevel.checkpoint()
 
     def reset(self) -> None:
-        """Close this end by force: the other sees a reset (RST)."""
+        """Close this end by force. The other end sees a reset (RST)."""
         self._close(reset=True)
 
     def _close(self, *, reset: bool) -> None:
@@ -190,7 +190,7 @@ def open_memory_stream_pair(
     """Make two connected raw streams.
 
     Args:
-        capacity: Bytes that each direction holds before sending waits.
+        capacity: How many bytes each direction holds before sending waits.
 
     Raises:
         ValueError: ``capacity`` is less than 1.
@@ -202,7 +202,7 @@ def open_memory_stream_pair(
 
 
 class MemoryListener(trio.abc.Listener[MemoryStream]):
-    """A listener that streams in memory are dialled to; made by `open_memory_listener`."""
+    """A listener in memory; `open_memory_listener` makes one, and `dial` connects to it."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -220,7 +220,7 @@ class MemoryListener(trio.abc.Listener[MemoryStream]):
     async def dial(self) -> MemoryStream:
         """Connect, and return the dialler's end.
 
-        As with TCP, it does not wait for `accept`.
+        As with TCP, this does not wait until the connection is accepted.
 
         Raises:
             ConnectionRefusedError: The listener was closed.
@@ -233,7 +233,7 @@ class MemoryListener(trio.abc.Listener[MemoryStream]):
         return ours
 
     async def aclose(self) -> None:
-        """Stop listening; who was not accepted yet is reset."""
+        """Stop listening. Connections that were not accepted yet are reset."""
         if not self._closed:
             self._closed = True
             with contextlib.suppress(trio.WouldBlock):
@@ -245,13 +245,13 @@ class MemoryListener(trio.abc.Listener[MemoryStream]):
 
 
 def open_memory_listener(capacity: int = DEFAULT_CAPACITY) -> MemoryListener:
-    """Listen in memory: for `trio_duplex.serve_listeners`, or any other server of Trio's.
+    """Make a listener in memory, for `trio_duplex.serve_listeners` or any other Trio server.
 
     Dial it with `MemoryListener.dial`, `open_memory_connection`, or a scripted
     peer's ``run``.
 
     Args:
-        capacity: Bytes that each direction of a connection holds before
+        capacity: How many bytes each direction of a connection holds before
             sending waits.
 
     Raises:
@@ -269,14 +269,14 @@ async def open_memory_connection(
     role: Role = Role.CLIENT,
     handshake_timeout: float = 30.0,
 ) -> Connection:
-    """Dial a memory listener in either role: `trio_duplex.open_tcp_connection` without TCP.
+    """Dial a memory listener in either role, like `trio_duplex.open_tcp_connection` without TCP.
 
     Args:
-        listener: Whom to dial.
+        listener: The listener to dial.
         credentials: What we present and whom we trust.
         role: The TLS role that we play.
-        handshake_timeout: Seconds for the handshake; as TLS server it must
-            cover the listener's window too.
+        handshake_timeout: Seconds for the handshake. As TLS server, we also wait
+            for the listener's window in that time.
 
     Raises:
         ConnectionRefusedError: The listener was closed.
@@ -289,7 +289,7 @@ async def open_memory_connection(
 
 
 class ConnectionPair(NamedTuple):
-    """Two ends of one connection, named after the TLS role that each plays."""
+    """The two ends of a connection, named after the TLS role that each plays."""
 
     server: Connection
     client: Connection
@@ -301,18 +301,18 @@ async def open_connection_pair(
     *,
     capacity: int = DEFAULT_CAPACITY,
 ) -> ConnectionPair:
-    """Make two negotiated connections, each the other's peer, in memory.
+    """Make the two negotiated ends of a connection in memory.
 
     The server end has accepted a speaking peer; the client end has dialled it.
-    Close both when done.
+    Close both when you are done.
 
     Args:
-        server_credentials: Of the server end; None for throw-away ones.
-        client_credentials: Of the client end, likewise.
-        capacity: Bytes that each direction holds before sending waits.
+        server_credentials: Credentials of the server end; None for throw-away ones.
+        client_credentials: Credentials of the client end; None for throw-away ones.
+        capacity: How many bytes each direction holds before sending waits.
 
     Raises:
-        trio_duplex.DuplexError: The two do not get on.
+        trio_duplex.DuplexError: The negotiation failed.
     """
     mine = server_credentials or shared_authority().credentials("server.example")
     yours = client_credentials or shared_authority().credentials("client.example")
@@ -320,15 +320,15 @@ async def open_connection_pair(
     ends: dict[Role, Connection] = {}
     failures: list[Exception] = []
 
-    async def keep(role: Role, opening: Awaitable[Connection]) -> None:
+    async def open_end(role: Role, negotiation: Awaitable[Connection]) -> None:
         try:
-            ends[role] = await opening
-        except Exception as exc:  # noqa: BLE001 - raised below, not wrapped in a group
+            ends[role] = await negotiation
+        except Exception as exc:  # noqa: BLE001 - raised below, without a group
             failures.append(exc)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(keep, Role.SERVER, negotiate(accepted, mine, window=math.inf))
-        nursery.start_soon(keep, Role.CLIENT, negotiate(dialled, yours, role=Role.CLIENT))
+        nursery.start_soon(open_end, Role.SERVER, negotiate(accepted, mine, window=math.inf))
+        nursery.start_soon(open_end, Role.CLIENT, negotiate(dialled, yours, role=Role.CLIENT))
     if failures:
         for end in ends.values():
             await trio.aclose_forcefully(end)

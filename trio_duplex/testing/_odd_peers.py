@@ -1,7 +1,7 @@
-"""Scripted peers that do something wrong, each one thing, on cue.
+"""Scripted peers that each do one thing wrong, at a chosen moment.
 
-Most of them then listen until the other end finishes, so that their report
-tells the alert that they were sent, and when.
+Most of them then listen until the other end finishes, so that their report has the
+alert that the other end sent, and the time.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PLAINTEXT = {
     "sslv2": bytes.fromhex("802e 01 0002 0015 0000 0010") + bytes(37),
     "zeros": bytes(16),
 }
-"""The first bytes of protocols that are not TLS, by name: for `PlaintextPeer`."""
+"""The first bytes of protocols that are not TLS, by name, for `PlaintextPeer`."""
 
 GARBAGE = b"\x17\x03\x03\x00\x40" + bytes(range(64))
-"""A record that no key in the world decrypts: bad_record_mac."""
+"""A record that can't be decrypted, so the answer is the alert bad_record_mac."""
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)
@@ -39,8 +39,8 @@ class PartialPeer(Peer):
     """Sends the start of a ClientHello, and then nothing, until the other end finishes.
 
     Attributes:
-        size: How many bytes it sends. With 0 it is as silent as a `SilentPeer`,
-            and then does not answer either.
+        size: How many bytes it sends. With 0 it sends nothing at all, and unlike
+            a `SilentPeer` does not answer a ClientHello.
     """
 
     kind: ClassVar[str] = "partial peer"
@@ -48,11 +48,11 @@ class PartialPeer(Peer):
     size: int = 1
 
     def plays(self) -> Role | None:
-        """The client, for as long as it lasts."""
+        """Return the client role."""
         return Role.CLIENT
 
     async def script(self, wire: Wire) -> None:
-        """Send the part, and listen."""
+        """Send the start of a ClientHello, and listen."""
         hello = wire.tls(Role.CLIENT).client_hello()
         if self.size:
             await wire.send(hello[: self.size])
@@ -61,11 +61,11 @@ class PartialPeer(Peer):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class PlaintextPeer(Peer):
-    """Speaks first, and something else than TLS.
+    """Speaks first, in a protocol that is not TLS.
 
     Attributes:
-        say: What it says; `PLAINTEXT` has examples.
-        when_greeted: Say it only in answer to the other end's first bytes.
+        say: The bytes that it sends; `PLAINTEXT` has examples.
+        when_greeted: Whether to wait for the other end's first bytes before that.
     """
 
     kind: ClassVar[str] = "plaintext peer"
@@ -83,13 +83,14 @@ class PlaintextPeer(Peer):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class LeavingPeer(Peer):
-    """A peer that leaves at a chosen moment; the base of those that differ in how.
+    """A peer that leaves at a chosen moment; the base class of several ways to leave.
 
     Attributes:
-        after: The TLS role in which it completes a handshake first; None to
+        after: The TLS role in which it first completes a handshake; None to
             leave before TLS begins.
-        when_greeted: Wait for the other end's first bytes before leaving:
-            without a handshake, its ClientHello; after one, its data.
+        when_greeted: Whether to wait for the other end's first bytes before
+            leaving. Without a handshake, these are its ClientHello; after a
+            handshake, its data.
         say: Bytes to send before leaving: raw, or encrypted after a handshake.
         delay: Seconds to wait before leaving.
     """
@@ -100,11 +101,11 @@ class LeavingPeer(Peer):
     delay: float = 0.0
 
     def plays(self) -> Role | None:
-        """The role after which it leaves."""
+        """Return the role of the handshake, if there is one."""
         return self.after
 
     async def script(self, wire: Wire) -> None:
-        """Do what comes before, and leave."""
+        """Do everything that comes first, and leave."""
         stream = None
         if self.after is not None:
             stream = wire.tls(self.after)
@@ -123,7 +124,7 @@ class LeavingPeer(Peer):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class HangingUpPeer(LeavingPeer):
-    """Hangs up with a bare FIN: never a close_notify."""
+    """Hangs up with a FIN, without a close_notify."""
 
     kind: ClassVar[str] = "hanging-up peer"
 
@@ -157,10 +158,10 @@ class HalfClosingPeer(LeavingPeer):
 
 @attrs.define(slots=False, eq=False, kw_only=True)
 class EchoingPeer(Peer):
-    """Sends back all that it is sent, raw: our own ClientHello too.
+    """Sends back all raw bytes that it receives, including our own ClientHello.
 
     Attributes:
-        size: Bytes to send at a time; None for as they came.
+        size: Bytes to send at a time; None to send them as they came.
     """
 
     kind: ClassVar[str] = "echoing peer"
@@ -177,13 +178,13 @@ class EchoingPeer(Peer):
 class CrossingPeer(TalkingPeer):
     """Makes glare: waits for the other end's ClientHello, and answers with its own.
 
-    So the two have crossed, as far as anybody can see, whatever the clock does. As most
-    TLS clients do, it then aborts with the alert unexpected_message.
+    For the other end this is the same as a real crossing, but it does not depend on a
+    clock. The peer then aborts with the alert unexpected_message, as most TLS clients do.
 
     Attributes:
         resolves: Whether it resolves the crossing instead, as `trio_duplex` does: the
             end whose ClientHello has the larger random stays the TLS client. Then it
-            talks; its report tells in which role.
+            talks; its report has the role.
     """
 
     kind: ClassVar[str] = "crossing peer"
@@ -191,11 +192,11 @@ class CrossingPeer(TalkingPeer):
     resolves: bool = False
 
     def plays(self) -> Role | None:
-        """The client, as does the other end."""
+        """Return the client role, which is also that of the other end."""
         return Role.CLIENT
 
     async def script(self, wire: Wire) -> None:
-        """Wait, cross, and abort or resolve it."""
+        """Wait, cross, and abort or resolve the crossing."""
         theirs = await wire.receive()
         if not theirs:
             return
@@ -206,7 +207,7 @@ class CrossingPeer(TalkingPeer):
             while len(theirs) < _HEADER or len(theirs) < _record_end(theirs):
                 theirs += await wire.receive()
             if ours[_RANDOM] > theirs[_RANDOM]:
-                theirs = theirs[_record_end(theirs) :]  # and go on as before
+                theirs = theirs[_record_end(theirs) :]  # drop their hello, and stay client
             else:
                 context = context_of(self.credentials or self.default_credentials(), Role.SERVER)
                 stream = PeerStream(wire, context, Role.SERVER)
@@ -215,7 +216,7 @@ class CrossingPeer(TalkingPeer):
 
 
 _HEADER = 5
-_RANDOM = slice(11, 43)  # of a ClientHello in one record, as all are here
+_RANDOM = slice(11, 43)  # of a ClientHello in one record; this peer supports no other
 
 
 def _record_end(data: bytes) -> int:
@@ -226,13 +227,13 @@ def _record_end(data: bytes) -> int:
 class CloggedPeer(Peer):
     """Completes the handshake, and never reads again.
 
-    Over TCP the kernels' buffers still take some 100 KB before the other end's
-    sending blocks; over memory streams, their capacity.
+    Over TCP, the kernels' buffers still hold some 100 KB before the other end's
+    sending blocks; over memory streams, it is their capacity.
 
     Attributes:
         after: The TLS role in which it completes the handshake.
-        say: Bytes that it sends after the handshake, so that it is answered.
-        half_close: Whether it then sends FIN, too.
+        say: Bytes that it sends after the handshake, to provoke an answer.
+        half_close: Whether it then also sends FIN.
         hold: Seconds until it hangs up.
     """
 
@@ -244,11 +245,11 @@ class CloggedPeer(Peer):
     hold: float = 5.0
 
     def plays(self) -> Role | None:
-        """The role of the handshake."""
+        """Return the role of the handshake."""
         return self.after
 
     async def script(self, wire: Wire) -> None:
-        """Handshake, clog, and in the end hang up."""
+        """Handshake, stop reading, and hang up in the end."""
         if isinstance(wire.stream, trio.SocketStream):
             with contextlib.suppress(OSError):
                 wire.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -269,7 +270,7 @@ class GarbagePeer(Peer):
 
     Attributes:
         after: The TLS role in which it completes the handshake.
-        garbage: The raw bytes; `GARBAGE` unless given.
+        garbage: The raw bytes; `GARBAGE` by default.
     """
 
     kind: ClassVar[str] = "garbage peer"
@@ -278,7 +279,7 @@ class GarbagePeer(Peer):
     garbage: bytes = GARBAGE
 
     def plays(self) -> Role | None:
-        """The role of the handshake."""
+        """Return the role of the handshake."""
         return self.after
 
     async def script(self, wire: Wire) -> None:
@@ -290,7 +291,7 @@ class GarbagePeer(Peer):
 
 
 async def _listen(wire: Wire) -> None:
-    """Listen until the other end finishes; decrypting, if there is TLS to decrypt."""
+    """Listen until the other end finishes, and decrypt what comes if TLS has begun."""
     if wire.secure is None:
         await wire.receive_to_end()
     else:

@@ -1,8 +1,9 @@
-"""What a scripted peer holds in its hands: the bare wire, and TLS driven on it.
+"""The tools of a scripted peer: the raw connection, and TLS on it.
 
-`Wire` writes everything down, and lets a peer do what no well-behaved program
-does. `PeerStream` is a TLS end of its own on an ``ssl.SSLObject``: it shares no
-code with what it tests, can be told to dribble, and sends its alerts.
+`Wire` records everything in the transcript, and lets a peer do what a well-behaved
+program would not do. `PeerStream` is an independent TLS implementation on an
+``ssl.SSLObject``. It shares no code with the library under test, can send its bytes
+in small pieces, and sends its alerts.
 """
 
 from __future__ import annotations
@@ -26,23 +27,23 @@ Ts = TypeVarTuple("Ts")
 
 RECEIVE_SIZE = 65536
 FAREWELL = 1.0
-"""Seconds that a peer waits, after its close_notify, to see how the other end
-finishes. A server that got a close_notify answers within a round trip."""
+"""How many seconds a peer waits after its close_notify to see how the other end finishes.
+A server that receives a close_notify answers within a round trip."""
 
 
 class Wire:
-    """A raw stream, with a transcript and with bad manners.
+    """A raw stream with a transcript, which also allows what a proper program would not do.
 
     Args:
         stream: The raw stream.
-        report: What is seen goes here.
+        report: The report to update.
         patience: Seconds that a single send or receive may take.
-        context: The TLS context for the role that the peer plays, if any.
+        context: The TLS context for the role that the peer plays, if it plays one.
 
     Attributes:
         stream: The raw stream.
-        report: The report that fills.
-        secure: The TLS stream on it, once its handshake is complete.
+        report: The report that is updated.
+        secure: The TLS stream on this wire, once its handshake is complete.
     """
 
     def __init__(
@@ -67,14 +68,15 @@ class Wire:
 
     @property
     def transcript(self) -> Transcript:
-        """The transcript that fills."""
+        """The transcript in the report."""
         return self.report.transcript
 
     def tls(self, role: Role, *, server_hostname: str | None = None) -> PeerStream:
-        """Make a TLS stream of the wire; nothing is sent yet.
+        """Make a TLS stream on the wire. Nothing is sent yet.
 
         Args:
-            role: The TLS role that the peer plays: that of its ``plays``.
+            role: The TLS role that the peer plays, the one that its ``plays``
+                returns.
             server_hostname: Name to send as SNI, in the client role.
 
         Raises:
@@ -85,7 +87,7 @@ class Wire:
         return PeerStream(self, self._context, role, server_hostname=server_hostname)
 
     def note(self, text: str) -> None:
-        """Write something down in the transcript."""
+        """Add a note to the transcript."""
         self.transcript.entries.append(Entry(self.seconds, "note", text=text))
 
     async def send(self, data: bytes) -> None:
@@ -93,13 +95,13 @@ class Wire:
 
         Raises:
             trio.BrokenResourceError: The other end is gone.
-            trio.TooSlowError: It did not take them within the peer's patience.
+            trio.TooSlowError: It did not accept the bytes within the peer's patience.
         """
         self.transcript.entries.append(Entry(self.seconds, "sent", data))
-        await self._patiently("it did not take what we sent", self.stream.send_all, data)
+        await self._with_patience("it did not take what we sent", self.stream.send_all, data)
 
     async def dribble(self, data: bytes, *, size: int = 1, pause: float = 0.0) -> None:
-        """Send raw bytes ``size`` at a time, with ``pause`` seconds between."""
+        """Send raw bytes, ``size`` at a time, with ``pause`` seconds between two sends."""
         for start in range(0, len(data), size):
             if start:
                 await trio.sleep(pause)
@@ -113,7 +115,7 @@ class Wire:
             trio.TooSlowError: Nothing came within the peer's patience.
         """
         try:
-            data = await self._patiently(
+            data = await self._with_patience(
                 "nothing came from it", self.stream.receive_some, RECEIVE_SIZE
             )
         except trio.BrokenResourceError:
@@ -130,7 +132,7 @@ class Wire:
         return data
 
     async def receive_to_end(self) -> None:
-        """Receive until the other end finishes, however it does."""
+        """Receive until the other end finishes in any way."""
         with contextlib.suppress(trio.BrokenResourceError):
             while await self.receive():
                 pass
@@ -147,7 +149,7 @@ class Wire:
         await self.stream.send_eof()
 
     async def reset(self) -> None:
-        """Close by force: RST, where the stream knows such a thing."""
+        """Close by force, with a reset (RST) if the stream supports that."""
         self.note("we reset the connection (RST)")
         match self.stream:
             case trio.SocketStream():
@@ -160,11 +162,13 @@ class Wire:
         await trio.aclose_forcefully(self.stream)
 
     async def aclose(self) -> None:
-        """Hang up: close the raw stream, whatever TLS would want first."""
+        """Hang up: close the raw stream, without a close_notify."""
         self.note("we hang up")
         await trio.aclose_forcefully(self.stream)
 
-    async def _patiently(self, what: str, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    async def _with_patience(
+        self, what: str, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
+    ) -> T:
         with trio.move_on_after(self._patience):
             return await function(*args)
         self.note(f"our patience ends after {self._patience:g} s: {what}")
@@ -177,7 +181,7 @@ class Wire:
 
 
 class PeerStream(trio.abc.Stream):
-    """A peer's TLS end: what a conversation with it is held on.
+    """A peer's TLS stream.
 
     Args:
         wire: The wire underneath.
@@ -209,14 +213,15 @@ class PeerStream(trio.abc.Stream):
 
     @property
     def ssl_object(self) -> ssl.SSLObject:
-        """What OpenSSL knows of the connection, such as the cipher and the peer's certificate."""
+        """The underlying object, for facts such as the cipher and the other end's certificate."""
         return self._ssl_object
 
     def client_hello(self, *, record_size: int | None = None) -> bytes:
-        """Make the ClientHello, without sending it. Call it once, as client, and first.
+        """Make the ClientHello without sending it. Call this once, in the client role, before all else.
 
         Args:
-            record_size: Cut it into records of so many bytes; None leaves it in one.
+            record_size: Cut it into records with this many bytes of content each;
+                None leaves it in one record.
         """
         with contextlib.suppress(ssl.SSLWantReadError):
             self._ssl_object.do_handshake()
@@ -233,13 +238,14 @@ class PeerStream(trio.abc.Stream):
 
         Args:
             send: Sends our flights; None for `Wire.send`.
-            received: What the wire has received already, of the other end's handshake.
+            received: Bytes of the other end's handshake that the wire has already
+                received.
 
         Raises:
-            ssl.SSLError: It failed; our alert has been sent.
-            EOFError: The other end finished in the middle of it.
+            ssl.SSLError: The handshake failed; our alert has been sent.
+            EOFError: The other end finished in the middle of the handshake.
             trio.BrokenResourceError: The other end is gone.
-            trio.TooSlowError: It took longer than the peer's patience.
+            trio.TooSlowError: A step took longer than the peer's patience.
         """
         send = send or self.wire.send
         self._incoming.write(received)
@@ -284,10 +290,10 @@ class PeerStream(trio.abc.Stream):
         await self.wire.stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive and decrypt; ``b""`` when the other end has finished, in due form or not.
+        """Receive and decrypt; ``b""`` when the other end has finished, even without a close_notify.
 
         Raises:
-            trio.BrokenResourceError: A TLS alert or a reset ended it.
+            trio.BrokenResourceError: A TLS alert or a reset ended the stream.
             trio.TooSlowError: Nothing came within the peer's patience.
         """
         report = self.wire.report
@@ -303,7 +309,7 @@ class PeerStream(trio.abc.Stream):
                     return b""
                 self._incoming.write(raw)
                 continue
-            except ssl.SSLZeroReturnError:  # how OpenSSL says it once we have finished, too
+            except ssl.SSLZeroReturnError:  # a close_notify, if we have sent ours before
                 data = b""
             except ssl.SSLError as exc:
                 await self._fail(exc)
@@ -315,13 +321,13 @@ class PeerStream(trio.abc.Stream):
             return data
 
     async def send_close_notify(self) -> None:
-        """Finish our direction in TLS's due form; the wire stays open."""
-        with contextlib.suppress(ssl.SSLError):  # it waits for no answer
+        """Send a close_notify. The wire stays open."""
+        with contextlib.suppress(ssl.SSLError):  # do not wait for the answer
             self._ssl_object.unwrap()
         await self._flush()
 
     async def farewell(self) -> None:
-        """Finish in due form, and see for a second how the other end does."""
+        """Send a close_notify, and wait for up to a second for the other end to finish."""
         with contextlib.suppress(trio.BrokenResourceError, trio.TooSlowError):
             await self.send_close_notify()
             with trio.move_on_after(FAREWELL):
@@ -329,7 +335,7 @@ class PeerStream(trio.abc.Stream):
                     pass
 
     async def aclose(self) -> None:
-        """Finish in due form and hang up, without waiting for anything."""
+        """Send a close_notify and hang up, without waiting for the other end."""
         try:
             await self.send_close_notify()
         except trio.BrokenResourceError:
@@ -339,7 +345,7 @@ class PeerStream(trio.abc.Stream):
                 await self.wire.aclose()
 
     async def _fail(self, error: ssl.SSLError) -> None:
-        """Note what was the matter, and send the alert that OpenSSL has ready."""
+        """Record an error, and send the alert that OpenSSL has written."""
         self._failure = error
         if (alert := alert_of(error)) is not None:
             self.wire.report.alert = alert
@@ -348,25 +354,26 @@ class PeerStream(trio.abc.Stream):
             await self._flush_unless_sending()
 
     def _check_not_failed(self) -> None:
-        """Raise what TLS has failed with: OpenSSL must not be asked again.
+        """Raise again if TLS has failed before, because OpenSSL must not be called after a failure.
 
-        It would answer SSL_ERROR_SYSCALL, of which Python 3.12.3 and later make an ``OSError`` with
-        whatever errno was left behind, such as a ``BlockingIOError``: no fault of any stream.
+        It would return SSL_ERROR_SYSCALL, and from 3.12.3 on Python then raises an ``OSError`` with
+        an errno that was left over from something else, such as a ``BlockingIOError``.
         """
         if self._failure is not None:
             raise trio.BrokenResourceError(str(self._failure)) from self._failure
 
     async def _flush(self) -> None:
-        """Send what OpenSSL has written, in order; wait for who is sending before us."""
+        """Send what OpenSSL has written, in order, after a task that is already sending."""
         if self._outgoing.pending:
             async with self._flushing:
                 while data := self._outgoing.read():
                     await self.wire.send(data)
 
     async def _flush_unless_sending(self) -> None:
-        """Send what OpenSSL has written, or leave it to who is sending.
+        """Send what OpenSSL has written, unless another task is sending, which then sends it.
 
-        For who receives: the sender may be waiting for us to do so.
+        The receiving task must not wait for the sending task, because that may be waiting until
+        the other end reads, and the other end until we read.
         """
         if not self._flushing.locked():
             await self._flush()
