@@ -74,6 +74,23 @@ BOTH_ROLES = """
 """
 
 
+def test_server_takes_a_window_policy(pytester: pytest.Pytester) -> None:
+    code = """
+    from trio_duplex import windows
+
+    async def tell(connection):
+        await connection.send_all(str(connection.decision.reason).encode())
+
+    async def test_policies(duplex_server, silent_peer, announcing_peer):
+        policy = windows.ByNetwork({"127.0.0.0/8": windows.SILENT}, otherwise=3600)
+        async with duplex_server(tell, window=policy) as server:
+            assert (await silent_peer(say=b"", hear=4).run(server)).heard == b"rule"
+        async with duplex_server(tell, window=windows.PeerMemory(otherwise=3600)) as server:
+            assert (await announcing_peer(say=b"", hear=9).run(server)).heard == b"announced"
+    """
+    run(pytester, code, ini="trio_mode = true").assert_outcomes(passed=1)
+
+
 # -------------------------------------------------------------------- under each runner
 
 

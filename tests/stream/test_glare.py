@@ -16,8 +16,10 @@ from tests.support.peers import (
     RecordingStream,
     ScriptedStream,
     credentials,
+    each_role,
     each_version,
     memory_pair,
+    peer_stream,
     receive_exactly,
     recut,
     tcp_pair,
@@ -26,6 +28,7 @@ from trio_duplex import (
     Connection,
     Credentials,
     Decision,
+    GlareError,
     Reason,
     Role,
     Server,
@@ -143,6 +146,55 @@ async def test_silent_end_is_served_as_by_a_client(
         nursery.start_soon(partial(negotiate, second, credentials(), role=Role.SERVER))
         connection = await negotiate(first, credentials(), window=0, dialled=True)
     assert connection.decision == Decision(Role.CLIENT, Reason.SILENT, 0.0, 0.0)
+
+
+@each_version
+@each_role
+async def test_legacy_ends_never_hang(
+    role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Among many that meet at once: a plain TLS server is served, a plain TLS client has crossed."""
+    ended: Counter[str] = Counter()
+
+    async def legacy(stream: RecordingStream) -> None:
+        tls = peer_stream(stream, role, version)
+        try:
+            await tls.do_handshake()
+            ended["legacy: connected"] += 1
+        except trio.BrokenResourceError:
+            ended["legacy: failed"] += 1
+        await trio.aclose_forcefully(tls)
+
+    async def ours(stream: RecordingStream) -> None:
+        try:
+            connection = await negotiate(stream, credentials(version), window=0, dialled=True)
+        except GlareError:
+            ended["ours: glare"] += 1
+        else:
+            ended[f"ours: {connection.role}"] += 1
+            await trio.aclose_forcefully(connection)
+
+    async def meet(stream: RecordingStream, other: RecordingStream) -> None:
+        for connection in await both(stream, other, credentials(version)):
+            ended[f"both: {connection.role}"] += 1
+            await trio.aclose_forcefully(connection)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(60):
+            here, there = memory_pair()
+            if number % 3:
+                nursery.start_soon(meet, here, there)
+            else:
+                nursery.start_soon(ours, here)
+                nursery.start_soon(legacy, there)
+    assert trio.current_time() < 5  # nobody has waited for a timeout
+    assert ended["both: client"] == ended["both: server"] == 40
+    assert ended.total() == 120
+    if role is Role.SERVER:
+        assert (ended["ours: client"], ended["legacy: connected"]) == (20, 20)
+    else:  # or it came so early that ours saw it in time
+        assert ended["ours: glare"] + ended["ours: server"] == 20
+        assert ended["ours: glare"] == ended["legacy: failed"] >= 1
 
 
 @each_version

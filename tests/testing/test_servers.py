@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 import threading
 
 import pytest
@@ -9,9 +10,12 @@ import trio
 import trio.testing
 
 import trio_duplex
-from trio_duplex import Role
+from trio_duplex import Reason, Role, windows
 from trio_duplex.testing import (
+    AnnouncingPeer,
     Authority,
+    CrossingPeer,
+    Peer,
     PeerStream,
     SilentPeer,
     SpeakingPeer,
@@ -260,3 +264,50 @@ async def test_talk_over_a_connection_with_two_tasks() -> None:
 
 def test_ssl_contexts_of_the_certificate_verify() -> None:
     assert THEIRS.context(Role.CLIENT).verify_mode is ssl.CERT_REQUIRED
+
+
+# ---------------------------------------------------------------------------------------- window policies
+
+
+async def decided(window: trio_duplex.windows.Window, *peers: Peer) -> list[trio_duplex.Decision]:
+    """What a server with this window decides about peers that come one after the other."""
+    decisions: list[trio_duplex.Decision] = []
+
+    async def handler(connection: trio_duplex.Connection) -> None:
+        decisions.append(connection.decision)
+        await connection.send_all(await connection.receive_some())
+
+    with trio.fail_after(20):
+        async with open_server(handler, AUTHORITY.credentials(), window=window) as server:
+            for peer in peers:
+                assert (await peer.run(server)).heard == b"hello"
+    return decisions
+
+
+async def test_server_takes_a_window_policy() -> None:
+    """With windows of an hour, so that none is waited for."""
+    hour = 3600.0
+    silent, announcing = SilentPeer(credentials=THEIRS), AnnouncingPeer(credentials=THEIRS)
+    by_network = windows.ByNetwork({"127.0.0.0/8": windows.SILENT}, otherwise=hour)
+    (by_rule,) = await decided(by_network, silent)
+    assert (by_rule.role, by_rule.reason) == (Role.CLIENT, Reason.RULE)
+    (announced,) = await decided(windows.PeerMemory(otherwise=hour), announcing)
+    assert (announced.role, announced.reason) == (Role.CLIENT, Reason.ANNOUNCED)
+    (spoke,) = await decided(lambda facts: hour, speaking())
+    assert (spoke.role, spoke.reason, spoke.window) == (Role.SERVER, Reason.SPOKE, hour)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is read on Linux only")
+async def test_server_remembers_peers() -> None:
+    memory = windows.PeerMemory(otherwise=0.05, silences=1)
+    first, second = await decided(memory, *[SilentPeer(credentials=THEIRS) for _ in range(2)])
+    assert (first.reason, second.reason) == (Reason.SILENT, Reason.REMEMBERED)
+
+
+async def test_server_resolves_a_crossing() -> None:
+    """Its window of 0 closes before the peer speaks; the peer knows how to go on."""
+    roles: set[Role] = set()
+    while len(roles) < 2:
+        (decision,) = await decided(0, CrossingPeer(credentials=THEIRS, resolves=True))
+        assert "crossed" in decision.rule
+        roles.add(decision.role)
