@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--legacy", type=float, default=0.0, help="the share of pairs with a legacy end"
     )
     glare.add_argument("--pause", type=float, default=0.03, help="seconds between two pairs")
+    costs = commands.add_parser("costs", help="CPU of a decision, and size of a remembered peer")
+    costs.add_argument("--peers", type=int, default=100_000)
     options = parser.parse_args(arguments)
     if options.command == "real":
         from benchmarks.windows import real as paths
@@ -65,6 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 pause=options.pause,
             )
         )
+        return
+    if options.command == "costs":
+        from benchmarks.windows import costs as prices
+
+        for name in prices.POLICIES:
+            for peers in (1_000, options.peers):
+                print(prices.cost(name, peers))
+        print(prices.size(options.peers))
         return
     plotted = False
     for title, world in WORLDS.items():

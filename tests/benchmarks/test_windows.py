@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.windows import glare, real
+from benchmarks.windows import costs, glare, real
 from benchmarks.windows.model import MIXED, SILENT, SPEAKING, World, attempts, retransmission
 from benchmarks.windows.simulate import POLICIES, Result, compare, table
 
@@ -150,3 +150,20 @@ def test_legacy_ends_are_spread_evenly() -> None:
     kinds = Counter(glare.kind(number, 0.1) for number in range(1_000))
     assert kinds == {glare.NEAR: 900, glare.CLIENT: 50, glare.SERVER: 50}
     assert {glare.kind(number, 0.0) for number in range(100)} == {glare.NEAR}
+
+
+# -------------------------------------------------------------------------------------------------- costs
+
+
+@pytest.mark.parametrize("name", costs.POLICIES)
+def test_cost_of_a_decision(name: str) -> None:
+    found = costs.cost(name, peers=200, rounds=1)
+    assert 0 < found.choose < 200  # far above the goal: it is not this machine that is tested
+    assert "µs a decision" in str(found)
+
+
+def test_size_of_a_remembered_peer() -> None:
+    found = costs.size(peers=2_000)
+    assert 50 < found.memory < costs.GOAL_MEMORY
+    assert 10 < found.disk < costs.GOAL_DISK
+    assert len({*costs.hosts(100_000)}) == 100_000

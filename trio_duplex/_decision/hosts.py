@@ -25,7 +25,6 @@ _IPV6 = re.compile(
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
-@lru_cache(maxsize=4096)
 def host_key(host: str) -> str | None:
     """Return the key under which an address counts: IPv4 as it is, IPv6 as its /64 (RFC 6177).
 
@@ -36,16 +35,19 @@ def host_key(host: str) -> str | None:
     Returns:
         The key, or None if ``host`` is not an IP address.
     """
-    if _IPV4(host):
-        return host
+    if ":" in host:
+        return _ipv6_key(host)
+    return host if _IPV4(host) else None  # a cache would take longer where there are many
+
+
+@lru_cache(maxsize=4096)
+def _ipv6_key(host: str) -> str | None:
     if network := _IPV6(host):
         return f"{network[1]}::/64"
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv4Address):
-        return str(address)
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     if address in _NAT64:
