@@ -87,7 +87,7 @@ def hosts(count: int) -> Iterator[str]:
     for number in range(count):
         middle, last = number >> 8 & 255, number & 255
         if number % 2:
-            yield f"2001:db8:{number >> 16 or 1:x}:{number & 0xFFFF or 1:x}:5054:ff:fe12:3456"
+            yield f"2001:db8:{(number >> 16) + 1:x}:{number & 0xFFFF:x}:5054:ff:fe12:3456"
         else:
             yield f"10.{number >> 16}.{middle}.{last}"
 
