@@ -175,9 +175,17 @@ class Client:
     # ---------------------------------------------------------------- crowds
 
     def hold(
-        self, *, port: int, count: int, state: str = "silent", in_flight: int = 100
+        self,
+        *,
+        port: int,
+        count: int,
+        state: str = "silent",
+        in_flight: int = 100,
+        after: int = 0,
     ) -> dict[str, Any]:
         """Dial and hold the connections in a state, until `release`.
+
+        ``after`` says how many others hold already, so that they have their own ports.
 
         ``silent``: nothing was sent. ``handshaking``: a ClientHello was sent,
         and what comes in return is not answered. ``idle``: the handshake is
@@ -198,7 +206,7 @@ class Client:
                 yield from send(sock, b"x")
                 yield from receive(sock, 1)
 
-        first = len(self._held)
+        first = after + len(self._held)
         return self._run((one(first + number) for number in range(count)), in_flight)
 
     def release(self) -> dict[str, Any]:

@@ -140,8 +140,9 @@ GOALS: Sequence[Goal] = (
         1.8,
         Key("handshake-floor", "cpu", "floor"),
     ),
-    Goal("memory per silent peer of 5,000, kB", Key("memory-pending", "memory", "duplex"), 6.5),
-    Goal("memory per silent peer of 15,000, kB", Key("crowd", "memory", "duplex"), 4.0),
+    Goal("memory per silent peer of 5,000, kB", Key("memory-pending", "memory", "duplex"), 0.8),
+    Goal("CPU per accepted and pending peer, µs", Key("crowd", "cpu", "duplex"), 25),
+    Goal("memory per silent peer of 15,000, kB", Key("crowd", "memory", "duplex"), 0.6),
     _against(
         "trio", "memory-idle", "memory", 1.00, "memory per idle connection, against bare Trio"
     ),
@@ -228,7 +229,7 @@ GOALS: Sequence[Goal] = (
     Goal(
         "a speaking client's p99 beside them, against before",
         Key("mute", "p99 beside", "duplex"),
-        2.0,
+        1.5,
         Key("mute", "p99 before", "duplex"),
     ),
     Goal(

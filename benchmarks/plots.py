@@ -32,11 +32,63 @@ def draw(run: Run, folder: Path) -> list[Path]:
     mpl.rcParams["svg.hashsalt"] = "trio_duplex"
     mpl.rcParams["svg.fonttype"] = "none"
     folder.mkdir(parents=True, exist_ok=True)
-    return [
+    grown = [_growth(run, folder / "performance-pending.svg")] if _levels(run) else []
+    return grown + [
         _bars(run, scenario, figure, title, folder / f"performance-{scenario}.svg")
         for scenario, figure, title in PLOTS
         if run.subjects(scenario, figure)
     ]
+
+
+def _levels(run: Run) -> list[int]:
+    """How many silent peers were held in the run, in order; of the plot of `benchmarks.scenarios.pending`."""
+    return sorted(
+        int(figure.removeprefix("memory at ").replace(",", ""))
+        for figure in run.figures("pending")
+        if figure.startswith("memory at ")
+    )
+
+
+def _growth(run: Run, path: Path) -> Path:
+    """Memory of all pending peers, and a speaking client's p99 beside them, as they grow."""
+    from matplotlib import pyplot as plt
+
+    levels = _levels(run)
+    drawing, panels = plt.subplots(1, 2, figsize=(7, 2.6))
+    for axes, figure, title in zip(
+        panels,
+        ("memory", "p99"),
+        ("Memory of all pending peers, MB", "A speaking client's p99, ms"),
+        strict=True,
+    ):
+        summaries = [
+            run.summary(Key("pending", f"{figure} at {level:,}", BASE)) for level in levels
+        ]
+        drawn = [(level, each) for level, each in zip(levels, summaries, strict=True) if each]
+        axes.plot(
+            [level for level, _ in drawn],
+            [summary.median for _, summary in drawn],
+            color=OURS,
+            marker="o",
+            markersize=3,
+        )
+        axes.fill_between(
+            [level for level, _ in drawn],
+            [summary.low for _, summary in drawn],
+            [summary.high for _, summary in drawn],
+            color=OURS,
+            alpha=0.2,
+            linewidth=0,
+        )
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xlabel("silent peers pending", fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    drawing.tight_layout()
+    drawing.savefig(path, metadata={"Date": None})
+    plt.close(drawing)
+    return path
 
 
 def _bars(run: Run, scenario: str, figure: str, title: str, path: Path) -> Path:

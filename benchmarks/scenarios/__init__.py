@@ -12,6 +12,7 @@ from benchmarks.scenarios import (
     handshakes,
     hostile,
     memory,
+    pending,
     roles,
     service,
 )
@@ -22,6 +23,7 @@ SCENARIOS: dict[str, Scenario] = {
         handshakes,
         roles,
         memory,
+        pending,
         data,
         crowds,
         growth,

@@ -20,10 +20,13 @@ def crowd(bench: Bench, subject: Subject) -> Mapping[str, float]:
         port = server.port
         bench.client.call("handshakes", port=port, count=200, in_flight=4)
         calm = bench.client.call("speak_at", port=port, rate=100, seconds=1 if bench.quick else 5)
+        before = server.process.settled_cpu()
         memory = slope(bench.client, server, subject, "silent", count)
+        cpu = server.process.settled_cpu() - before
         busy = bench.client.call("speak_at", port=port, rate=100, seconds=1 if bench.quick else 5)
     return {
         "memory": memory,
+        "cpu": 1e6 * cpu / (count + count // 10),
         "p99 before": 1e3 * calm["p99"],
         "p99 beside": 1e3 * busy["p99"],
     }
@@ -113,8 +116,9 @@ ATTACK = {"memory": "MB", "p99 before": "ms", "p99 beside": "ms", "files left": 
 SCENARIOS = [
     Scenario(
         name="crowd",
-        about="15,000 silent peers pending: memory of each, and a healthy client's dial-to-echo",
-        units={"memory": "kB", "p99 before": "ms", "p99 beside": "ms"},
+        about="15,000 silent peers pending: memory of each, server CPU to accept each, and a healthy "
+        "client's dial-to-echo",
+        units={"memory": "kB", "cpu": "µs", "p99 before": "ms", "p99 beside": "ms"},
         needs=frozenset([SILENT_ROLE]),
         measure=crowd,
         rounds=3,

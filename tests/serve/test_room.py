@@ -47,6 +47,7 @@ from trio_duplex import (
 from trio_duplex._serve.acceptor import Acceptor, Listener
 from trio_duplex._serve.limits import Limit, open_files
 from trio_duplex._serve.room import FAIR_CHANCE, Place, Room
+from trio_duplex._sockets.address import Address
 from trio_duplex.events import (
     Accepted,
     ConnectionClosed,
@@ -241,6 +242,21 @@ class Deaf:
         pass
 
 
+class Visitors:
+    """Connections that come in, and have a place each."""
+
+    def __init__(self, room: Room) -> None:
+        self.room = room
+
+    async def enter(self, remote: Address) -> Place | None:
+        number = await self.room.enter(remote)
+        if number is None:
+            return None
+        place = Place(self.room, number, remote, trio.current_time())
+        self.room.hold(number, place.key, place)
+        return place
+
+
 def a_room(**options: Any) -> tuple[Room, list[tuple[str, float, str | None]]]:
     told: list[tuple[str, float, str | None]] = []
     room = Room(Limits(**options), lambda *limit: told.append(limit), Deaf())
@@ -249,16 +265,17 @@ def a_room(**options: Any) -> tuple[Room, list[tuple[str, float, str | None]]]:
 
 async def test_per_address_the_newest_is_dropped() -> None:
     room, told = a_room(pending_per_address=2)
-    one = [await room.enter(("192.0.2.7", port)) for port in (1, 2, 3)]
-    other = await room.enter(("192.0.2.8", 1))
+    visitors = Visitors(room)
+    one = [await visitors.enter(("192.0.2.7", port)) for port in (1, 2, 3)]
+    other = await visitors.enter(("192.0.2.8", 1))
     assert one[0] is not None
     assert one[1] is not None
     assert one[2] is None
     assert other is not None
     assert told == [("pending_per_address", 2, "192.0.2.7")]
     one[0].negotiated()  # it is pending no more, though open
-    assert await room.enter(("192.0.2.7", 4)) is not None
-    assert await room.enter(("::ffff:192.0.2.7", 5, 0, 0)) is None
+    assert await visitors.enter(("192.0.2.7", 4)) is not None
+    assert await visitors.enter(("::ffff:192.0.2.7", 5, 0, 0)) is None
     assert room.taken == 4
 
 
@@ -1038,14 +1055,15 @@ async def test_a_drain_drops_peers_that_have_said_nothing(
 
 async def test_connections_per_address() -> None:
     room, told = a_room(connections_per_address=1)
-    one = await room.enter(("192.0.2.7", 1))
+    visitors = Visitors(room)
+    one = await visitors.enter(("192.0.2.7", 1))
     assert one is not None
     one.negotiated()  # open now, and it counts on
-    assert await room.enter(("192.0.2.7", 2)) is None
+    assert await visitors.enter(("192.0.2.7", 2)) is None
     assert told == [("connections_per_address", 1, "192.0.2.7")]
-    assert await room.enter(("192.0.2.8", 1)) is not None
+    assert await visitors.enter(("192.0.2.8", 1)) is not None
     one.end()
-    assert await room.enter(("192.0.2.7", 3)) is not None
+    assert await visitors.enter(("192.0.2.7", 3)) is not None
 
 
 @pytest.mark.parametrize("role", Role)
@@ -1066,8 +1084,9 @@ async def test_connections_per_identity(role: Role, autojump_clock: trio.testing
 
 async def test_a_flood_from_one_address_pushes_out_only_its_own() -> None:
     room, _ = a_room(pending=10, pending_per_address=math.inf)
-    honest = [await room.enter((f"192.0.2.{number}", 1)) for number in range(5)]
+    visitors = Visitors(room)
+    honest = [await visitors.enter((f"192.0.2.{number}", 1)) for number in range(5)]
     for port in range(100):
-        assert await room.enter(("198.51.100.1", port)) is not None
-    assert all(place in room._pending for place in honest)
+        assert await visitors.enter(("198.51.100.1", port)) is not None
+    assert all(place and place.number in room._pending for place in honest)
     assert room.pending == 10

@@ -1,259 +1,234 @@
-"""Many sockets waited for at once: `trio_duplex._sockets.crowd`. Real sockets: it is the kernel that tells."""
+"""Many descriptors waited for at once: `trio_duplex._sockets.crowd`. Real sockets: it is the kernel that tells."""
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import select
 import socket
-import sys
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import trio
-import trio.testing
 
-from tests.support.peers import MemoryListener, credentials, echo, open_descriptors, unix_pair
-from trio_duplex import DuplexListener, Reason, Server, serve_listeners
-from trio_duplex._sockets.crowd import AT_ONCE, Crowd
-from trio_duplex._stream.detect import detect
-from trio_duplex._stream.settings import Settings
-from trio_duplex._stream.supervision import Supervision
+from tests.support.peers import open_descriptors
+from trio_duplex._sockets.crowd import AT_ONCE, STALE, Crowd, has_epoll
 
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="epoll is Linux's")
+pytestmark = pytest.mark.skipif(not has_epoll(), reason="there is no epoll here")
 
 
 @contextmanager
-def pair() -> Iterator[tuple[trio.socket.SocketType, socket.socket]]:
+def pair() -> Iterator[tuple[int, socket.socket]]:
+    """Our descriptor, and the peer's socket."""
     ours, theirs = socket.socketpair()
-    with theirs, trio.socket.from_stdlib_socket(ours) as wrapped:
-        yield wrapped, theirs
+    ours.setblocking(False)
+    with theirs, ours:
+        yield ours.fileno(), theirs
 
 
-@asynccontextmanager
-async def watched() -> AsyncIterator[Crowd]:
-    crowd = Crowd()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(crowd.watch)
-        await trio.testing.wait_all_tasks_blocked()
-        yield crowd
-        nursery.cancel_scope.cancel()
+@contextmanager
+def pairs(count: int) -> Iterator[list[tuple[int, socket.socket]]]:
+    made = [socket.socketpair() for _ in range(count)]
+    try:
+        yield [(ours.fileno(), theirs) for ours, theirs in made]
+    finally:
+        for ours, theirs in made:
+            ours.close()
+            theirs.close()
 
 
-def waiting_for_trio() -> int:
-    statistics = trio.lowlevel.current_statistics().io_statistics
-    return statistics.tasks_waiting_read
+async def test_first_bytes_and_an_end_of_stream_are_heard_each_from_its_own_socket() -> None:
+    with Crowd() as crowd, pair() as (one, one_peer), pair() as (other, other_peer):
+        crowd.add(one, math.inf)
+        crowd.add(other, math.inf)
+        assert len(crowd) == 2
+        other_peer.send(b"x")
+        assert await crowd.wait() == ([other], [])
+        crowd.discard(other)
+        assert len(crowd) == 1
+        one_peer.close()
+        assert await crowd.wait() == ([one], [])
 
 
-async def wait(crowd: Crowd, sock: trio.socket.SocketType, heard: list[str], name: str) -> None:
-    await crowd.readable(sock)
-    heard.append(name)
+async def test_the_end_of_a_wait_is_heard_in_its_time_and_the_earliest_first() -> None:
+    with Crowd() as crowd, pair() as (late, _), pair() as (early, _), pair() as (never, _):
+        now = trio.current_time()
+        crowd.add(late, now + 0.06)
+        crowd.add(never, math.inf)
+        crowd.add(early, now + 0.03)
+        for expected, end in ((early, now + 0.03), (late, now + 0.06)):
+            assert await crowd.wait() == ([], [expected])
+            assert trio.current_time() >= end
+            crowd.discard(expected)
+        assert len(crowd) == 1
 
 
-@linux_only
-async def test_each_is_woken_for_its_own_bytes_alone() -> None:
-    heard: list[str] = []
-    with pair() as (left, left_peer), pair() as (right, right_peer):
-        async with watched() as crowd, trio.open_nursery() as nursery:
-            before = waiting_for_trio()
-            nursery.start_soon(wait, crowd, left, heard, "left")
-            nursery.start_soon(wait, crowd, right, heard, "right")
-            await trio.testing.wait_all_tasks_blocked()
-            assert len(crowd) == 2
-            assert waiting_for_trio() == before
-            right_peer.send(b"x")
-            while not heard:
-                await trio.lowlevel.checkpoint()
-            assert heard == ["right"]
-            assert len(crowd) == 1
-            left_peer.close()  # an end is to be heard, too
-        assert heard == ["right", "left"]
-        assert len(crowd) == 0
+async def test_an_end_in_the_past_is_heard_at_once() -> None:
+    with Crowd() as crowd, pair() as (ours, _):
+        crowd.add(ours, -1.0 if trio.current_time() < 0 else 0.0)
+        with trio.fail_after(5):
+            assert await crowd.wait() == ([], [ours])
 
 
-@linux_only
-async def test_what_is_there_already_is_heard_and_again() -> None:
-    with pair() as (ours, theirs):
-        theirs.send(b"xy")
-        async with watched() as crowd:
-            for _ in range(2):  # nothing is read in between
-                await crowd.readable(ours)
+async def test_whoever_comes_meanwhile_may_have_an_earlier_end() -> None:
+    heard: list[int] = []
+    with Crowd() as crowd, pair() as (slow, _), pair() as (quick, _), trio.fail_after(10):
+        crowd.add(slow, trio.current_time() + 3600)
 
+        async def wait() -> None:
+            heard.extend((await crowd.wait())[1])
 
-@linux_only
-async def test_more_than_are_woken_at_once() -> None:
-    heard: list[str] = []
-    count = AT_ONCE + 10
-    with pair() as (ours, theirs):
-        theirs.send(b"x")
-        copies = [ours.dup() for _ in range(count)]
-        async with watched() as crowd, trio.open_nursery() as nursery:
-            for number, copy in enumerate(copies):
-                nursery.start_soon(wait, crowd, copy, heard, str(number))
-        for copy in copies:
-            copy.close()
-    assert sorted(map(int, heard)) == list(range(count))
-
-
-@linux_only
-async def test_a_cancelled_wait_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pair() as (ours, theirs):
-        async with watched() as crowd:
-            with trio.move_on_after(0) as scope:
-                await crowd.readable(ours)
-            assert scope.cancelled_caught
-            assert len(crowd) == 0
-            theirs.send(b"x")  # and the same descriptor can be waited for anew
-            await crowd.readable(ours)
-
-
-@linux_only
-async def test_the_end_of_the_watch_cancels_with_those_who_wait() -> None:
-    with pair() as (ours, _):
-        crowd = Crowd()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(crowd.watch)
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.start_soon(wait, crowd, ours, [], "never")
-            await trio.testing.wait_all_tasks_blocked()
-            nursery.cancel_scope.cancel()
+            nursery.start_soon(wait)
+            await trio.sleep(0.01)
+            crowd.add(quick, trio.current_time() + 0.01)
+        assert heard == [quick]
+
+
+async def test_bytes_that_come_at_the_end_are_told_once() -> None:
+    with Crowd() as crowd, pair() as (ours, theirs):
+        theirs.send(b"x")
+        crowd.add(ours, trio.current_time())
+        assert await crowd.wait() == ([], [ours])
+        crowd.discard(ours)
         assert len(crowd) == 0
 
 
-async def test_without_a_watch_it_waits_as_trio_does() -> None:
-    with pair() as (ours, theirs):
+async def test_woken_for_nothing() -> None:
+    """Whoever finds nothing to read has it watched again, for the bytes and for the end."""
+    with Crowd() as crowd, pair() as (ours, theirs):
         theirs.send(b"x")
-        await Crowd().readable(ours)
+        crowd.add(ours, trio.current_time() + 0.05)
+        assert await crowd.wait() == ([ours], [])
+        os.read(ours, 10)
+        crowd.watch_again(ours)
+        theirs.send(b"y")
+        assert await crowd.wait() == ([ours], [])
+        os.read(ours, 10)
+        crowd.watch_again(ours)
+        assert await crowd.wait() == ([], [ours])
 
 
-async def test_where_there_is_no_epoll_trio_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "platform", "other")
-    monkeypatch.setattr(select, "epoll", None)
-    with pair() as (ours, theirs):
-        async with watched() as crowd:
-            theirs.send(b"x")
-            await crowd.readable(ours)
-
-
-@linux_only
-async def test_a_closed_socket() -> None:
-    async with watched() as crowd:
-        with pair() as (ours, _):
-            pass
-        with pytest.raises(trio.ClosedResourceError):
-            await crowd.readable(ours)
-
-
-# ------------------------------------------------------- what nobody should do, but an application may
-
-
-async def wait_in(
-    scope: trio.CancelScope, crowd: Crowd, sock: trio.socket.SocketType, heard: list[str]
-) -> None:
-    with scope:
-        await wait(crowd, sock, heard, "closed")
-
-
-@linux_only
-async def test_a_socket_closed_meanwhile_costs_its_own_wait_alone() -> None:
-    heard: list[str] = []
-    scope = trio.CancelScope()
-    with pair() as (closed, _), pair() as (other, peer):
-        async with watched() as crowd, trio.open_nursery() as nursery:
-            nursery.start_soon(wait_in, scope, crowd, closed, heard)
-            nursery.start_soon(wait, crowd, other, heard, "other")
-            await trio.testing.wait_all_tasks_blocked()
-            closed.close()
-            scope.cancel()
-            assert len(crowd) == 1
-            peer.send(b"x")
-    assert scope.cancelled_caught
-    assert heard == ["other"]
-
-
-@linux_only
-async def test_the_number_of_a_closed_socket_may_be_anothers() -> None:
-    heard: list[str] = []
-    scope = trio.CancelScope()
-    ours, theirs = socket.socketpair()
-    with ours, theirs, pair() as (closed, _):
-        async with watched() as crowd, trio.open_nursery() as nursery:
-            nursery.start_soon(wait_in, scope, crowd, closed, heard)
-            await trio.testing.wait_all_tasks_blocked()
-            number = closed.fileno()
-            closed.close()
-            os.dup2(ours.fileno(), number)
-            with trio.socket.from_stdlib_socket(socket.socket(fileno=number)) as other:
-                nursery.start_soon(wait, crowd, other, heard, "other")
-                await trio.testing.wait_all_tasks_blocked()
-                scope.cancel()
+@pytest.mark.parametrize("kind", ["readable", "overdue"])
+async def test_so_many_at_once_and_no_more(kind: str) -> None:
+    count = AT_ONCE + 10
+    with Crowd() as crowd, pairs(count) as made:
+        end = math.inf if kind == "readable" else 0.0
+        for ours, theirs in made:
+            crowd.add(ours, end)
+            if kind == "readable":
                 theirs.send(b"x")
-                while not heard:
-                    await trio.lowlevel.checkpoint()
-    assert scope.cancelled_caught
-    assert heard == ["other"]
+        found: list[int] = []
+        for expected in (AT_ONCE, 10):
+            several = (await crowd.wait())[kind == "overdue"]
+            assert len(several) == expected
+            found += several
+            for descriptor in several:
+                crowd.discard(descriptor)
+        assert sorted(found) == sorted(ours for ours, _ in made)
 
 
-@linux_only
-@pytest.mark.parametrize("cancelled", [False, True], ids=["it waits", "it is cancelled"])
-async def test_a_duplicate_may_outlive_a_closed_socket(cancelled: bool) -> None:
-    """It can't be taken out of the epoll any more, and must not wake us for ever."""
-    heard: list[str] = []
-    scope = trio.CancelScope()
-    with trio.fail_after(10), pair() as (closed, peer), closed.dup():
-        async with watched() as crowd, trio.open_nursery() as nursery:
-            nursery.start_soon(wait_in, scope, crowd, closed, heard)
-            await trio.testing.wait_all_tasks_blocked()
-            closed.close()
-            if cancelled:
-                scope.cancel()
-            peer.send(b"x")
-            await trio.testing.wait_all_tasks_blocked()
-    assert heard == ([] if cancelled else ["closed"])
+async def test_each_wait_lets_others_run() -> None:
+    ran = 0
+
+    async def other() -> None:
+        nonlocal ran
+        while True:
+            await trio.lowlevel.checkpoint()
+            ran += 1
+
+    with Crowd() as crowd, pair() as (ours, theirs):
+        theirs.send(b"x")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(other)
+            for end in [math.inf, 0.0] * 5:
+                crowd.add(ours, end)
+                await crowd.wait()
+                crowd.discard(ours)
+            assert ran >= 5
+            nursery.cancel_scope.cancel()
 
 
-async def test_a_stream_closed_in_its_window_ends_no_server() -> None:
-    listener = MemoryListener()
-    ours, theirs = unix_pair()
-    listener.push(ours)
-    async with theirs, trio.open_nursery() as nursery:
-        server: Server = await nursery.start(
-            partial(serve_listeners, echo, [listener], credentials(), window=math.inf)
-        )
-        await trio.testing.wait_all_tasks_blocked()
-        await trio.aclose_forcefully(ours)
-        result = await server.drain(0)
-    assert result.finished + result.cancelled + result.dropped == 1
+async def test_a_wait_can_be_ended_from_outside() -> None:
+    with Crowd() as crowd, pair() as (ours, _), trio.fail_after(10):
+        crowd.add(ours, math.inf)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(crowd.wait)
+            await trio.sleep(0.01)
+            crowd.wake()
 
 
-async def test_listeners_that_nobody_asked_leave_no_descriptor() -> None:
-    mine = credentials()
+async def test_a_wait_is_cancelled_like_any_other() -> None:
+    with Crowd() as crowd, pair() as (ours, _):
+        crowd.add(ours, math.inf)
+        with trio.move_on_after(0.01) as scope:
+            await crowd.wait()
+        assert scope.cancelled_caught
+        assert len(crowd) == 1
+
+
+async def test_whoever_leaves_before_its_end_leaves_nothing() -> None:
+    with Crowd() as crowd, pair() as (ours, _):
+        for _ in range(10 * STALE):
+            crowd.add(ours, trio.current_time() + 3600)
+            crowd.discard(ours)
+        assert len(crowd._heap) <= 2 * STALE
+        crowd.discard(ours)  # and again
+        with trio.move_on_after(0.01) as scope:
+            await crowd.wait()
+        assert scope.cancelled_caught
+
+
+async def test_the_number_of_a_closed_descriptor_may_be_anothers() -> None:
+    with Crowd() as crowd, pair() as (closed, _), pair() as (ours, theirs):
+        crowd.add(closed, trio.current_time() + 0.02)
+        crowd.discard(closed)
+        os.dup2(ours, closed)
+        crowd.add(closed, trio.current_time() + 3600)
+        await trio.sleep(0.03)  # the first end, which is nobody's now
+        theirs.send(b"x")
+        assert await crowd.wait() == ([closed], [])
+
+
+async def test_a_duplicate_that_outlives_a_closed_descriptor_wakes_nobody_for_ever() -> None:
+    """It can't be taken out of the epoll any more."""
+    ours, theirs = socket.socketpair()
+    with Crowd() as crowd, theirs, ours.dup():
+        descriptor = ours.fileno()
+        crowd.add(descriptor, math.inf)
+        ours.close()
+        crowd.discard(descriptor)
+        theirs.send(b"x")
+        woken = 0
+        with trio.move_on_after(0.05):
+            while True:
+                assert await crowd.wait() == ([], [])
+                woken += 1
+        assert woken <= 1
+
+
+async def test_it_gives_its_descriptor_back() -> None:
     before = open_descriptors()
-    closed, entered = (DuplexListener(MemoryListener(), mine) for _ in range(2))
-    await closed.aclose()
-    async with entered:
-        pass
+    with Crowd():
+        assert open_descriptors() == before + 1
     assert open_descriptors() == before
 
 
-async def test_woken_for_nothing_is_not_silence() -> None:
-    """A kernel may say that there is something to read, and think better of it."""
+async def test_no_descriptor_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
 
-    class Jumpy(Supervision):
-        woken = 0
+    monkeypatch.setattr(select, "epoll", fail)
+    with pytest.raises(OSError, match="Too many"):
+        Crowd()
 
-        def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
-            self.woken += 1
-            if self.woken == 1:
-                return trio.lowlevel.checkpoint()
-            theirs.send(b"x")
-            return super().readable(stream)
 
-    with pair() as (ours, theirs):
-        supervision = Jumpy()
-        settings = Settings(window=math.inf)
-        detected = await detect(trio.SocketStream(ours), settings, None, supervision)
-    seen = detected.decision.reason, detected.opening, supervision.woken
-    assert seen == (Reason.SPOKE, b"x", 2)
+async def test_the_collector_tracks_nothing_of_those_who_wait() -> None:
+    with Crowd() as crowd, pairs(200) as made:
+        gc.collect()
+        before = len(gc.get_objects())
+        for number, (ours, _) in enumerate(made):
+            crowd.add(ours, trio.current_time() + 1000 + number)
+        assert len(gc.get_objects()) - before < 20

@@ -18,22 +18,25 @@ import ssl
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import asynccontextmanager
-from typing import Self
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, Self
 
 import pytest
 import trio
 
 from tests.support.peers import RawPeer, credentials, peer_context
-from trio_duplex import Credentials, GlareError, Reason, Role, negotiate
-from trio_duplex._sockets.crowd import Crowd
-from trio_duplex._stream.detect import detect
-from trio_duplex._stream.negotiate import abandon
-from trio_duplex._stream.negotiation import Negotiation
-from trio_duplex._stream.settings import Settings
-from trio_duplex._stream.supervision import Supervision
-from trio_duplex._stream.take_role import take_role
+from trio_duplex import (
+    Connection,
+    Credentials,
+    GlareError,
+    Reason,
+    Role,
+    negotiate,
+    serve_listeners,
+)
+from trio_duplex._sockets.address import format_address
+from trio_duplex.events import Accepted, ConnectionClosed, Event, NegotiationFailed
 
 TRIES = 2_000
 
@@ -116,30 +119,53 @@ def _threads_take_turns_quickly() -> Generator[None]:
     sys.setswitchinterval(before)
 
 
-class InCrowd(Supervision):
-    """Waits as a server's pending peers do."""
+class InWaitingRoom:
+    """Waits as a server's pending peers do: all in one task."""
 
-    def __init__(self, crowd: Crowd) -> None:
-        self.crowd = crowd
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+        self._roles: dict[str, Role | Exception] = {}
+        self._changed = trio.lowlevel.ParkingLot()
 
-    def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
-        return self.crowd.readable(stream.socket)
+    def observe(self, event: Event) -> None:
+        peer = str(event.peer)
+        if isinstance(event, Accepted):
+            self._began[peer] = trio.current_time()
+        elif isinstance(event, ConnectionClosed):
+            self._roles[peer] = event.connection.role
+        elif isinstance(event, NegotiationFailed):
+            glare = isinstance(event.error, GlareError)
+            self._roles[peer] = Role.CLIENT if glare else event.error
+        self._changed.unpark_all()
+
+    async def began(self, peer: str) -> float:
+        while peer not in self._began:
+            await self._changed.park()
+        return self._began.pop(peer)  # another may have its port later
+
+    async def role(self, peer: str) -> Role:
+        while peer not in self._roles:
+            await self._changed.park()
+        role = self._roles.pop(peer)
+        if isinstance(role, Exception):
+            raise role
+        return role
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_threads_take_turns_quickly")
-@pytest.mark.parametrize("crowded", [False, True], ids=["alone", "in a crowd"])
+@pytest.mark.parametrize("crowded", [False, True], ids=["alone", "in a waiting room"])
 async def test_the_deadline_race_loses_no_byte_and_never_hangs(crowded: bool) -> None:
     tries = TRIES // 2 if crowded else TRIES
-    crowd = Crowd() if crowded else None
     mine, context = credentials(), peer_context(Role.CLIENT)
     chance = random.Random(5_000)
     token = trio.lowlevel.current_trio_token()
+    waiting = InWaitingRoom()
     # Those that arrived within the jitter: what became of them, and how many came in time.
     roles: Counter[Role] = Counter()
     in_time: Counter[bool] = Counter()
 
-    async def race(stream: trio.SocketStream, dialled: trio.SocketStream) -> None:
+    async def race(stream: trio.SocketStream | None, dialled: trio.SocketStream) -> None:
         peer = RawPeer(dialled, Role.CLIENT, context=context)
         hello = peer.first_flight()
         arrived = trio.Event()
@@ -154,11 +180,17 @@ async def test_the_deadline_race_loses_no_byte_and_never_hangs(crowded: bool) ->
         with trio.fail_after(HANG):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(go_on, peer, arrived, echo)
+                name = format_address(dialled.socket.getsockname())
+                assert name is not None
                 # Nothing yields between this look at the clock and negotiate()'s own.
-                expiry = trio.current_time() + WINDOW
+                began = trio.current_time() if stream is not None else await waiting.began(name)
+                expiry = began + WINDOW
                 when = expiry + chance.uniform(-JITTER, JITTER)
                 speaker.speak(when, os.dup(dialled.socket.fileno()), hello, sent)
-                role = await serve(stream, mine, crowd)
+                if stream is not None:
+                    role = await serve(stream, mine)
+                else:
+                    role = await waiting.role(name)
         assert echo == ([MESSAGE] if role is Role.SERVER else [])
         if abs(arrival - expiry) <= JITTER:
             roles[role] += 1
@@ -167,52 +199,40 @@ async def test_the_deadline_race_loses_no_byte_and_never_hangs(crowded: bool) ->
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     address = listener.socket.getsockname()
     with Speaker(trio.lowlevel.current_clock().current_time) as speaker:
-        async with listener, watched(crowd), trio.open_nursery() as nursery:
-            for _ in range(MOST):
-                dialled = await trio.open_tcp_stream(*address)
-                nursery.start_soon(race, await listener.accept(), dialled)
-                await trio.sleep(GAP)
-                if roles.total() >= tries:
-                    break
+        async with listener, trio.open_nursery() as servers:
+            if crowded:
+                options: dict[str, Any] = {"window": WINDOW, "observers": [waiting.observe]}
+                serving = partial(serve_listeners, raise_handler_errors=True, **options)
+                await servers.start(serving, echo_one, [listener], mine)
+            async with trio.open_nursery() as nursery:
+                for _ in range(MOST):
+                    dialled = await trio.open_tcp_stream(*address)
+                    stream = None if crowded else await listener.accept()
+                    nursery.start_soon(race, stream, dialled)
+                    await trio.sleep(GAP)
+                    if roles.total() >= tries:
+                        break
+            servers.cancel_scope.cancel()
     assert roles.total() >= tries, "this machine is too busy for a race"
     # Each side of the end, and each outcome, is met often, or it was no race.
     assert min(in_time[True], in_time[False]) > tries // 10
     assert min(roles[Role.SERVER], roles[Role.CLIENT]) > 0
 
 
-@asynccontextmanager
-async def watched(crowd: Crowd | None) -> AsyncGenerator[None]:
-    async with trio.open_nursery() as nursery:
-        if crowd is not None:
-            nursery.start_soon(crowd.watch)
-        yield
-        nursery.cancel_scope.cancel()
-
-
-async def serve(stream: trio.SocketStream, mine: Credentials, crowd: Crowd | None) -> Role:
+async def serve(stream: trio.SocketStream, mine: Credentials) -> Role:
     """Our end: negotiate, and echo one message; anything but success and glare is a failure."""
     try:
-        if crowd is None:
-            connection = await negotiate(stream, mine, window=WINDOW)
-        else:
-            supervision = InCrowd(crowd)
-            try:
-                settings = Settings(WINDOW)
-                detected = await detect(stream, settings, None, supervision)
-                connection = await take_role(
-                    Negotiation(
-                        stream, settings, lambda: mine.material, detected, None, supervision
-                    )
-                )
-            except BaseException:
-                await abandon(stream)
-                raise
+        connection = await negotiate(stream, mine, window=WINDOW)
     except GlareError:
         return Role.CLIENT
     async with connection:
-        assert connection.decision.reason is Reason.SPOKE
-        await connection.send_all(await connection.receive_some())
+        await echo_one(connection)
     return connection.role
+
+
+async def echo_one(connection: Connection) -> None:
+    assert connection.decision.reason is Reason.SPOKE
+    await connection.send_all(await connection.receive_some())
 
 
 async def go_on(peer: RawPeer, arrived: trio.Event, echo: list[bytes]) -> None:

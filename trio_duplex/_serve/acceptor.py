@@ -1,8 +1,9 @@
 """From a listener to negotiated connections, under limits, with everything told.
 
 Detection never sits inside ``accept``: one silent peer would hold up everybody
-behind it by a whole window. Each accepted stream gets a place in the `Room` and
-a task of its own; what fails costs its own connection alone.
+behind it by a whole window. Each accepted connection is admitted by the `Room`, and
+waits in the waiting room of its listener until its role is decided. Then it has a task
+of its own; what fails costs only that connection.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Awaitable, Callable, Iterable
-from typing import NoReturn, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import attrs
 import trio
@@ -45,16 +46,19 @@ from trio_duplex._serve.limits import (
     raise_open_files,
 )
 from trio_duplex._serve.room import NothingSaidError, Place, Room
-from trio_duplex._sockets.accept import accept
+from trio_duplex._sockets.accept import Connected, Entrance
+from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._sockets.keepalive import keep_alive
-from trio_duplex._stream.connection import Connection
-from trio_duplex._stream.detect import Detected, detect
+from trio_duplex._stream.detect import Detected, Heard, conclude, detect
 from trio_duplex._stream.negotiate import abandon
 from trio_duplex._stream.negotiation import Negotiation, Resumption
 from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.take_role import take_role
 from trio_duplex._trust.admission import Material
 from trio_duplex._trust.credentials import Credentials, check_credentials
+
+if TYPE_CHECKING:
+    from trio_duplex._serve.waiting_room import Owner
 
 CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """What accept(2) says when the machine has no room for one more."""
@@ -68,15 +72,18 @@ TASK_NAME = "trio_duplex connection"
 Listener = trio.abc.Listener[trio.abc.Stream]
 
 
-class Owner(Protocol):
-    """Who gets the connections."""
+class Numbered(Protocol):
+    """What can be told apart in events: a `Place`, or a peer that has none yet."""
 
-    def take(self, connection: Connection, place: Place) -> Awaitable[None]:
-        """Take over a negotiated connection and its place, until it is closed."""
+    @property
+    def number(self) -> int:
+        """Counts connections of one server."""
         ...
 
-    def lost(self, place: Place) -> None:
-        """A negotiation ended without a connection; its place is given up."""
+    @property
+    def remote(self) -> Address | None:
+        """The peer's address."""
+        ...
 
 
 class Acceptor:
@@ -111,7 +118,7 @@ class Acceptor:
         self.limits = limits
         self.reporter = Reporter(observers, MutedNetworks(muted_networks))
         self.room = Room(limits, self._limit_reached, self)
-        self._settings = attrs.evolve(
+        self.settings = attrs.evolve(
             settings,
             close_timeout=limits.close_timeout,
             idle_timeout=limits.idle_timeout,
@@ -120,9 +127,9 @@ class Acceptor:
         )
 
     async def accept_each(
-        self, listener: Listener, start: Callable[[trio.abc.Stream, Place], object]
+        self, listener: Listener, enter: Callable[[Connected, Address | None, int], object]
     ) -> NoReturn:
-        """Accept for ever; ``start`` takes over each stream and its place.
+        """Accept for ever; ``enter`` takes over each connection, its peer's address and its number.
 
         Raises:
             OSError: ``accept`` failed for good. Where it only lacks room, the
@@ -131,49 +138,60 @@ class Acceptor:
         """
         if isinstance(listener, trio.SocketListener):
             keep_alive(listener.socket, self.limits.keepalive, self.limits.ack_timeout)
-        while True:
-            try:
-                stream, remote = await accept(listener)
-            except OSError as exc:
-                if exc.errno not in CAPACITY_ERRNOS:
-                    raise
-                await self._pause(listener, exc)
-                continue
-            place = None
-            try:
-                place = await self.room.enter(remote)
-            finally:
-                if place is None:  # or cancelled
-                    await _reset(stream)
-            if place is not None:
-                self.reporter.report(Accepted(number=place.number, peer=place.peer))
-                start(stream, place)
+        with Entrance(listener) as entrance:
+            while True:
+                try:
+                    connection, remote = await entrance.accept()
+                except OSError as exc:
+                    if exc.errno not in CAPACITY_ERRNOS:
+                        raise
+                    await self._pause(listener, exc)
+                    continue
+                number = None
+                try:
+                    number = await self.room.enter(remote)
+                finally:
+                    if number is None:  # or cancelled
+                        await _reset(connection)
+                if number is not None:
+                    self.reporter.report(Accepted(number=number, peer=format_address(remote)))
+                    enter(connection, remote, number)
 
-    async def attend(self, stream: trio.abc.Stream, place: Place, owner: Owner) -> None:
+    async def attend(
+        self, stream: trio.abc.Stream, place: Place, owner: Owner, heard: Heard | None = None
+    ) -> None:
         """Negotiate, and hand over; on failure report it, and give up the place.
 
-        It is what a pending peer's task runs, with nothing around it: each frame
-        is held for each of them.
+        It is what a connection's task runs, with nothing around it: each frame is held
+        for each of them.
+
+        Args:
+            stream: The accepted stream.
+            place: Its place.
+            owner: Gets the connection.
+            heard: What the wait for the first bytes has brought; None to wait for them here.
         """
         connection = None
-        settings, remote = self._settings, place.remote
+        settings, remote = self.settings, place.remote
+        if heard is None:
+            detecting = detect(stream, settings, remote, place)
+        else:
+            detecting = conclude(heard, stream, settings, remote, place)
         try:
             try:
-                # In no variable: this frame lasts as long as the connection.
-                connection = await take_role(
-                    self._negotiation(stream, await detect(stream, settings, remote, place), place)
-                )
+                connection = await take_role(self._negotiation(stream, await detecting, place))
             finally:
                 if connection is None:
                     await abandon(stream)
         except* Exception as group:  # noqa: BLE001 - a policy may raise anything, beside Cancelled
-            self._failed(place, sole(group))
+            self.failed(place, sole(group))
         finally:
             place.negotiated()
             if connection is None:
                 place.end()
                 owner.lost(place)
-        self._tell_of_expiry(place)
+        del detecting, heard  # this frame lasts as long as the connection
+        self.tell_of_expiry(place)
         if connection is None:
             return
         self.reporter.report(
@@ -189,7 +207,7 @@ class Acceptor:
     def _negotiation(
         self, stream: trio.abc.Stream, detected: Detected, place: Place
     ) -> Negotiation:
-        remote, settings = place.remote, self._settings
+        remote, settings = place.remote, self.settings
         return Negotiation(
             stream,
             settings,
@@ -200,12 +218,14 @@ class Acceptor:
             resumption=Resumption.found(settings, detected, remote, self._in_force()),
         )
 
-    def _tell_of_expiry(self, place: Place) -> None:
+    def tell_of_expiry(self, place: Numbered) -> None:
         """Report that a certificate of ours has ended, if it has: whatever the peer's alert, if any, says."""
         material = self._in_force()
         if material.not_after is not None and material.has_expired:
             self.reporter.report(
-                OwnCertificateExpired(peer=place.peer, not_after=material.not_after)
+                OwnCertificateExpired(
+                    peer=format_address(place.remote), not_after=material.not_after
+                )
             )
 
     def _in_force(self) -> Material:
@@ -230,10 +250,11 @@ class Acceptor:
         )
         await self.room.run_background_tasks()
 
-    def _failed(self, place: Place, error: Exception) -> None:
+    def failed(self, place: Numbered, error: Exception) -> None:
+        """Report that a negotiation has failed."""
         if isinstance(error, NothingSaidError):
             return
-        number, peer = place.number, place.peer
+        number, peer = place.number, format_address(place.remote)
         probe = probe_of(error, muted=peer in self.reporter.muted)
         if isinstance(error, PeerRejectedError):
             self.reporter.report(PeerRejected(number=number, peer=peer, error=error, probe=probe))
@@ -262,9 +283,10 @@ class Acceptor:
             )
         )
 
-    def policy_failed(self, place: Place, error: Exception) -> None:
+    def policy_failed(self, place: Numbered, error: Exception) -> None:
         """Report that a window policy has failed."""
-        self.reporter.report(PolicyFailed(number=place.number, peer=place.peer, error=error))
+        peer = format_address(place.remote)
+        self.reporter.report(PolicyFailed(number=place.number, peer=peer, error=error))
 
     def _limit_reached(self, limit: str, value: float, peer: str | None) -> None:
         self.reporter.report(LimitReached(limit=limit, value=value, peer=peer))
@@ -276,8 +298,12 @@ class Acceptor:
             await trio.lowlevel.wait_readable(listener.socket)
             return
         self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
+        taken = self.room.taken
+        self.room.make_room(Limit.OPEN_FILES)
+        if self.room.taken < taken:  # it is gone already
+            await trio.lowlevel.checkpoint()
+            return
         with trio.move_on_after(CAPACITY_PAUSE):
-            self.room.make_room(Limit.OPEN_FILES)
             await self.room.wait_freed()
 
 
@@ -286,10 +312,14 @@ def sole(group: ExceptionGroup[Exception]) -> Exception:
     return group.exceptions[0] if len(group.exceptions) == 1 else group
 
 
-async def _reset(stream: trio.abc.Stream) -> None:
+async def _reset(connection: Connected) -> None:
     """Close at once and, over TCP, with a reset: no lingering, no TIME_WAIT."""
-    if isinstance(stream, trio.SocketStream):
-        with contextlib.suppress(OSError):
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    with trio.CancelScope(shield=True):
-        await trio.aclose_forcefully(stream)
+    if isinstance(connection, trio.SocketStream):
+        connection = connection.socket
+    if isinstance(connection, trio.abc.Stream):
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(connection)
+        return
+    with contextlib.suppress(OSError):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()

@@ -6,17 +6,13 @@ connections, but has few addresses.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
+from trio_duplex._decision.hosts import host_key
 from trio_duplex._sockets.address import Address
 
 T = TypeVar("T")
-
-NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-"""The well-known prefix (RFC 6052 section 2.1), with an IPv4 address in the last 32 bits. All of
-these are in one /64, and would otherwise count as one address."""
 
 
 def address_key(remote: Address | None) -> str | None:
@@ -28,14 +24,7 @@ def address_key(remote: Address | None) -> str | None:
     if not isinstance(remote, tuple):
         return None
     host = remote[0]
-    if ":" not in host:
-        return host
-    address = ipaddress.IPv6Address(host.partition("%")[0])
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    if address in NAT64:
-        return str(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-    return str(ipaddress.IPv6Network((address, 64), strict=False))
+    return host_key(host) if ":" in host else host
 
 
 class Ranking:
@@ -124,7 +113,7 @@ class ByAddress(Generic[T]):
         """Remove an item from an address; return whether it was there."""
         several = self._several.get(key)
         if several is None:
-            if self._one.get(key) is not item:
+            if self._one.get(key) != item:
                 return False
             del self._one[key]
             return True

@@ -18,9 +18,10 @@ from trio_duplex._decision.rules import Window
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._events.events import Observer
 from trio_duplex._events.probes import Network
-from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener
+from trio_duplex._serve.acceptor import CAPACITY_PAUSE, Acceptor, Listener
 from trio_duplex._serve.limits import Limits
 from trio_duplex._serve.room import Place
+from trio_duplex._serve.waiting_room import WaitingRoom
 from trio_duplex._stream.connection import Connection
 from trio_duplex._stream.settings import DEFAULT_HANDSHAKE_TIMEOUT, SessionFinder, Settings
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
@@ -162,8 +163,6 @@ class DuplexListener(trio.abc.Listener[Connection]):
         self._closed = True
         self._scope.cancel()
         self._ready_in.close()
-        if not self._accepting:  # who would have closed it, too
-            self._acceptor.room.crowd.close()
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(self.transport_listener)
 
@@ -171,30 +170,37 @@ class DuplexListener(trio.abc.Listener[Connection]):
         """Accept and negotiate until closed; errors go to whoever calls `accept`."""
         try:
             with self._scope:
-                async with trio.open_nursery() as negotiations:
-                    negotiations.start_soon(self._acceptor.run_background_tasks)
-                    await self._accept_into(negotiations)
-                    negotiations.cancel_scope.cancel()
+                with await self._open_waiting_room() as waiting:
+                    async with trio.open_nursery() as negotiations:
+                        negotiations.start_soon(self._acceptor.run_background_tasks)
+                        await self._accept_into(negotiations, waiting)
+                        negotiations.cancel_scope.cancel()
         finally:
             # Also where the nursery that was passed in is cancelled: who waits
             # in `accept`, elsewhere, would wait for ever.
             self._ready_in.close()
             self._acceptor.reporter.log.flush()
 
-    async def _accept_into(self, negotiations: trio.Nursery) -> None:
-        ready = _Ready(self._ready_in)
-
-        def start(stream: trio.abc.Stream, place: Place) -> None:
-            negotiations.start_soon(self._acceptor.attend, stream, place, ready, name=TASK_NAME)
-
+    async def _accept_into(self, negotiations: trio.Nursery, waiting: WaitingRoom) -> None:
+        waiting.open(negotiations)
         while True:
             try:
-                await self._acceptor.accept_each(self.transport_listener, start)
+                await self._acceptor.accept_each(self.transport_listener, waiting.enter)
             except trio.ClosedResourceError:  # closed underneath us
                 self._ready_in.close()
                 return
             except Exception as exc:  # noqa: BLE001 - for whoever accepts
                 await self._ready_in.send(exc)
+
+    async def _open_waiting_room(self) -> WaitingRoom:
+        while True:
+            try:
+                return WaitingRoom(self._acceptor, _Ready(self._ready_in))
+            except (
+                OSError
+            ) as exc:  # no descriptor is left: for whoever accepts, and may do so again
+                await self._ready_in.send(exc)
+                await trio.sleep(CAPACITY_PAUSE)
 
 
 @attrs.frozen(eq=False)
@@ -214,5 +220,16 @@ class _Ready:
         finally:
             place.end()
 
-    def lost(self, place: Place) -> None:
-        """Nobody waits for this one in particular."""
+    # Nobody waits for any of them in particular.
+
+    def entered(self) -> None:
+        pass
+
+    def begun(self, place: Place) -> None:
+        pass
+
+    def waits_again(self, place: Place) -> None:
+        pass
+
+    def lost(self, place: Place | None) -> None:
+        pass

@@ -5,8 +5,10 @@ cost is. A peer in its detection window costs little; where there is no room,
 the address that has most of them makes way with its oldest. A peer that we have
 greeted costs ten times as much: those handshakes take turns (`_serve/turns.py`).
 
-Bookkeeping without I/O: a place is dropped by cancelling its scope. The room
-owns all transitions: a place tells it what has happened, and changes nothing.
+Bookkeeping without I/O. A connection is its number here. While it is pending, somebody
+holds it: the waiting room of its listener, or its place, once it has a task. Whoever
+holds it is told to drop it. The room owns all transitions: a place tells it what has
+happened, and changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Callable, Hashable
 from typing import Protocol
 
 import trio
@@ -26,7 +28,6 @@ from trio_duplex._serve.addresses import ByAddress, address_key
 from trio_duplex._serve.limits import Limit, Limits, WhenFull, open_files
 from trio_duplex._serve.turns import Turns
 from trio_duplex._sockets.address import Address, format_address
-from trio_duplex._sockets.crowd import Crowd
 from trio_duplex._stream.supervision import Supervision
 
 FAIR_CHANCE = 0.5
@@ -61,6 +62,25 @@ class Told(Protocol):
         ...
 
 
+class Holder(Protocol):
+    """Whoever holds pending connections: a waiting room many, a place its own."""
+
+    def key_of(self, number: int) -> Hashable:
+        """What a connection counts for: its address (see `address_key`), or its number."""
+        ...
+
+    def entered_at(self, number: int) -> float:
+        """When a connection came in, on Trio's clock."""
+        ...
+
+    def drop_pending(self, number: int, limit: Limit, value: float) -> bool:
+        """End a connection because of a limit; tell whether it is gone, or will be soon.
+
+        If it is gone, it has been given up with `Room.give_up`.
+        """
+        ...
+
+
 class NothingSaidError(Exception):
     """The server drains, and this peer has not said anything yet: nothing to report."""
 
@@ -71,6 +91,8 @@ class Place(Supervision):
     Attributes:
         number: Counts connections of one server, from 1.
         remote: The peer's address.
+        key: What it counts for: its address (see `address_key`), or its number
+            if it has none.
         entered: When it came in, on Trio's clock.
         decision: The role decision, once there is one.
         decided_at: When that was, on Trio's clock.
@@ -80,7 +102,6 @@ class Place(Supervision):
     """
 
     __slots__ = (
-        "_address",
         "_ended_by",
         "_room",
         "_scope",
@@ -89,19 +110,20 @@ class Place(Supervision):
         "entered",
         "has_spoken",
         "identity",
+        "key",
         "number",
         "remote",
         "turns",
     )
 
-    def __init__(self, room: Room, number: int, remote: Address | None, key: str | None) -> None:
+    def __init__(self, room: Room, number: int, remote: Address | None, entered: float) -> None:
         self._room = room
-        self._address = key
         self._scope: trio.CancelScope | None = None
         self._ended_by: Exception | None = None
         self.number = number
         self.remote = remote
-        self.entered = trio.current_time()
+        self.key: Hashable = key_of(number, remote)
+        self.entered = entered
         self.decision: Decision | None = None
         self.decided_at = 0.0
         self.has_spoken = False
@@ -112,11 +134,6 @@ class Place(Supervision):
     def peer(self) -> str | None:
         """The peer's address as text."""
         return format_address(self.remote)
-
-    @property
-    def key(self) -> Hashable:
-        """What it counts for: its address (see `address_key`), or itself if it has none."""
-        return self if self._address is None else self._address
 
     # What the negotiation tells: see `Supervision`.
 
@@ -129,9 +146,6 @@ class Place(Supervision):
     def check(self) -> None:
         if self._ended_by is not None:
             raise self._ended_by
-
-    def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
-        return self._room.crowd.readable(stream.socket)
 
     def decided(self, decision: Decision) -> None:
         self.has_spoken = decision.role is Role.SERVER
@@ -177,9 +191,19 @@ class Place(Supervision):
 
     # What becomes of it.
 
+    def key_of(self, number: int) -> Hashable:  # noqa: ARG002 - its own
+        return self.key
+
+    def entered_at(self, number: int) -> float:  # noqa: ARG002 - its own
+        return self.entered
+
+    def drop_pending(self, number: int, limit: Limit, value: float) -> bool:  # noqa: ARG002 - its own
+        self.drop(limit, value)
+        return False
+
     def drop(self, limit: Limit, value: float) -> None:
         """Have this connection end, as soon as it runs, because of a limit."""
-        self._end(self.limit_error("dropped to make room for others", limit, value))
+        self._end(self.limit_error(DROPPED, limit, value))
 
     def drop_unheard(self) -> bool:
         """Have this connection end if the peer has not said anything; tell whether."""
@@ -200,15 +224,8 @@ class Place(Supervision):
 
     def limit_error(self, summary: str, limit: Limit, value: float) -> LimitError:
         """Return the error in which this connection ends because of a limit."""
-        return LimitError(
-            summary,
-            peer=self.peer,
-            role=self.decision.role if self.decision else None,
-            seen=limit.seen.format(value=value),
-            advice=limit.advice,
-            limit=limit,
-            value=value,
-        )
+        role = self.decision.role if self.decision else None
+        return limit_error(summary, limit, value, peer=self.peer, role=role)
 
     def negotiated(self) -> None:
         """Hear that the negotiation is over, well or not."""
@@ -221,6 +238,30 @@ class Place(Supervision):
         """Hear that the connection is closed; call it exactly once."""
         self.negotiated()
         self._room.free(self)
+
+
+DROPPED = "dropped to make room for others"
+
+
+def limit_error(
+    summary: str, limit: Limit, value: float, *, peer: str | None, role: Role | None = None
+) -> LimitError:
+    """Return the error in which a connection ends because of a limit."""
+    return LimitError(
+        summary,
+        peer=peer,
+        role=role,
+        seen=limit.seen.format(value=value),
+        advice=limit.advice,
+        limit=limit,
+        value=value,
+    )
+
+
+def key_of(number: int, remote: Address | None) -> Hashable:
+    """What a connection counts for: its address (see `address_key`), or itself if it has none."""
+    key = address_key(remote)
+    return number if key is None else key
 
 
 class Room:
@@ -250,16 +291,15 @@ class Room:
                 limits.server_handshakes, limits.opening_patience, Limit.OPENING_PATIENCE
             ),
         }
-        self.crowd = Crowd()
         self.taken = 0
         self.number = 0
         self._on_limit = on_limit
-        self._pending: dict[Place, None] = {}  # oldest first
-        self._pending_of: ByAddress[Place] = ByAddress()
+        self._pending: dict[int, Holder] = {}  # by number, oldest first
+        self._pending_of: ByAddress[int] = ByAddress()
         # Counted only if they are bounded: each would be an entry for each connection.
         self._taken_of: Counter[Hashable] = Counter()
         self._identities: Counter[Hashable] = Counter()
-        self._leaving: set[Place] = set()  # dropped, but not gone yet
+        self._leaving: set[int] = set()  # dropped, but not gone yet
         self._waiting = 0  # accepted, and without a place yet
         self._freed = trio.lowlevel.ParkingLot()
 
@@ -268,25 +308,39 @@ class Room:
         """Peers in their window, or waiting for their turn."""
         return len(self._pending)
 
-    async def enter(self, remote: Address | None) -> Place | None:
-        """Give an accepted connection its place, or None if it must be reset.
+    async def enter(self, remote: Address | None) -> int | None:
+        """Admit an accepted connection: give it its number, or None if it must be reset.
 
-        Where all are taken, a pending peer makes room. If there is none, it
-        waits, so that nobody is accepted behind it.
+        Where all places are taken, a pending peer makes room. If there is none, it
+        waits, so that nobody is accepted behind it. Otherwise it does not wait. `hold`
+        comes next.
         """
         key = address_key(remote)
         if not await self._wait_for_room(key, remote):
             return None
         if len(self._pending) >= self.limits.pending:
-            self._drop_pending(self._crowding() or next(iter(self._pending)), Limit.PENDING)
+            crowding = self._crowding()
+            self._drop_pending(
+                next(iter(self._pending)) if crowding is None else crowding, Limit.PENDING
+            )
         self.number += 1
         self.taken += 1
-        place = Place(self, self.number, remote, key)
-        self._pending[place] = None
-        self._pending_of.add(place.key, place)
         if key is not None and self.limits.connections_per_address != math.inf:
             self._taken_of[key] += 1
-        return place
+        return self.number
+
+    def hold(self, number: int, key: Hashable, holder: Holder) -> None:
+        """Take note of who holds a connection that is pending, or goes on being so."""
+        if number in self._leaving:
+            return
+        if number not in self._pending:
+            self._pending_of.add(key, number)
+        self._pending[number] = holder
+
+    def give_up(self, number: int, key: Hashable) -> None:
+        """Take back the place of a connection that has ended while it was pending."""
+        self._stop_pending(number, key)
+        self._free(key, None)
 
     async def _wait_for_room(self, key: str | None, remote: Address | None) -> bool:
         limits, told = self.limits, False
@@ -344,27 +398,33 @@ class Room:
     def _next_chance(self) -> float:
         """When the next to go will have had its fair chance; inf if nobody is pending."""
         victim = self._first_to_go()
-        return math.inf if victim is None else victim.entered + FAIR_CHANCE
+        return math.inf if victim is None else self._entered_at(victim) + FAIR_CHANCE
 
-    def _first_to_go(self) -> Place | None:
+    def _first_to_go(self) -> int | None:
         """The oldest pending peer of the address that has most of them, or of all."""
         crowding = self._crowding()
         if crowding is not None and (
-            crowding.entered + FAIR_CHANCE <= trio.current_time()
-            or self._pending_of.count(crowding.key) * CROWDING >= len(self._pending)
+            self._entered_at(crowding) + FAIR_CHANCE <= trio.current_time()
+            or self._pending_of.count(self._pending[crowding].key_of(crowding)) * CROWDING
+            >= len(self._pending)
         ):
             return crowding
         return next(iter(self._pending), None)
 
-    def _crowding(self) -> Place | None:
+    def _entered_at(self, number: int) -> float:
+        return self._pending[number].entered_at(number)
+
+    def _crowding(self) -> int | None:
         """The oldest pending peer of the address that has most; None if each has one."""
         key = self._pending_of.most()
         return None if key is None else self._pending_of.oldest(key)
 
-    def _drop_pending(self, place: Place, limit: Limit) -> None:
-        self._stop_pending(place)
-        self._leaving.add(place)
-        place.drop(limit, self._value(limit))
+    def _drop_pending(self, number: int, limit: Limit) -> None:
+        holder = self._pending[number]
+        self._stop_pending(number, holder.key_of(number))
+        self._leaving.add(number)
+        if holder.drop_pending(number, limit, self._value(limit)):
+            self._leaving.discard(number)
 
     def _value(self, limit: Limit) -> float:
         if limit is Limit.OPEN_FILES:
@@ -380,7 +440,7 @@ class Room:
         """Let a place begin its handshake, if it may; tell whether. It is pending no more then."""
         turns = place.turns = self.turns[role]
         if turns.take(place):
-            self._stop_pending(place)
+            self._stop_pending(place.number, place.key)
             return True
         return False
 
@@ -395,16 +455,14 @@ class Room:
             raise place.limit_error(
                 "its turn to handshake did not come in time", Limit.TURN_TIMEOUT, timeout
             )
-        self._stop_pending(place)
+        self._stop_pending(place.number, place.key)
 
     def give_up_turn(self, place: Place) -> None:
         """Take back a place's turn, because it needs one in the other role; it is pending again."""
         if place.turns is not None:
             place.turns.leave(place)
             place.turns = None
-        if place not in self._leaving:
-            self._pending[place] = None
-            self._pending_of.add(place.key, place)
+        self.hold(place.number, place.key, place)
 
     def admit(self, place: Place, certificate: bytes | None) -> None:
         """Take note that a peer has proved honest.
@@ -429,27 +487,28 @@ class Room:
         if place.turns is not None:
             place.turns.leave(place)
             place.turns = None
-        self._stop_pending(place)
-        if place in self._leaving:  # dropped, and gone; or it did not hear of it in time
-            self._leaving.remove(place)
+        self._stop_pending(place.number, place.key)
+        if place.number in self._leaving:  # dropped, and gone; or it did not hear of it in time
+            self._leaving.remove(place.number)
             self._freed.unpark_all()
 
     def free(self, place: Place) -> None:
         """Take back the place of a connection that has ended."""
+        self._free(place.key, place.identity)
+
+    def _free(self, key: Hashable, identity: bytes | None) -> None:
         self.taken -= 1
-        _count_down(self._taken_of, place.key)
-        _count_down(self._identities, place.identity)
+        _count_down(self._taken_of, key)
+        _count_down(self._identities, identity)
         self._freed.unpark_all()
 
-    def _stop_pending(self, place: Place) -> None:
-        if place in self._pending:
-            del self._pending[place]
-            self._pending_of.discard(place.key, place)
+    def _stop_pending(self, number: int, key: Hashable) -> None:
+        if self._pending.pop(number, None) is not None:
+            self._pending_of.discard(key, number)
 
     async def run_background_tasks(self) -> None:
-        """Wake those who wait, and take turns from those who are quiet; runs for ever."""
+        """Take turns from those who are quiet; runs for ever."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.crowd.watch)
             for turns in self.turns.values():
                 nursery.start_soon(turns.shed_overdue)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from typing import cast
 
 import trio
@@ -163,11 +164,7 @@ async def serve_tcp(  # noqa: D417 - `serve_listeners` documents the other argum
     acceptor = _acceptor(
         handler, credentials, settings, limits, observers, muted_networks=muted_networks
     )
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    except BaseException:
-        acceptor.room.crowd.close()
-        raise
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=backlog)
     await _serve(
         handler,
         listeners,
@@ -190,7 +187,7 @@ def _acceptor(
     """Check the arguments, before any socket is opened or touched.
 
     Raises:
-        OSError: There is no descriptor left.
+        OSError: The limit of open files can't be raised.
         TypeError: An argument is wrong.
     """
     if not callable(handler):
@@ -214,26 +211,34 @@ async def _serve(
         failures.append(error)
         cancel_scope.cancel()
 
-    services = [
-        Service(
-            listener=listener,
-            handler=handler,
-            acceptor=acceptor,
-            handler_nursery=handler_nursery,
-            raise_handler_errors=raise_handler_errors,
-            fail=fail,
-        )
-        for listener in listeners
-    ]
     try:
-        with cancel_scope:
-            async with trio.open_nursery() as background:
-                background.start_soon(acceptor.run_background_tasks)
-                async with trio.open_nursery() as nursery:
-                    for service in services:
-                        nursery.start_soon(service.run)
-                    task_status.started(Server(services, acceptor, cancel_scope))
-                background.cancel_scope.cancel()
+        with ExitStack() as waiting_rooms:
+            try:
+                services = [
+                    waiting_rooms.enter_context(
+                        Service(
+                            listener=listener,
+                            handler=handler,
+                            acceptor=acceptor,
+                            handler_nursery=handler_nursery,
+                            raise_handler_errors=raise_handler_errors,
+                            fail=fail,
+                        )
+                    )
+                    for listener in listeners
+                ]
+            except OSError:  # there are not enough file descriptors for the waiting rooms
+                for listener in listeners:
+                    await trio.aclose_forcefully(listener)
+                raise
+            with cancel_scope:
+                async with trio.open_nursery() as background:
+                    background.start_soon(acceptor.run_background_tasks)
+                    async with trio.open_nursery() as nursery:
+                        for service in services:
+                            nursery.start_soon(service.run)
+                        task_status.started(Server(services, acceptor, cancel_scope))
+                    background.cancel_scope.cancel()
     # SystemExit and KeyboardInterrupt must leave without a group around them. Otherwise the exit
     # code would be lost, and callers (and the shell) would not recognise the interrupt.
     except* SystemExit as group:

@@ -1,7 +1,7 @@
-"""Serving one listener: its nursery, and a task for each connection.
+"""Serving one listener: its nursery, its waiting room, and a task for each connection.
 
-A connection has one task for its whole life: window, handshake, handler, close.
-The task belongs to the nursery of the listener, so that one listener can be
+When its role is decided, a connection gets a task for the rest of its life: handshake,
+handler, close. The task belongs to the nursery of the listener, so that one listener can be
 cancelled or drained without the others.
 """
 
@@ -10,22 +10,31 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
 
 import attrs
 import trio
 
 from trio_duplex._events.events import ConnectionClosed, HandlerFailed
-from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, Listener, sole
+from trio_duplex._serve.acceptor import Acceptor, Listener, sole
 from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._serve.handler import Handler
 from trio_duplex._serve.room import Place
+from trio_duplex._serve.waiting_room import WaitingRoom
 from trio_duplex._stream.connection import Connection, close_by_force, close_in_time
 from trio_duplex._stream.turn import was_the_peers_turn
 
 
 @attrs.define(eq=False, kw_only=True)
 class Service:
-    """One listener, its nursery, and the connections that it has accepted."""
+    """One listener, its nursery, and the connections that it has accepted.
+
+    A context manager, to be entered around `run`: the waiting room holds a file descriptor.
+
+    Raises:
+        OSError: There is no file descriptor left.
+    """
 
     listener: Listener
     handler: Handler
@@ -40,28 +49,34 @@ class Service:
     _accepting: trio.CancelScope = attrs.field(init=False, factory=trio.CancelScope)
     _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
     _idle: trio.lowlevel.ParkingLot = attrs.field(init=False, factory=trio.lowlevel.ParkingLot)
+    waiting_room: WaitingRoom = attrs.field(init=False)
     _negotiating: set[Place] = attrs.field(init=False, factory=set[Place])
     _dropping: bool = attrs.field(init=False, default=False)
     _handling: set[Connection] = attrs.field(init=False, factory=set[Connection])
+
+    def __attrs_post_init__(self) -> None:
+        self.waiting_room = WaitingRoom(self.acceptor, self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.waiting_room.__exit__(exc_type, exc, traceback)
 
     async def run(self) -> None:
         """Serve until drained or cancelled."""
         try:
             with self.cancel_scope:
                 async with trio.open_nursery() as nursery:
-
-                    def start(stream: trio.abc.Stream, place: Place) -> None:
-                        self.open += 1
-                        self._negotiating.add(place)
-                        if self._dropping:  # it was accepted just before we stopped accepting
-                            place.drop_unheard()
-                        nursery.start_soon(
-                            self.acceptor.attend, stream, place, self, name=TASK_NAME
-                        )
-
+                    self.waiting_room.open(nursery)
                     try:
                         with self._accepting:
-                            await self.acceptor.accept_each(self.listener, start)
+                            await self.acceptor.accept_each(self.listener, self.waiting_room.enter)
                     except trio.ClosedResourceError:
                         pass  # its owner closed it, and wants no more connections from it
                     except Exception as exc:  # noqa: BLE001 - `serve_listeners` raises it
@@ -69,6 +84,7 @@ class Service:
                     finally:
                         with trio.CancelScope(shield=True):
                             await trio.aclose_forcefully(self.listener)
+                        self.waiting_room.close_door()
                         self._stopped.set()
         finally:
             self._stopped.set()  # for the case that we were cancelled before we began
@@ -80,12 +96,14 @@ class Service:
     def drop_unheard(self) -> int:
         """Drop peers that have not sent anything, now and later; return how many there are now."""
         self._dropping = True
-        return sum([place.drop_unheard() for place in self._negotiating])
+        with_a_place = sum([place.drop_unheard() for place in self._negotiating])
+        return with_a_place + self.waiting_room.drop_unheard()
 
     @property
     def leaving_unheard(self) -> int:
-        """How many peers `drop_unheard` has dropped whose tasks have not ended yet."""
-        return sum(place.leaves_unheard for place in self._negotiating)
+        """How many peers `drop_unheard` has dropped that are not gone yet."""
+        with_a_place = sum(place.leaves_unheard for place in self._negotiating)
+        return with_a_place + self.waiting_room.leaving_unheard
 
     async def wait_idle(self) -> None:
         """Wait until no connection is open and no new one can come."""
@@ -99,9 +117,26 @@ class Service:
             connection.cancel_scope.cancel()
         self.cancel_scope.cancel()
 
-    def lost(self, place: Place) -> None:
-        """A negotiation ended without a connection."""
+    # What the waiting room tells.
+
+    def entered(self) -> None:
+        """A connection was accepted."""
+        self.open += 1
+
+    def begun(self, place: Place) -> None:
+        """A connection has a place and a task from now on."""
+        self._negotiating.add(place)
+        if self._dropping:  # it came in as we stopped accepting
+            place.drop_unheard()
+
+    def waits_again(self, place: Place) -> None:
+        """A connection has left its place and its task, and waits without them."""
         self._negotiating.discard(place)
+
+    def lost(self, place: Place | None) -> None:
+        """A negotiation ended without a connection."""
+        if place is not None:
+            self._negotiating.discard(place)
         self._end()
 
     def take(self, connection: Connection, place: Place) -> Awaitable[None]:

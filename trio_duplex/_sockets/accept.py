@@ -1,4 +1,4 @@
-"""Accepting a connection together with the peer's address that accept(2) returns.
+"""Accepting connections, each together with the peer's address that accept(2) returns.
 
 ``trio.SocketListener.accept`` drops the address, and ``getpeername`` fails on a socket
 whose peer has sent a reset in the meantime, as port scans and health checks do.
@@ -7,10 +7,17 @@ whose peer has sent a reset in the meantime, as port scans and health checks do.
 from __future__ import annotations
 
 import errno
+import os
+import socket
+from types import TracebackType
+from typing import Self
 
 import trio
 
-from trio_duplex._sockets.address import Address, checked_address, remote_address
+from trio_duplex._sockets.address import Address, Socket, checked_address, remote_address
+
+BATCH = 64
+"""Connections to accept before others may run: about a millisecond."""
 
 _CLOSED = {errno.EBADF, errno.ENOTSOCK}
 
@@ -29,29 +36,92 @@ _PASSING = {
 }
 """Errors that concern only one connection, and not the listener, by the manual page accept(2)."""
 
+Connected = Socket | trio.abc.Stream
+"""What a listener gives: a socket that nobody has wrapped yet, and that does not block, or a stream."""
 
-async def accept(
-    listener: trio.abc.Listener[trio.abc.Stream],
-) -> tuple[trio.abc.Stream, Address | None]:
-    """Accept a connection, like ``listener.accept()``, and return the peer's address, too.
 
-    Returns:
-        The stream, and the peer's address or None if the stream does not say.
+class Entrance:
+    """Accepts connections from one listener. A context manager.
 
-    Raises:
-        OSError: The listener failed, or the machine has no room.
-        trio.ClosedResourceError: The listener was closed.
+    Where the listener is a socket of Trio's own, accept(2) is called directly, up to `BATCH` times
+    before others run: Trio's ``accept`` lets the scheduler pass twice for each.
+
+    Args:
+        listener: Any listener of streams; it is not closed.
     """
-    if not isinstance(listener, trio.SocketListener):
-        stream = await listener.accept()
-        return stream, remote_address(stream)
-    while True:
-        try:
-            sock, address = await listener.socket.accept()
-        except OSError as exc:
-            if exc.errno in _CLOSED:
-                raise trio.ClosedResourceError("this listener was already closed") from None
-            if exc.errno not in _PASSING:
-                raise
-        else:
-            return trio.SocketStream(sock), checked_address(address)
+
+    def __init__(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+        self._listener = listener
+        self._direct: socket.socket | None = None  # the same descriptor as the listener's
+        self._left = 0  # of the batch
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._direct is not None:
+            self._direct.detach()
+
+    async def accept(self) -> tuple[Connected, Address | None]:
+        """Accept a connection, as ``listener.accept()`` does, and tell where its peer is.
+
+        A checkpoint where it must wait, and after each batch.
+
+        Returns:
+            The connection, and the peer's address, or None where there is none to tell.
+
+        Raises:
+            OSError: The listener failed, or the machine has no room.
+            trio.ClosedResourceError: The listener was closed.
+        """
+        if not isinstance(self._listener, trio.SocketListener):
+            stream = await self._listener.accept()
+            return stream, remote_address(stream)
+        while True:
+            try:
+                if self._direct is not None:
+                    sock, address = await self._accept_directly(self._listener, self._direct)
+                else:
+                    sock, address = await self._accept_by_trio(self._listener)
+            except OSError as exc:
+                self._left = 0
+                if exc.errno in _CLOSED:
+                    raise trio.ClosedResourceError("this listener was already closed") from None
+                if exc.errno not in _PASSING:
+                    raise
+            else:
+                return sock, checked_address(address)
+
+    async def _accept_by_trio(self, listener: trio.SocketListener) -> tuple[Socket, object]:
+        sock, address = await listener.socket.accept()
+        # A socket of another class may accept in another way.
+        descriptor = listener.socket.fileno()
+        if os.name == "posix" and type(sock) is type(listener.socket) and descriptor != -1:
+            self._direct = socket.socket(fileno=descriptor)
+            self._direct.settimeout(0)  # it is so already; this overrides setdefaulttimeout()
+            self._left = BATCH - 1
+        return sock, address
+
+    async def _accept_directly(
+        self, listener: trio.SocketListener, direct: socket.socket
+    ) -> tuple[Socket, object]:
+        while True:
+            if listener.socket.fileno() == -1:  # and the number may be another file's
+                raise trio.ClosedResourceError("this listener was already closed")
+            if not self._left:
+                await trio.lowlevel.wait_readable(listener.socket)
+                self._left = BATCH
+                continue  # it may have been closed meanwhile
+            try:
+                sock, address = direct.accept()
+            except BlockingIOError:
+                self._left = 0
+            else:
+                self._left -= 1
+                sock.settimeout(0)
+                return sock, address

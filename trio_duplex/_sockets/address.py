@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Hashable
 from functools import lru_cache
 from typing import cast
@@ -11,6 +12,9 @@ import trio
 Address = tuple[str, int] | tuple[str, int, int, int] | str
 """``(host, port)``; for IPv6 ``(host, port, flowinfo, scope)``; or a Unix socket's path."""
 
+Socket = socket.socket | trio.socket.SocketType
+"""A plain socket, or one of Trio's."""
+
 # An address in the form for dialling: (host, port), where the host of an IPv6 address may have a
 # scope; or the path of a Unix socket.
 ListenerAddress = tuple[str, int] | str
@@ -18,10 +22,13 @@ ListenerAddress = tuple[str, int] | str
 
 def local_address(stream: trio.abc.Stream) -> Address | None:
     """Return the address of our end, or None if the stream does not say."""
-    if not isinstance(stream, trio.SocketStream):
-        return None
+    return own_address(stream.socket) if isinstance(stream, trio.SocketStream) else None
+
+
+def own_address(sock: Socket) -> Address | None:
+    """Return the address of our end of a socket, or None if the socket does not say."""
     try:
-        return _shared(stream.socket.getsockname())
+        return _shared(sock.getsockname())
     except OSError:
         return None
 

@@ -1,108 +1,159 @@
-"""Waiting for the first bytes of thousands of peers, in a set of their own.
+"""Waiting for the first bytes of thousands of sockets, each until a time of its own, in one task.
 
-A task that waits in ``trio.lowlevel.wait_readable`` holds five frames and objects
-of Trio's for that alone, 1.2 of 4.9 KB for each pending peer, and each of them
-makes every ``epoll_wait`` of the program reserve room for one event more. So a
-server watches its pending peers with an epoll of its own, which is itself readable
-when one of them is, and is all that Trio's sees of them. A peer that speaks later
-than it is accepted is heard one pass of the scheduler later.
+A task that waits for a socket holds frames, a scope and a timer: 2.9 KB, and 21 objects that the
+garbage collector walks again and again. In a crowd a socket is its descriptor and the end of its wait:
+two numbers, of which the collector knows nothing.
 
-Only while `Crowd.watch` runs, and on Linux; otherwise one waits as Trio does.
+The descriptors are watched by an epoll of our own, which is itself readable as soon as one of them is,
+and is all that Trio's sees of them. The ends are in a heap. `Crowd.wait` waits for whichever comes
+first, under one ``trio.move_on_at``, so the end of a wait is still that of a cancel scope.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
+import math
 import select
-import sys
-from collections.abc import Awaitable
-from typing import NoReturn
+from types import TracebackType
+from typing import Self
 
-import attrs
 import trio
 
-AT_ONCE = 256
-"""Peers to wake at a time; more are there at the next look."""
+AT_ONCE = 64
+"""Descriptors of each kind that one `Crowd.wait` returns; more are there at the next call. Each may
+begin a handshake, of a third of a millisecond, before others run."""
+
+NANOSECONDS = 1e9
+"""In the heap an end and its descriptor are one integer: the end in nanoseconds, then 32 bits of
+descriptor. A tuple of the two is twice as large, and the collector tracks it."""
+
+DESCRIPTOR_BITS = 32
+
+NEVER, OVERDUE = -1, -2
+"""In place of that integer, for a descriptor that is not in the heap, or not any more."""
+
+FAR = 1e9
+"""Seconds on Trio's clock that nobody lives to see: an end beyond that is none."""
+
+STALE = 64
+"""Entries of the heap that may be out of date, beside as many as there are descriptors."""
+
+
+def has_epoll() -> bool:
+    """Whether this system can watch a crowd."""
+    return hasattr(select, "epoll")
 
 
 class Crowd:
-    """The sockets that are waited for, and who waits for each.
+    """Descriptors that are waited for, each until its end. A context manager, which ends the watch.
+
+    It does not own the descriptors: nobody but it may use one meanwhile, and `discard` comes before
+    its ``close``.
 
     Raises:
         OSError: There is no descriptor left for it.
     """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, _Wait] = {}
-        # From the beginning, so that a server that has started holds all that it will.
-        self._epoll: select.epoll | None = select.epoll() if sys.platform == "linux" else None
-        self._watched = False
+        self._epoll = select.epoll()
+        self._ends: dict[int, int] = {}  # of each descriptor, as it is in the heap
+        self._heap: list[int] = []
+        self._scope = trio.CancelScope()
+        self._until = (
+            math.inf
+        )  # its deadline: to ask Trio for that takes more than all else in `add`
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._epoll.close()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._ends)
 
-    def readable(self, socket: trio.socket.SocketType) -> Awaitable[None]:
-        """Wait until a socket is readable; to be awaited at once, like a coroutine.
+    def add(self, descriptor: int, end: float) -> None:
+        """Watch a descriptor.
 
-        May be woken for nothing. If somebody closes the socket meanwhile, who should
-        not, nothing wakes it: Trio tells those alone who wait in its own epoll.
-
-        Raises:
-            trio.ClosedResourceError: It is closed.
+        Args:
+            descriptor: A socket's, which does not block.
+            end: Until when, on Trio's clock; ``math.inf`` for without end.
         """
-        if self._epoll is None or not self._watched:
-            return trio.lowlevel.wait_readable(socket)  # noqa: ASYNC105 - by our caller
-        fd = socket.fileno()
-        if fd == -1:
-            raise trio.ClosedResourceError("this socket was already closed")
-        # Once: a socket that is closed, but has a duplicate, can't be removed any more,
-        # and would be readable for ever.
-        self._epoll.register(fd, select.EPOLLIN | select.EPOLLONESHOT)
-        wait = self._waiting[fd] = _Wait(self, fd, trio.lowlevel.current_task())
-        # Not an async function around it, whose frame would be held for each peer.
-        return trio.lowlevel.wait_task_rescheduled(wait)  # noqa: ASYNC105
+        # Once, because a descriptor that was closed, but has a duplicate in a forked process, can't
+        # be taken out any more, and would be readable for ever.
+        self._epoll.register(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
+        if end >= FAR:
+            self._ends[descriptor] = NEVER
+            return
+        entry = round(end * NANOSECONDS) << DESCRIPTOR_BITS | descriptor
+        heapq.heappush(self._heap, entry)
+        self._ends[descriptor] = entry
+        self._scope.deadline = min(self._scope.deadline, end)
 
-    def stop(self, wait: _Wait) -> None:
-        """Wait for a socket no longer."""
-        # Where the socket was closed, the number may be that of another by now.
-        if self._waiting.get(wait.fd) is wait:
-            del self._waiting[wait.fd]
-            if self._epoll is not None and not self._epoll.closed:
-                with contextlib.suppress(OSError):  # closed: the kernel has forgotten it
-                    self._epoll.unregister(wait.fd)
+    def discard(self, descriptor: int) -> None:
+        """Watch a descriptor no longer, if it is watched."""
+        if self._ends.pop(descriptor, None) is None:
+            return
+        with contextlib.suppress(OSError):
+            self._epoll.unregister(descriptor)
+        if len(self._heap) > 2 * len(self._ends) + STALE:
+            self._heap = [entry for entry in self._ends.values() if entry >= 0]
+            heapq.heapify(self._heap)
 
-    async def watch(self) -> NoReturn:
-        """Wake those whose sockets are readable; runs for ever, once."""
-        if self._epoll is None:
-            await trio.sleep_forever()
-        with self._epoll as epoll:
-            self._watched = True
-            try:
-                while True:
-                    await trio.lowlevel.wait_readable(epoll.fileno())
-                    for fd, _ in epoll.poll(0, AT_ONCE):
-                        wait = self._waiting.get(fd)
-                        if wait is not None:  # or a duplicate has outlived it
-                            self.stop(wait)
-                            trio.lowlevel.reschedule(wait.task)
-            finally:
-                # Who still waits is cancelled with us: by its server, or its listener.
-                self._watched = False
+    def watch_again(self, descriptor: int) -> None:
+        """Go on with a descriptor that `wait` has returned as readable, and that was not."""
+        self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
 
-    def close(self) -> None:
-        """Give the epoll back, where `watch` never ran, and so did not do it."""
-        if self._epoll is not None:
-            self._epoll.close()
+    def wake(self) -> None:
+        """Have `wait` return soon, though with nothing."""
+        self._until = self._scope.deadline = -math.inf
+
+    async def wait(self) -> tuple[list[int], list[int]]:
+        """Wait until a descriptor is readable, or its time is over. Always a checkpoint.
+
+        Returns:
+            Descriptors that are readable, and others whose end has come: at most `AT_ONCE` of each.
+            To be discarded; one that is readable may be watched again in place of that.
+        """
+        self._until = self._next_end()
+        with trio.move_on_at(self._until) as self._scope:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+        overdue = self._overdue()
+        readable = [
+            descriptor
+            for descriptor, _ in self._epoll.poll(0, AT_ONCE)
+            # Or a duplicate has outlived it. Nobody is told twice.
+            if self._ends.get(descriptor, OVERDUE) != OVERDUE
+        ]
+        return readable, overdue
+
+    def _next_end(self) -> float:
+        while self._heap and self._is_stale(self._heap[0]):
+            heapq.heappop(self._heap)
+        return _end(self._heap[0]) if self._heap else math.inf
+
+    def _is_stale(self, entry: int) -> bool:
+        return self._ends.get(_descriptor(entry)) != entry
+
+    def _overdue(self) -> list[int]:
+        # They are compared as the scope's deadline is, or what was rounded up would never be due.
+        now, found = trio.current_time(), list[int]()
+        while len(found) < AT_ONCE and self._next_end() <= now:
+            descriptor = _descriptor(heapq.heappop(self._heap))
+            self._ends[descriptor] = OVERDUE
+            found.append(descriptor)
+        return found
 
 
-@attrs.frozen(eq=False, weakref_slot=False)
-class _Wait:
-    """One task that waits, and what Trio calls to cancel that; smaller than a closure."""
+def _descriptor(entry: int) -> int:
+    return entry & (1 << DESCRIPTOR_BITS) - 1
 
-    crowd: Crowd
-    fd: int
-    task: trio.lowlevel.Task
 
-    def __call__(self, _: object) -> trio.lowlevel.Abort:
-        self.crowd.stop(self)
-        return trio.lowlevel.Abort.SUCCEEDED
+def _end(entry: int) -> float:
+    return (entry >> DESCRIPTOR_BITS) / NANOSECONDS

@@ -26,6 +26,24 @@ than that just takes a second read, and a buffer is allocated at each try."""
 
 
 @attrs.frozen
+class Heard:
+    """What the wait for a peer's first bytes has brought.
+
+    Attributes:
+        opening: The bytes; None if the window has ended without any.
+        choice: The window, and the rule that chose it.
+        lesson: Where the window policy learns what becomes of the connection;
+            None where the window is plain seconds.
+        started: When the connection was accepted, on Trio's clock.
+    """
+
+    opening: bytes | bytearray | None
+    choice: Choice
+    lesson: Lesson | None
+    started: float
+
+
+@attrs.frozen
 class Detected:
     """What the window has shown.
 
@@ -44,13 +62,14 @@ class Detected:
     began: float = attrs.field(factory=trio.current_time)
 
 
-async def detect(  # noqa: C901, PLR0912 - to cut it adds a frame
+async def detect(
     stream: trio.abc.Stream, settings: Settings, remote: Address | None, supervision: Supervision
 ) -> Detected:
     """Find out which role the peer leaves to us, before anything of TLS exists.
 
-    One coroutine, and no frame below it but the wait itself: what it holds is
-    held for each pending peer.
+    No frame below it but the wait itself: where each pending peer has a task, each
+    holds these. A server's waiting room does the same for sockets without a task for
+    each (`_serve/waiting_room.py`).
 
     Raises:
         PeerClosedError: The peer left in the window.
@@ -81,7 +100,7 @@ async def detect(  # noqa: C901, PLR0912 - to cut it adds a frame
                         # What a socket receives stays in the kernel until we ask. To
                         # wait only holds 1.5 KB less for each peer than to receive.
                         while opening is None:
-                            await supervision.readable(stream)
+                            await trio.lowlevel.wait_readable(stream.socket)
                             opening = receive_nowait(stream, OPENING_SIZE)
                     else:
                         opening = await stream.receive_some(OPENING_SIZE)
@@ -94,6 +113,25 @@ async def detect(  # noqa: C901, PLR0912 - to cut it adds a frame
             raise peer_left_error(format_address(remote), received=0, reset=True) from exc
     if opening == b"":
         raise peer_left_error(format_address(remote), received=0, reset=False)
+    heard = Heard(opening, choice, lesson, started)
+    return await conclude(heard, stream, settings, remote, supervision)
+
+
+async def conclude(
+    heard: Heard,
+    stream: trio.abc.Stream,
+    settings: Settings,
+    remote: Address | None,
+    supervision: Supervision,
+) -> Detected:
+    """Find out what the peer's first bytes mean, or that there were none.
+
+    Waits only for the rest of what may be an announcement.
+
+    Raises:
+        PeerClosedError, HandshakeTimeoutError, DuplexError: As `detect`.
+    """
+    opening, choice, lesson, started = heard.opening, heard.choice, heard.lesson, heard.started
     announced, began = 0, trio.current_time()
     # A peer of which a rule says that it speaks can't make a client of us.
     if opening is not None and settings.announcements and choice.role is None:

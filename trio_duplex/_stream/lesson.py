@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
+from collections.abc import Callable
 
 import attrs
 import trio
@@ -14,8 +15,8 @@ import trio
 from trio_duplex._decision.facts import Conduct, Outcome, PeerFacts
 from trio_duplex._decision.rules import ASK_TIMEOUT, Asked, Choice, WindowPolicy
 from trio_duplex._decision.window import DEFAULT_WINDOW
-from trio_duplex._sockets.address import Address, local_address, remote_address
-from trio_duplex._sockets.round_trip import round_trip
+from trio_duplex._sockets.address import Address, Socket, local_address, own_address, remote_address
+from trio_duplex._sockets.round_trip import round_trip, round_trip_of
 from trio_duplex._stream.supervision import Supervision
 
 
@@ -57,11 +58,19 @@ class Lesson:
         Raises:
             DuplexError: What ``supervision`` ended it with.
         """
-        try:
-            choice: object = self.policy.choose(self.facts)
-        except Exception as exc:  # noqa: BLE001 - it may be the user's, and raise anything
-            self.supervision.policy_failed(exc)
-            return _DEFAULT
+        return await self.settle(
+            choose_nowait(self.policy, self.facts, self.supervision.policy_failed)
+        )
+
+    async def settle(self, choice: object) -> Choice:
+        """Wait for the choice, where the policy has yet to make it.
+
+        Args:
+            choice: What `choose_nowait` has returned.
+
+        Raises:
+            DuplexError: What ``supervision`` ended it with.
+        """
         while not isinstance(choice, Choice):
             choice = await self._wait_for(choice)
         return choice
@@ -98,6 +107,36 @@ class Lesson:
         else:
             if change is not None:
                 self.supervision.peer_changed(change)
+
+
+def facts_of(sock: Socket, remote: Address | None) -> PeerFacts:
+    """Gather the facts of a socket that was just accepted, when its round trip was just measured."""
+    return PeerFacts(
+        remote_address=remote,
+        local_address=own_address(sock),
+        round_trip=round_trip_of(sock),
+        now=time.time(),
+    )
+
+
+def choose_nowait(
+    policy: WindowPolicy, facts: PeerFacts, failed: Callable[[Exception], object]
+) -> object:
+    """Ask the policy.
+
+    Args:
+        policy: The policy.
+        facts: What is known of the peer.
+        failed: Called with what the policy raised, if it did.
+
+    Returns:
+        A `Choice`, or what `Lesson.settle` waits for.
+    """
+    try:
+        return policy.choose(facts)
+    except Exception as exc:  # noqa: BLE001 - it may be the user's, and raise anything
+        failed(exc)
+        return _DEFAULT
 
 
 _DEFAULT = Choice(DEFAULT_WINDOW, "window policy failed")

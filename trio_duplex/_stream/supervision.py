@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable
 
 import trio
 
@@ -42,10 +41,6 @@ class Supervision:
 
     def check(self) -> None:
         """Raise why the stage was ended from outside, if it was; call it after each stage."""
-
-    def readable(self, stream: trio.SocketStream) -> Awaitable[None]:
-        """Wait until the peer has sent something; to be awaited at once, like a coroutine."""
-        return trio.lowlevel.wait_readable(stream.socket)  # noqa: ASYNC105 - by our caller
 
     def policy_failed(self, error: Exception) -> None:
         """Hear that a window policy has raised, or took too long: our own fault, not the peer's."""

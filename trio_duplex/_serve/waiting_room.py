@@ -1,0 +1,372 @@
+"""The waiting room of one listener: its peers whose role is not decided, and one task for all of them.
+
+Until a peer has spoken, or its window has ended, nothing is made for it: no task, no scope, no stream,
+and no object that the garbage collector tracks. It is a descriptor, some bytes that say who it is
+(`_serve/pending.py`), and an entry in the books. One task, the attendant, waits for all of them
+(`_sockets/crowd.py`): for first bytes, and for the end of the earliest window, which is the deadline of
+its cancel scope. What it finds, it goes by the bytes: at the end of a window it looks once more.
+Then a peer gets its stream, its place and its task; one that has left is closed, and gets none.
+
+What is not a socket can't be watched so, and some systems have no epoll. There each peer has a task
+from the beginning, with the window in it (`_stream/detect.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Hashable
+from types import TracebackType
+from typing import Protocol, Self
+
+import attrs
+import trio
+
+from trio_duplex._decision.facts import PeerFacts
+from trio_duplex._decision.rules import Choice, Fixed
+from trio_duplex._errors import LimitError
+from trio_duplex._role import Role
+from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, sole
+from trio_duplex._serve.limits import Limit
+from trio_duplex._serve.pending import Pending, pack, unpack
+from trio_duplex._serve.room import DROPPED, Place, key_of, limit_error
+from trio_duplex._sockets.accept import Connected
+from trio_duplex._sockets.address import Address, Socket, format_address
+from trio_duplex._sockets.crowd import AT_ONCE, Crowd, has_epoll
+from trio_duplex._stream.connection import Connection
+from trio_duplex._stream.detect import OPENING_SIZE, Heard, peer_left_error
+from trio_duplex._stream.lesson import Lesson, choose_nowait, facts_of
+from trio_duplex._stream.negotiate import abandon
+
+
+class Owner(Protocol):
+    """Who gets the connections, and hears of those that come to nothing."""
+
+    def entered(self) -> None:
+        """A connection was accepted."""
+        ...
+
+    def begun(self, place: Place) -> None:
+        """A connection has a place, and a task of its own, from now on."""
+        ...
+
+    def waits_again(self, place: Place) -> None:
+        """A connection has left its place and its task, and waits without them."""
+        ...
+
+    def take(self, connection: Connection, place: Place) -> Awaitable[None]:
+        """Take over a negotiated connection and its place, until it is closed."""
+        ...
+
+    def lost(self, place: Place | None) -> None:
+        """A negotiation ended without a connection; its place, if it had one, is given up."""
+        ...
+
+
+@attrs.frozen
+class _Window:
+    """A peer's window, and the facts that a policy chose it by; none for plain seconds."""
+
+    choice: Choice
+    facts: PeerFacts | None = None
+
+
+class WaitingRoom:
+    """The pending peers of one listener. A context manager, around the nursery that it is given.
+
+    Args:
+        acceptor: Negotiates with them, and is told what fails.
+        owner: Gets their connections.
+
+    Raises:
+        OSError: There is no descriptor left.
+    """
+
+    def __init__(self, acceptor: Acceptor, owner: Owner) -> None:
+        self._acceptor = acceptor
+        self._room = acceptor.room
+        self._policy = acceptor.settings.window
+        self._owner = owner
+        self._crowd = Crowd() if has_epoll() else None
+        self._nursery: trio.Nursery | None = None
+        self._packed: dict[int, bytes] = {}  # by descriptor, oldest first
+        self._descriptors: dict[int, int] = {}  # by number
+        # Plain seconds are the same for all; other windows are one for each peer, by descriptor.
+        self._same = _Window(self._policy.choice) if isinstance(self._policy, Fixed) else None
+        self._windows: dict[int, _Window] = {}
+        self._asking = 0  # peers whose window is still being chosen
+        self._accepting = True
+        self._dropping = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._drop_some(len(self._packed))
+        if self._crowd is not None:
+            self._crowd.__exit__(exc_type, exc, traceback)
+
+    def __len__(self) -> int:
+        """Tell how many wait without a task."""
+        return len(self._packed)
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """Have the attendant, and the tasks of peers, run in a nursery; call it once, before `enter`."""
+        self._nursery = nursery
+        if self._crowd is not None:
+            nursery.start_soon(self._attend, self._crowd, name="trio_duplex attendant")
+
+    def close_door(self) -> None:
+        """Hear that nobody will enter any more: the attendant ends when all have left."""
+        self._accepting = False
+        if self._crowd is not None:
+            self._crowd.wake()
+
+    def drop_unheard(self) -> int:
+        """Have those who wait dropped, now and later; tell how many there are now."""
+        self._dropping = True
+        if self._crowd is not None:
+            self._crowd.wake()
+        return len(self._packed)
+
+    @property
+    def leaving_unheard(self) -> int:
+        """Peers that `drop_unheard` has dropped, and that are not gone yet."""
+        return len(self._packed) if self._dropping else 0
+
+    # ------------------------------------------------------------------------------------ entering
+
+    def enter(self, connection: Connected, remote: Address | None, number: int) -> None:
+        """Have an accepted connection wait. The room has admitted it, and given it its number.
+
+        A socket that is no stream yet is taken over.
+        """
+        self._owner.entered()
+        if isinstance(connection, trio.abc.Stream):
+            self._begin_to_detect(connection, remote, number)
+        elif self._crowd is None:
+            self._begin_to_detect(_stream(connection), remote, number)
+        else:
+            self._enter_socket(self._crowd, connection, remote, number)
+
+    def _enter_socket(
+        self, crowd: Crowd, sock: Socket, remote: Address | None, number: int
+    ) -> None:
+        pending = Pending(number, trio.current_time(), remote)
+        if self._same is not None:
+            self._wait(crowd, sock.detach(), pending, self._same, pending.entered)
+            return
+        facts = facts_of(sock, remote)
+        choice = choose_nowait(
+            self._policy, facts, lambda exc: self._acceptor.policy_failed(pending, exc)
+        )
+        if isinstance(choice, Choice):
+            self._wait(crowd, sock.detach(), pending, _Window(choice, facts), pending.entered)
+            return
+        place = self._place(pending)
+        self._asking += 1
+        self._start(self._ask, crowd, _stream(sock), place, facts, choice)
+
+    def _begin_to_detect(
+        self, stream: trio.abc.Stream, remote: Address | None, number: int
+    ) -> None:
+        place = self._place(Pending(number, trio.current_time(), remote))
+        self._start(self._acceptor.attend, stream, place, self._owner)
+
+    def _place(self, pending: Pending, *, has_spoken: bool = False) -> Place:
+        place = Place(self._room, pending.number, pending.remote, pending.entered)
+        place.has_spoken = has_spoken
+        self._room.hold(place.number, place.key, place)
+        self._owner.begun(place)
+        return place
+
+    def _start(self, function: Callable[..., Awaitable[object]], *arguments: object) -> None:
+        assert self._nursery is not None  # `open` comes first
+        self._nursery.start_soon(function, *arguments, name=TASK_NAME)
+
+    async def _ask(
+        self, crowd: Crowd, stream: trio.SocketStream, place: Place, facts: PeerFacts, asked: object
+    ) -> None:
+        """Wait for a window policy that takes its time; then the peer waits as the others do."""
+        choice: Choice | None = None
+        try:
+            try:
+                choice = await Lesson(self._policy, facts, place).settle(asked)
+                place.check()
+            except BaseException:
+                choice = None
+                await abandon(stream)
+                raise
+        except* Exception as group:  # noqa: BLE001 - a policy may raise anything, beside Cancelled
+            self._acceptor.failed(place, sole(group))
+        finally:
+            self._asking -= 1
+            if choice is None:
+                place.end()
+                self._owner.lost(place)
+                crowd.wake()
+        if choice is not None:
+            self._owner.waits_again(place)
+            pending = Pending(place.number, place.entered, place.remote)
+            window = _Window(choice, facts)
+            self._wait(crowd, stream.socket.detach(), pending, window, trio.current_time())
+
+    def _wait(
+        self, crowd: Crowd, descriptor: int, pending: Pending, window: _Window, begun: float
+    ) -> None:
+        """Have a peer wait for its first bytes until its window, which has begun then, ends."""
+        # By a rule for silent peers we do not even look: it would depend on the weather
+        # whether a peer that speaks all the same is served, or crosses our ClientHello.
+        if window.choice.role is Role.CLIENT:
+            self._decide(descriptor, pending, window, None)
+            return
+        try:
+            opening = os.read(descriptor, OPENING_SIZE)  # on a busy server it is there
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._left(descriptor, pending, reset=True)
+            return
+        else:
+            self._heard(descriptor, pending, window, opening)
+            return
+        try:
+            crowd.add(descriptor, begun + window.choice.seconds)
+        except OSError:  # the system watches no more of them (fs.epoll.max_user_watches)
+            self._begin_to_detect(_stream_of(descriptor), pending.remote, pending.number)
+            return
+        self._packed[descriptor] = pack(pending.number, pending.entered, pending.remote)
+        self._descriptors[pending.number] = descriptor
+        if window is not self._same:
+            self._windows[descriptor] = window
+        self._room.hold(pending.number, key_of(pending.number, pending.remote), self)
+        if self._dropping:
+            crowd.wake()
+
+    # ------------------------------------------------------------------------------------- waiting
+
+    async def _attend(self, crowd: Crowd) -> None:
+        """Wait for all peers, until none is left and none can come; in bounded batches."""
+        try:
+            while self._packed or self._accepting or self._asking:
+                if self._dropping and self._packed:
+                    self._drop_some(AT_ONCE)
+                    await trio.lowlevel.checkpoint()
+                    continue
+                readable, overdue = await crowd.wait()
+                if not self._dropping:
+                    for descriptor in readable:
+                        self._look(crowd, descriptor, overdue=False)
+                    for descriptor in overdue:
+                        self._look(crowd, descriptor, overdue=True)
+        finally:
+            with trio.CancelScope(shield=True):
+                while self._packed:
+                    self._drop_some(AT_ONCE)
+                    await trio.lowlevel.checkpoint()
+
+    def _look(self, crowd: Crowd, descriptor: int, *, overdue: bool) -> None:
+        """See what a peer has sent, and decide; the look at the end of its window is the last one."""
+        if descriptor not in self._packed:  # dropped by what an observer of another has done
+            return
+        opening: bytes | None = None
+        reset = False
+        try:
+            opening = os.read(descriptor, OPENING_SIZE)
+        except BlockingIOError:
+            if (
+                not overdue
+            ):  # a kernel may say that there is something to read, and think better of it
+                crowd.watch_again(descriptor)
+                return
+        except OSError:
+            reset = True
+        pending, window = self._take_out(crowd, descriptor)
+        if reset:
+            self._left(descriptor, pending, reset=True)
+        elif opening is None:
+            self._decide(descriptor, pending, window, None)
+        else:
+            self._heard(descriptor, pending, window, opening)
+
+    def _take_out(self, crowd: Crowd, descriptor: int) -> tuple[Pending, _Window]:
+        crowd.discard(descriptor)
+        pending = unpack(self._packed.pop(descriptor))
+        del self._descriptors[pending.number]
+        return pending, self._same or self._windows.pop(descriptor)
+
+    # ------------------------------------------------------------------------------------- leaving
+
+    def _heard(self, descriptor: int, pending: Pending, window: _Window, opening: bytes) -> None:
+        if opening:
+            self._decide(descriptor, pending, window, opening)
+        else:
+            self._left(descriptor, pending, reset=False)
+
+    def _decide(
+        self, descriptor: int, pending: Pending, window: _Window, opening: bytes | None
+    ) -> None:
+        """Begin the negotiation: the peer's first bytes are there, or its window has ended."""
+        stream = _stream_of(descriptor)
+        place = self._place(pending, has_spoken=opening is not None)
+        lesson = None if window.facts is None else Lesson(self._policy, window.facts, place)
+        heard = Heard(opening, window.choice, lesson, pending.entered)
+        self._start(self._acceptor.attend, stream, place, self._owner, heard)
+
+    def _left(self, descriptor: int, pending: Pending, *, reset: bool) -> None:
+        error = peer_left_error(format_address(pending.remote), received=0, reset=reset)
+        self._end(descriptor, pending, error)
+
+    def _end(self, descriptor: int, pending: Pending, error: Exception | None) -> None:
+        os.close(descriptor)
+        if error is not None:
+            self._acceptor.failed(pending, error)
+            self._acceptor.tell_of_expiry(pending)
+        self._room.give_up(pending.number, key_of(pending.number, pending.remote))
+        self._owner.lost(None)
+
+    def _drop_some(self, most: int) -> None:
+        """Close peers that have said nothing, and say nothing of it."""
+        while self._packed and most > 0:
+            self._end_waiting(next(iter(self._packed)), None)
+            most -= 1
+
+    def _end_waiting(self, descriptor: int, error: LimitError | None) -> None:
+        assert self._crowd is not None
+        pending, _ = self._take_out(self._crowd, descriptor)
+        self._end(descriptor, pending, error)
+
+    # What the room asks of whoever holds pending connections.
+
+    def key_of(self, number: int) -> Hashable:
+        """What a connection counts for."""
+        return key_of(number, self._find(number).remote)
+
+    def entered_at(self, number: int) -> float:
+        """When a connection came in."""
+        return self._find(number).entered
+
+    def _find(self, number: int) -> Pending:
+        return unpack(self._packed[self._descriptors[number]])
+
+    def drop_pending(self, number: int, limit: Limit, value: float) -> bool:
+        """Close a connection to make room for others."""
+        peer = format_address(self._find(number).remote)
+        error = limit_error(DROPPED, limit, value, peer=peer)
+        self._end_waiting(self._descriptors[number], error)
+        return True
+
+
+def _stream(sock: Socket) -> trio.SocketStream:
+    if isinstance(sock, socket.socket):
+        sock = trio.socket.from_stdlib_socket(sock)
+    return trio.SocketStream(sock)
+
+
+def _stream_of(descriptor: int) -> trio.SocketStream:
+    return _stream(socket.socket(fileno=descriptor))
