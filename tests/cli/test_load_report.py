@@ -131,12 +131,12 @@ def test_hints(stage: str, error: OSError, hint: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("mix", "size", "what"),
-    [("speaking", 32, "32 bytes echoed"), ("silent", 0, "handshakes alone"), ("http", 32, None)],
+    [("speaking", 32, "32 bytes echoed"), ("silent", 0, "only handshakes"), ("http", 32, None)],
 )
 def test_what_was_done(mix: str, size: int, what: str | None) -> None:
     plan = Plan(host="a.example", port=1, rate=1, count=1, mix=Mix.parse(mix), size=size)
     head = text(Results(plan.mix), plan=plan).partition("\n\n")[0]
-    assert [word for word in ("bytes echoed", "handshakes alone") if word in head] == (
+    assert [word for word in ("bytes echoed", "only handshakes") if word in head] == (
         [] if what is None else [what.removeprefix("32 ")]
     )
 

@@ -1,8 +1,8 @@
-"""A certificate authority for tests and labs: what it is, and what it issues. No files here.
+"""A certificate authority for tests and labs, and the certificates that it issues; without files.
 
-The certificates keep to RFC 5280 as strictly as Python 3.13 asks for
-(``VERIFY_X509_STRICT``): critical basic constraints and key usage, and key
-identifiers in all of them.
+The certificates follow RFC 5280 as strictly as Python 3.13 demands by default
+(``VERIFY_X509_STRICT``): basic constraints and key usage are critical, and all
+certificates have key identifiers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS = 3650
-"""An authority is installed on every node, so that it must outlast many certificates."""
+"""An authority lives longer than its certificates, because it is installed on every node."""
 
 BACKDATED = timedelta(hours=1)
-"""How long before now a certificate becomes valid: clocks of lab machines differ."""
+"""How long before now a certificate becomes valid, because clocks of lab machines differ."""
 
 SigningKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
-"""Of an authority: ours has the first; somebody may have put another there."""
+"""The key of an authority. Ours has the first kind; a user may have put another authority there."""
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -46,13 +46,13 @@ class Issued:
 
 @attrs.frozen
 class Subject:
-    """Whom a certificate is for.
+    """The node that a certificate is for.
 
     Attributes:
-        name: The name, which is its file's name too.
-        ip_addresses: All IP addresses that the certificate bears.
-        uris: All URIs that it bears.
-        dns_names: All DNS names that it bears.
+        name: The name of the node, and of its files.
+        ip_addresses: All IP addresses in the certificate.
+        uris: All URIs in the certificate.
+        dns_names: All DNS names in the certificate.
     """
 
     name: str
@@ -62,11 +62,11 @@ class Subject:
 
 
 class Authority:
-    """An authority, new or one that was kept.
+    """An authority, either new or loaded.
 
     Args:
-        certificate: Its certificate.
-        key: Its private key.
+        certificate: The certificate of the authority.
+        key: The private key of the authority.
     """
 
     def __init__(self, certificate: x509.Certificate, key: SigningKey) -> None:
@@ -75,10 +75,11 @@ class Authority:
 
     @classmethod
     def create(cls, *, now: datetime, days: int) -> tuple[Authority, Issued]:
-        """Make one that lasts at least so many days; with what to keep of it."""
+        """Make an authority that lasts at least ``days``; return it, and what to save of it."""
         key = ec.generate_private_key(ec.SECP256R1())
         key_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-        # The identifier tells two authorities of one lab apart: chains are built by name.
+        # Put the identifier into the name, because chains are built by name, and two authorities of
+        # one lab must have different names.
         name = _common_name(f"trio-duplex lab authority {key_id.digest.hex()[:8]}")
         not_after = now + timedelta(days=max(days, AUTHORITY_DAYS))
         certificate = (
@@ -91,10 +92,11 @@ class Authority:
 
     @classmethod
     def load(cls, certificate: bytes, key: bytes) -> Authority:
-        """Read one that was kept.
+        """Load an authority that was saved.
 
         Raises:
-            ValueError: It is no authority, or the key is another's.
+            ValueError: The certificate is not that of an authority, or the key does
+                not belong to it.
         """
         try:
             read = x509.load_pem_x509_certificate(certificate)
@@ -105,7 +107,7 @@ class Authority:
         if not constraints.value.ca:
             raise ValueError("its certificate is not that of an authority")
         if not isinstance(private, SigningKey):
-            raise ValueError("its private key is of a kind that signs no certificates")
+            raise ValueError("its private key is of a kind that can't sign certificates")
         if private.public_key() != read.public_key():
             raise ValueError("its certificate and its private key do not belong together")
         return cls(read, private)
@@ -114,7 +116,7 @@ class Authority:
         """Issue a certificate for both TLS roles.
 
         Raises:
-            ValueError: It would outlast the authority.
+            ValueError: The certificate would be valid for longer than the authority.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         not_after = now + timedelta(days=days)
@@ -161,7 +163,10 @@ def _names(subject: Subject) -> list[x509.GeneralName]:
 
 
 def _common_name(text: str) -> x509.Name:
-    """A subject of one common name; what X.520 has no room for (64 characters) is left to the SANs."""
+    """Make a subject with a common name, cut to the 64 characters that X.520 allows.
+
+    The whole name is in the subjectAltName.
+    """
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
 
@@ -188,7 +193,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         content_commitment=False,
-        key_encipherment=False,  # of RSA key exchange only, which no key of ours has
+        key_encipherment=False,  # only for RSA key exchange, and our keys are not RSA keys
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=signs_certificates,

@@ -1,4 +1,4 @@
-"""``trio-duplex certs``: an authority and certificates for a lab, in files."""
+"""``trio-duplex certs``: write an authority and certificates for a lab to files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+")
 
 
 def node_name(text: str) -> str | IPAddress:
-    """Read a node's name: a DNS name, which may be international, or an IP address."""
+    """Parse a node's name: a DNS name, which may be internationalised, or an IP address."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -36,7 +36,7 @@ def node_name(text: str) -> str | IPAddress:
     except idna.IDNAError as exc:
         raise click.BadParameter(f"{text!r} is not a DNS name: {exc}") from None
     if name == AUTHORITY:
-        raise click.BadParameter(f"{name!r} is the authority's own name in these files")
+        raise click.BadParameter(f"{name!r} is the name of the authority's own files")
     if len(name) > 253 or not all(map(_LABEL.fullmatch, name.split("."))):
         raise click.BadParameter(
             f"{text!r} is not a DNS name, such as node.example, or an IP address"
@@ -45,7 +45,7 @@ def node_name(text: str) -> str | IPAddress:
 
 
 def ip_address(text: str) -> IPAddress:
-    """Read an IP address."""
+    """Parse an IP address."""
     try:
         return ipaddress.ip_address(text)
     except ValueError:
@@ -53,7 +53,7 @@ def ip_address(text: str) -> IPAddress:
 
 
 def uri(text: str) -> str:
-    """Read a URI."""
+    """Check a URI."""
     if not _URI.fullmatch(text):
         raise click.BadParameter(f"{text!r} is not a URI, such as spiffe://lab.example/{{name}}")
     return text
@@ -76,7 +76,7 @@ def uri(text: str) -> str:
     type=ip_address,
     multiple=True,
     metavar="ADDRESS",
-    help="An IP address that each certificate bears too. May be repeated.",
+    help="An IP address to put into each certificate, too. May be repeated.",
 )
 @click.option(
     "--uri",
@@ -84,7 +84,7 @@ def uri(text: str) -> str:
     type=uri,
     multiple=True,
     metavar="URI",
-    help="A URI that each bears too; {name} in it is the node's name. May be repeated.",
+    help="A URI to put into each, too; {name} in it is the node's name. May be repeated.",
 )
 def certs(
     folder: Path,
@@ -93,12 +93,12 @@ def certs(
     ips: Sequence[IPAddress],
     uris: Sequence[str],
 ) -> None:
-    """Make certificates for tests and labs, one for each NAME, into files of DIR.
+    """Make certificates for tests and labs, one for each NAME, in files in DIR.
 
-    DIR/ca.pem and DIR/ca.key are an authority, which is made if it is not there
+    DIR/ca.pem and DIR/ca.key are an authority, which is made if it does not exist
     yet. DIR/NAME.pem and DIR/NAME.key are a node's certificate and private key,
-    good for both TLS roles. Nothing is overwritten. Not for production: whoever
-    reads ca.key can be any node.
+    for both TLS roles. Nothing is overwritten. Do not use this in production:
+    everybody who can read ca.key can pretend to be any node.
     """
     now = datetime.now(UTC).replace(microsecond=0)
     subjects = [_subject(name, ips, uris) for name in dict.fromkeys(names)]
@@ -112,13 +112,13 @@ def certs(
         write_new(files)
     except FileExistsError as exc:
         raise ServiceError(
-            f"{exc}, and nothing was written: move it away, or take another name or DIR"
+            f"{exc}, and nothing was written: move it away, or use another name or DIR"
         ) from exc
     except OSError as exc:
         raise ServiceError(f"can't write {exc.filename or folder}: {exc.strerror or exc}") from exc
     except ValueError as exc:
         raise ServiceError(f"{folder}: {exc}") from exc
-    sys.stdout.write("\n".join(_told(folder, subjects, files, days)) + "\n")
+    sys.stdout.write("\n".join(_output(folder, subjects, files, days)) + "\n")
 
 
 def _subject(name: str | IPAddress, ips: Sequence[IPAddress], uris: Sequence[str]) -> Subject:
@@ -132,15 +132,15 @@ def _subject(name: str | IPAddress, ips: Sequence[IPAddress], uris: Sequence[str
 
 
 def _authority(folder: Path, now: datetime, days: int) -> tuple[Authority, Issued | None]:
-    """The authority of the folder, or a new one with what is to be written of it."""
+    """Load the authority of the folder, or make a new one and return what to write of it."""
     certificate, key = folder / f"{AUTHORITY}.pem", folder / f"{AUTHORITY}.key"
     if not certificate.exists() and not key.exists():
         return Authority.create(now=now, days=days)
     for path in (certificate, key):
         if not path.exists():
             raise ValueError(
-                f"there is an authority, but without {path.name} it can issue nothing: "
-                "put it back, or take another DIR"
+                f"there is an authority, but it can't issue anything without {path.name}: "
+                "put it back, or use another DIR"
             )
     try:
         return Authority.load(certificate.read_bytes(), key.read_bytes()), None
@@ -152,10 +152,10 @@ def _files(folder: Path, name: str, issued: Issued) -> dict[Path, bytes]:
     return {folder / f"{name}.pem": issued.certificate, folder / f"{name}.key": issued.key}
 
 
-# ------------------------------------------------------------------------------------------------ what people are told
+# ------------------------------------------------------------------------------------------------------------- output
 
 
-def _told(
+def _output(
     folder: Path, subjects: Sequence[Subject], files: dict[Path, bytes], days: int
 ) -> Iterator[str]:
     shown = shlex.quote(str(folder))
@@ -163,21 +163,21 @@ def _told(
         yield f"made {path}"
     yield ""
     if folder / f"{AUTHORITY}.pem" not in files:
-        yield f"The authority {shown}/ca.pem was there, and issued them."
-    yield f"For tests and labs, for {days} days. On each node go:"
+        yield f"The existing authority {shown}/ca.pem issued them."
+    yield f"They are for tests and labs, and valid for {days} days. Use on each node:"
     for subject in subjects:
         name = shlex.quote(subject.name)
         yield f"  {subject.name}:"
         yield f"    --cert {shown}/{name}.pem"
         yield f"    --key {shown}/{name}.key"
         yield f"    --trust {shown}/ca.pem"
-    yield f"Keep {shown}/ca.key to yourself: it can make any node."
+    yield f"Keep {shown}/ca.key secret: with it, anybody can make a certificate for any node."
     yield ""
     yield from OPERATORS.splitlines()
 
 
 OPERATORS = """\
-Operators have the same made by an authority of their own:
+In production, use your own authority for the same certificates:
   step-ca       step ca certificate NAME NAME.pem NAME.key
   certbot       certbot certonly --standalone -d NAME \\
                   --server https://CA/acme/acme/directory
@@ -192,6 +192,6 @@ Operators have the same made by an authority of their own:
                 openssl x509 -req -in NAME.csr -days 90 \\
                   -copy_extensions copy -CA ca.pem -CAkey ca.key \\
                   -out NAME.pem
-Public authorities issue for TLS servers only; the peer picks our role, so that
-does not do. `trio-duplex check` tells whether a certificate is fit for both.
+Public authorities issue certificates only for TLS servers. The peer chooses our
+role, so that is not enough. `trio-duplex check` checks a certificate for both.
 """

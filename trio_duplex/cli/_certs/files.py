@@ -1,4 +1,4 @@
-"""Write several new files, all or none; nothing is ever overwritten, and keys are private."""
+"""Writing several new files, all or none, with private keys readable only by their owner."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ KEY_SUFFIX = ".key"
 
 
 def write_new(files: Mapping[Path, bytes]) -> None:
-    """Write files that must not exist yet; one that ends in ``.key`` is its owner's only.
+    """Write files that must not exist yet. Only the owner can read a file that ends in ``.key``.
 
     Raises:
-        FileExistsError: One is there already, or a link of its name is. Nothing
-            was written.
-        OSError: One can't be written; those that were are removed again.
+        FileExistsError: A file, or a link of its name, exists. Nothing was written.
+        OSError: A file can't be written. Those that were written are removed again.
     """
     for path in files:
         if os.path.lexists(path):
@@ -25,7 +24,7 @@ def write_new(files: Mapping[Path, bytes]) -> None:
     try:
         for path, content in files.items():
             mode = PRIVATE if path.suffix == KEY_SUFFIX else PUBLIC
-            # Private from the first: chmod comes too late for a reader who waits for it.
+            # Create it with the right mode: between open() and a later chmod(), others could open it.
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             written.append(path)
             with os.fdopen(descriptor, "wb") as file:

@@ -1,4 +1,4 @@
-"""``trio-duplex check``: is a certificate fit for both TLS roles? A table, and a verdict for each."""
+"""``trio-duplex check``: check whether a certificate is fit for both TLS roles."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ _GRAVITY = [Grade.OK, Grade.WARNING, Grade.DEFECT]
     "--trust",
     type=PemFile(),
     metavar="FILE",
-    help="PEM file of the authorities that peers' certificates, and ours, may come from.",
+    help="PEM file of the authorities that may have issued the certificates of peers, and ours.",
 )
 def check(certificate: Path, key: Path | None, trust: Path | None) -> None:
     """Check whether a certificate can be presented in both TLS roles.
 
-    The peer picks the role, so one certificate must do for both. The exit code
-    is 0 if it does, warnings or not, and 1 if it has a defect.
+    The peer chooses the role, so one certificate must be fit for both. The exit
+    code is 0 if it is, even with warnings, and 1 if it has a defect.
     """
     try:
         checks = check_certificate(certificate_chain=certificate, private_key=key, trust=trust)
@@ -71,7 +71,7 @@ def _table(checks: Iterable[Check]) -> Rows:
     )
     for one in checks:
         grades = (_grade(one.grade) if one.role in (None, role) else Text("") for role in Role)
-        # Names are the issuer's words: nothing of them may reach the terminal as a command.
+        # Names come from the issuer. They must not contain control sequences for the terminal.
         table.add(plain(one.what), *grades, plain(one.detail))
     return table
 

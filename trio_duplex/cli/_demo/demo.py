@@ -1,4 +1,4 @@
-"""``trio-duplex demo``: one port, real peers of both kinds, and what became of them."""
+"""``trio-duplex demo``: real peers of both kinds on one port, and the decision for each."""
 
 from __future__ import annotations
 
@@ -28,19 +28,18 @@ GOOD, BAD = "ok", "WRONG"
 @listen_option(default="127.0.0.1:0")
 @window_option(default="1", type=finite_seconds)
 def demo(listen: tuple[str, int], window: float) -> None:
-    """Let peers of both TLS roles dial in on one port, and show what is decided.
+    """Let peers of both TLS roles dial one port, and show the decisions.
 
-    Makes its own certificates. A TLS server and a TLS client dial in, both for
-    real, and with them a TLS server that announces itself, a plaintext client and
-    one that hangs up. The silent TLS server then dials again, is remembered, and
-    need not wait. The exit code is 0 if all of them were served, or refused, as
-    they must be; else 1.
+    Makes its own certificates. A real TLS server and a real TLS client dial in, and
+    also a TLS server that announces itself, a plaintext client, and one that hangs
+    up. The silent TLS server then dials again: it is remembered, and need not wait.
+    The exit code is 0 if all of them were served or refused as expected, else 1.
     """
     raise SystemExit(run(lambda: _demo(listen, window)))
 
 
 async def _demo(listen: tuple[str, int], window: float) -> int:
-    # Inside, because trustme takes a while to load, and SIGINT must end that too.
+    # Import here, because trustme takes a while to load, and SIGINT must interrupt that, too.
     from trio_duplex.cli._demo import peers as demo_peers
 
     console = new_console()
@@ -50,7 +49,7 @@ async def _demo(listen: tuple[str, int], window: float) -> int:
     except OSError as exc:
         where = format_host_port(host, port)
         raise click.ClickException(f"cannot listen on {where}: {exc.strerror or exc}") from exc
-    for other in others:  # a name may stand for several addresses; one is shown
+    for other in others:  # a name may have several addresses; use only the first
         await other.aclose()
     where = format_host_port(*listener.socket.getsockname()[:2])
     peers = demo_peers.PEERS
@@ -74,7 +73,7 @@ async def _demo(listen: tuple[str, int], window: float) -> int:
 
 
 def _print_line(console: Console, outcome: Outcome) -> None:
-    """Print one line; a terminal that it does not fit shows it as two, the second indented."""
+    """Print one line, or two if it does not fit the terminal, with the second indented."""
     ours = outcome.ours
     verdict = _verdict(outcome)
     who = Text.assemble(
@@ -124,7 +123,7 @@ def _verdict(outcome: Outcome) -> Text:
 
 
 def _what(outcome: Outcome) -> str:
-    """What came of it, in full."""
+    """Return the result of a peer, in full."""
     ours = outcome.ours
     if ours is None:
         return f"the peer ended in {outcome.theirs.error!r}"

@@ -1,9 +1,8 @@
 """The peers of the demo, and the service that they dial.
 
-The peers know nothing of trio_duplex: they are what an application would meet,
-made of Trio's own TLS or of bare TCP. Ours is `trio_duplex.negotiate` and an
-echo, on every stream that a plain ``trio.serve_listeners`` accepts, with a memory of
-peers for its window.
+The peers do not use trio_duplex: like the peers of a real application, they use Trio's
+own TLS or plain TCP. Our end is `trio_duplex.negotiate` and an echo on every stream
+that a plain ``trio.serve_listeners`` accepts, with a memory of peers for the window.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from trio_duplex.cli._demo.verdict import Expected, Ours, Theirs, faults
 from trio_duplex.cli._options import format_host_port
 
 PATIENCE = 10.0
-"""Seconds that a peer has beyond the window. Milliseconds would do; this is for
-a machine that does a lot else, and bounds the demo if something hangs."""
+"""Seconds that a peer has beyond the window. It needs only milliseconds, but the machine may be
+busy. This bounds the demo if something hangs."""
 
 NODE_NAME = "node.example"
 
 ANNOUNCEMENT = bytes.fromhex("1503030002015a")
-"""A TLS warning, user_canceled: "I do not begin this handshake, you do" (docs: *The announcement*)."""
+"""A TLS warning, user_canceled, that asks the other end to begin (docs: *The announcement*)."""
 
 T = TypeVar("T")
 
@@ -50,7 +49,7 @@ class Authority:
         server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         server.verify_mode = ssl.CERT_REQUIRED
         for context in (client, server):
-            # They also take pyOpenSSL's contexts, whose types are not installed.
+            # trustme also accepts contexts of pyOpenSSL, whose types are not installed.
             authority.configure_trust(context)  # pyright: ignore[reportUnknownMemberType]
             of_peer.configure_cert(context)  # pyright: ignore[reportUnknownMemberType]
         credentials = trio_duplex.Credentials.mutual(
@@ -61,14 +60,14 @@ class Authority:
 
 @attrs.frozen
 class Peer:
-    """One that dials in.
+    """A peer that dials in.
 
     Attributes:
         name: What it is, in two words.
-        behave: What it does on its TCP stream, and what it saw there.
-        expected: What must come of it.
-        again: The name of the peer that this one is: it dials when that one has
-            come to its end. Empty for a peer of its own.
+        behave: Plays the peer's part on its TCP stream, and returns what it saw.
+        expected: The expected result.
+        again: The name of an earlier peer, if this one is the same peer that dials
+            again. It waits until the earlier one has ended. Otherwise empty.
     """
 
     name: str
@@ -79,14 +78,14 @@ class Peer:
 
 @attrs.frozen
 class Outcome:
-    """What came of a peer.
+    """The result of a peer.
 
     Attributes:
-        name: The peer's.
-        address: Where it dialled from, as text.
-        ours: What our end saw; None if it never came to an end.
+        name: The peer's name.
+        address: The address that it dialled from, as text.
+        ours: What our end saw; None if our end has not ended.
         theirs: What the peer saw.
-        faults: What is not as it must be.
+        faults: What is not as expected.
     """
 
     name: str
@@ -100,25 +99,25 @@ class Outcome:
 
 
 async def speak_tls(stream: trio.SocketStream, authority: Authority) -> Theirs:
-    """Be a TLS client: the ClientHello goes out at once."""
+    """Be a TLS client: send the ClientHello at once."""
     tls = trio.SSLStream(stream, authority.peer_client, server_hostname=NODE_NAME)
     return await _converse(tls, b"I spoke first")
 
 
 async def wait_for_tls(stream: trio.SocketStream, authority: Authority) -> Theirs:
-    """Be a TLS server, although it was we who dialled: not a byte until theirs comes."""
+    """Be a TLS server that has dialled: send nothing until the other end's ClientHello comes."""
     tls = trio.SSLStream(stream, authority.peer_server, server_side=True)
     return await _converse(tls, b"I waited for you")
 
 
 async def announce(stream: trio.SocketStream, authority: Authority) -> Theirs:
-    """Be a TLS server that says so, and is not kept waiting."""
+    """Be a TLS server that announces itself, so that it need not wait."""
     await stream.send_all(ANNOUNCEMENT)
     return await wait_for_tls(stream, authority)
 
 
 async def speak_http(stream: trio.SocketStream, authority: Authority) -> Theirs:  # noqa: ARG001
-    """Be at the wrong port."""
+    """Be an HTTP client at the wrong port."""
     request = b"GET / HTTP/1.1\r\nHost: node.example\r\n\r\n"
     await stream.send_all(request)
     answer = b""
@@ -150,7 +149,7 @@ async def _converse(tls: trio.SSLStream[trio.SocketStream], message: bytes) -> T
 
 
 PEERS = (
-    # The silent one dials first, and holds up nobody.
+    # The silent peer dials first, to show that the others do not have to wait for it.
     Peer("silent peer", wait_for_tls, Expected(Role.CLIENT, Reason.SILENT)),
     Peer("speaking peer", speak_tls, Expected(Role.SERVER, Reason.SPOKE)),
     Peer("announced peer", announce, Expected(Role.CLIENT, Reason.ANNOUNCED)),
@@ -174,7 +173,7 @@ _REASONS = {Role.SERVER: Reason.SPOKE, Role.CLIENT: Reason.SILENT, None: None}
 async def _serve(
     stream: trio.SocketStream, credentials: trio_duplex.Credentials, window: windows.PeerMemory
 ) -> Ours:
-    """Negotiate and echo, and tell what we saw."""
+    """Negotiate and echo, and return what we saw."""
     started = trio.current_time()
     try:
         connection = await trio_duplex.negotiate(stream, credentials, window=window)
@@ -182,7 +181,7 @@ async def _serve(
         return Ours(
             waited=trio.current_time() - started,
             role=exc.role,
-            # The error tells only the role, and it is told for the peers that are to fail.
+            # The error has only the role. For the peers that must fail, the reason follows from it.
             reason=_REASONS[exc.role],
             received=exc.received if isinstance(exc, NotTLSError) else b"",
             error=exc,
@@ -213,7 +212,7 @@ def _version_and_cipher(tls: trio.SSLStream[Any]) -> tuple[str, str]:
 
 
 class _ByAddress(Generic[T]):
-    """What is known of each peer, found by the address that it dialled from."""
+    """Facts about each peer, by the address that it dialled from."""
 
     def __init__(self) -> None:
         self._known: dict[str, T] = {}
@@ -241,15 +240,15 @@ async def dial_in(
     window: float,
     report: Callable[[Outcome], None],
 ) -> None:
-    """Let all peers dial the listener, in order; each outcome is reported as it comes.
+    """Let all peers dial the listener, in order, and report each outcome when it is known.
 
     Args:
-        peers: Who dials. None waits for what becomes of the one before, but for
-            one that dials again.
-        listener: Where we accept. It is closed in the end.
+        peers: The peers. They do not wait for each other, except for a peer that
+            dials again.
+        listener: The listener to accept from. It is closed in the end.
         authority: The certificates.
         window: The detection window, in seconds.
-        report: Called with each outcome, when both ends have come to theirs.
+        report: Called with each outcome, when both ends have ended.
     """
     meeting = _Meeting(authority, window, report)
     ended = {peer.name: trio.Event() for peer in peers}
@@ -284,7 +283,7 @@ async def dial_in(
 
 
 class _Meeting:
-    """Both ends of each connection, and what they have seen."""
+    """Runs both ends of each connection, and compares what they have seen."""
 
     def __init__(
         self, authority: Authority, window: float, report: Callable[[Outcome], None]
@@ -295,16 +294,16 @@ class _Meeting:
         self._views = _ByAddress[Ours]()
         self._dialled = _ByAddress[Peer]()
         self._unmeasured: set[str] = set()
-        # After one silence: the three that it takes by default would make this a long demo.
+        # One silence is enough here. The default of three would make the demo too long.
         self._memory = windows.PeerMemory(
             otherwise=window, floor=min(0.1, window), silences=1, key=self._known_as
         )
 
     def _known_as(self, facts: windows.PeerFacts) -> str | None:
-        """Tell peers apart, which all dial from one address here."""
+        """Return a key for the memory: the peer's name, because all peers have the same address."""
         assert isinstance(facts.remote_address, tuple)
         address = format_host_port(*facts.remote_address[:2])
-        if facts.round_trip is None:  # a system other than Linux: nobody is remembered
+        if facts.round_trip is None:  # only on Linux: elsewhere no peer gets the short window
             self._unmeasured.add(address)
         peer = self._dialled.get(address)
         return None if peer is None else peer.again or peer.name
@@ -326,14 +325,14 @@ class _Meeting:
                     await self._dialled.put(address, peer)
                     theirs = await peer.behave(stream, self._authority)
             except trio.BrokenResourceError as exc:
-                # Trio's says that it broke; its cause says why.
+                # Trio's exception only says that the stream is broken; its cause says why.
                 cause = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
                 theirs = Theirs(sent=b"", error=cause)
             ours = await self._views.wait_for(address)
         self.finish(peer, address, ours, theirs)
 
     def finish(self, peer: Peer, address: str, ours: Ours | None, theirs: Theirs) -> None:
-        """Report what became of a peer."""
+        """Report the result of a peer."""
         expected = peer.expected
         if expected.reason is Reason.REMEMBERED and address in self._unmeasured:
             expected = attrs.evolve(expected, reason=Reason.SILENT)

@@ -1,7 +1,7 @@
-"""What both ends of a connection of the demo saw, and whether it is as it must be.
+"""Comparing what both ends of a demo connection saw with what was expected.
 
-Pure: no sockets, no clock. The two ends are told of separately, each by its
-own end, and the verdict is found by holding them against each other.
+Pure: no sockets, no clock. Each end reports what it saw by itself. The verdict comes
+from comparing the two reports with each other.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ class Ours:
     Attributes:
         waited: Seconds until the role was decided, or the negotiation failed.
         role: The TLS role that we took, or None.
-        reason: Why, or None where no role was taken.
+        reason: Why we took it, or None if we took no role.
         tls: TLS version and cipher, or None.
         received: What the peer sent, decrypted if there was TLS.
-        error: What the connection ended in, or None.
+        error: The error that ended the connection, or None.
     """
 
     waited: float
@@ -39,9 +39,9 @@ class Theirs:
     Attributes:
         sent: What it sent, before encryption.
         received: What came back.
-        role: The TLS role that it played to the end of a handshake, or None.
+        role: The TLS role of its completed handshake, or None.
         tls: TLS version and cipher, or None.
-        error: What it ended in, or None.
+        error: The error that ended it, or None.
     """
 
     sent: bytes
@@ -53,12 +53,12 @@ class Theirs:
 
 @attrs.frozen
 class Expected:
-    """What must come of a peer.
+    """The expected result of a peer.
 
     Attributes:
-        role: The TLS role that must be ours, or None if none may be taken.
-        reason: What the decision must rest on, or None likewise.
-        error: What our end must end in, or None if there must be TLS.
+        role: The TLS role that we must take, or None if we must not take one.
+        reason: The reason that the decision must have, or None if there is none.
+        error: The error that must end our end, or None if there must be TLS.
     """
 
     role: Role | None
@@ -67,11 +67,11 @@ class Expected:
 
 
 def faults(expected: Expected, ours: Ours | None, theirs: Theirs, *, window: float) -> list[str]:
-    """Find what is not as it must be.
+    """Find what is not as expected.
 
     Args:
-        expected: What must come of this peer.
-        ours: What our end saw; None if it never came to an end.
+        expected: The expected result of this peer.
+        ours: What our end saw; None if our end has not ended.
         theirs: What the peer saw.
         window: The detection window, in seconds.
 
@@ -79,14 +79,14 @@ def faults(expected: Expected, ours: Ours | None, theirs: Theirs, *, window: flo
         A clause for each fault; empty if all is well.
     """
     if ours is None:
-        return ["our end never came to an end", *_their_error(theirs)]
+        return ["our end has not ended", *_their_error(theirs)]
     found: list[str] = []
     if not _is_a(ours.error, expected.error):
-        found.append(f"our end ended in {_kind(ours.error)}, not in {_kind(expected.error)}")
+        found.append(f"our end ended with {_kind(ours.error)}, not with {_kind(expected.error)}")
     if ours.role is not expected.role:
         found.append(f"our role was {ours.role}, not {expected.role}")
     if ours.reason is not expected.reason:
-        found.append(f"it was decided because {ours.reason}, not because {expected.reason}")
+        found.append(f"the reason was {ours.reason}, not {expected.reason}")
     if ours.reason is Reason.SILENT and ours.waited < window:
         found.append(f"silence was concluded after {ours.waited:.3f} s of {window:g} s")
     if ours.received != theirs.sent:
@@ -105,12 +105,12 @@ def faults(expected: Expected, ours: Ours | None, theirs: Theirs, *, window: flo
 
 
 def _brief(data: bytes, most: int = 16) -> str:
-    """Bytes for a line of text: with a window of 0, a plaintext peer gets a whole ClientHello."""
+    """Show bytes in one line. They can be many: with a window of 0, a plaintext peer gets a ClientHello."""
     return repr(data) if len(data) <= 2 * most else f"{data[:most]!r}... ({len(data)} bytes)"
 
 
 def _their_error(theirs: Theirs) -> list[str]:
-    return [] if theirs.error is None else [f"the peer ended in {theirs.error!r}"]
+    return [] if theirs.error is None else [f"the peer ended with {theirs.error!r}"]
 
 
 def _is_a(error: Exception | None, kind: type[DuplexError] | None) -> bool:
@@ -119,7 +119,7 @@ def _is_a(error: Exception | None, kind: type[DuplexError] | None) -> bool:
 
 def _kind(error: Exception | type[DuplexError] | None) -> str:
     if error is None:
-        return "good order"
+        return "no error"
     return error.__name__ if isinstance(error, type) else type(error).__name__
 
 

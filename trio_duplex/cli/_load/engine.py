@@ -1,16 +1,16 @@
 """The engine of ``trio-duplex load`` and of the benchmarks: peers on epoll, in one thread.
 
-Whoever measures a server must not cost more than it does. So this is not Trio:
-a peer is a generator over a non-blocking socket that yields what it waits for,
-and `Loop` runs thousands of them with one system call for every few. The peers
-of `trio_duplex.testing` would have been there already, but they keep a
-transcript of every byte, and take 11.1 million instructions each where those
-of the command take 8.7 (callgrind; a handshake with verification, an echo).
+A program that measures a server must not use more CPU than the server. So this does
+not use Trio. A peer is a generator over a non-blocking socket that yields what it
+waits for, and `Loop` runs thousands of them, with one system call for several peers
+at a time. The peers of `trio_duplex.testing` are not suitable, because they keep a
+transcript of every byte: they take 11.1 million instructions each, where the peers of
+the command take 8.7 million (callgrind; a handshake with verification, and an echo).
 
-What measures is here, once, for both: `Loop.run_at` paces (a peer is due when
-the schedule says, not when the one before is done), `Latencies` keeps the
-times. ``benchmarks/client.py`` plays its own peers on it, which verify nothing,
-and ``_load_peers`` those of the command, which behave as real ones do.
+The command and the benchmarks share the two parts that measure. `Loop.run_at` starts
+peers on a schedule, whether or not the previous one is done, and `Latencies` keeps the
+times. ``benchmarks/client.py`` has peers of its own, which verify nothing;
+``_load/peers.py`` has those of the command, which behave like real ones.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
-READ, WRITE = select.POLLIN, select.POLLOUT  # epoll's are the same numbers
+READ, WRITE = select.POLLIN, select.POLLOUT  # epoll uses the same numbers
 
 Wait = tuple[int, int]
-"""What a peer waits for: a file descriptor, the same one all its life, and an event on it."""
+"""What a peer waits for: a file descriptor and an event. A peer always uses the same descriptor."""
 
 Peer = Generator[Wait, None, None]
 
 Start = Callable[[float], Peer | None]
-"""Makes a peer that was due at that time, on the loop's clock; or decides not to."""
+"""Called with the time at which a peer is due, on the loop's clock. Returns the peer, or None."""
 
 BATCH = 16
-"""How many peers may go on before `Loop.run_at` looks whether another is due: some
-5 ms of handshakes."""
+"""How many peers may go on before `Loop.run_at` checks whether another is due. That is
+some 5 ms of handshakes."""
 
 TICK = 0.25
 """Seconds between two calls of a ``tick``."""
@@ -53,11 +53,11 @@ Address = tuple[Any, ...]
 """A socket address, as ``socket`` takes it."""
 
 IP_BIND_ADDRESS_NO_PORT = 24
-"""Linux: choose the port when dialling, when the far end is known. Python names it from 3.12 on."""
+"""A Linux option: choose the port in connect(), when the other end is known. Python has it from 3.12 on."""
 
 
 class Poller(Protocol):
-    """What `Loop` waits with; `new_poller` makes one."""
+    """Waits for events on sockets; `new_poller` makes one."""
 
     def register(self, fd: int, eventmask: int, /) -> object: ...
 
@@ -66,14 +66,22 @@ class Poller(Protocol):
     def unregister(self, fd: int, /) -> object: ...
 
     def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
-        """Wait so many seconds, or for ever if negative; return so many events, or all if negative."""
+        """Wait ``timeout`` seconds at most, or without a limit if it is negative.
+
+        Returns:
+            The events, ``most`` at most, or all if ``most`` is negative.
+        """
         ...
 
     def close(self) -> None: ...
 
 
 class _Epoll:
-    """epoll, but on time: it knows milliseconds, and Python rounds up, half of one on average."""
+    """epoll, with exact timeouts.
+
+    epoll counts in milliseconds, and Python rounds up, so it would wake us up 0.5 ms late on
+    average.
+    """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -84,15 +92,15 @@ class _Epoll:
     def poll(self, timeout: float, most: int, /) -> list[tuple[int, int]]:
         if timeout > 0 and self._selectable:
             if timeout >= 0.001:
-                timeout = math.floor(1000 * timeout) / 1000  # the rest is for the next time
+                timeout = math.floor(1000 * timeout) / 1000  # the next call waits for the rest
             else:
-                select.select((self._epoll,), (), (), timeout)  # which knows microseconds
+                select.select((self._epoll,), (), (), timeout)  # select counts in microseconds
                 timeout = 0.0
         return self._epoll.poll(timeout, most)
 
 
 class _Poll:
-    """``select.poll``, where epoll is not: slower, and everywhere."""
+    """``select.poll``, for systems without epoll; it is slower."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -104,29 +112,29 @@ class _Poll:
         return found if most < 0 else found[:most]
 
     def close(self) -> None:
-        """Nothing to close: it is no descriptor."""
+        """Do nothing, because poll has no descriptor."""
 
 
 def new_poller() -> Poller:
-    """Make one; early, while its descriptor is below 1024, or it is late by a millisecond."""
+    """Make a poller. Do so early: it needs a descriptor below 1024 for exact timeouts."""
     return _Epoll() if hasattr(select, "epoll") else _Poll()
 
 
 FD_SETSIZE = 1024
-"""Descriptors from here on are too many for ``select``."""
+"""``select`` can't use descriptors from this number on."""
 
 
 class Loop:
-    """Runs peers, once: so many at a time, or at a given rate.
+    """Runs peers, either a number of them at a time or at a given rate. Use it only once.
 
     Args:
-        patience: Seconds from its start after which a peer is thrown a
-            ``TimeoutError``; it must then end. None gives it all the time.
-        clock: Seconds, never going back.
-        poller: What it waits with, which is not closed then; None makes one.
+        patience: How long a peer may take from its start, in seconds. After that a
+            ``TimeoutError`` is thrown into it, and it must end. None for no limit.
+        clock: A monotonic clock in seconds.
+        poller: The poller to use, which is not closed; None to make one.
 
     Attributes:
-        errors: How many peers ended in which ``OSError``.
+        errors: How many peers ended in an ``OSError``, by its class.
     """
 
     def __init__(
@@ -142,22 +150,25 @@ class Loop:
         self._poller = poller or new_poller()
         self._own_poller = poller is None
         self._waiting: dict[int, tuple[Peer, int]] = {}
-        self._deadlines: deque[tuple[float, int, Peer]] = deque()  # in order: all have one patience
+        self._deadlines: deque[tuple[float, int, Peer]] = deque()  # sorted, as patience is constant
         self._stopped = False
         self._tick: Callable[[], None] | None = None
         self._next_tick = math.inf
 
     @property
     def open(self) -> int:
-        """How many peers have begun and not ended."""
+        """How many peers have started and not ended."""
         return len(self._waiting)
 
     def stop(self) -> None:
-        """End soon, and close what is open; for a signal handler. With a ``tick``, within `TICK`."""
+        """End soon, and close open peers.
+
+        A signal handler may call this. With a ``tick``, it takes at most `TICK` seconds.
+        """
         self._stopped = True
 
     def run(self, peers: Iterator[Peer], in_flight: int) -> None:
-        """Run all of them, ``in_flight`` at once."""
+        """Run all peers, ``in_flight`` at the same time."""
         try:
             for peer in islice(peers, in_flight):
                 self._start(peer)
@@ -170,17 +181,17 @@ class Loop:
     def run_at(
         self, rate: float, starts: Iterable[Start], *, tick: Callable[[], None] | None = None
     ) -> None:
-        """Start ``rate`` peers a second, whether the earlier ones are done or not.
+        """Start ``rate`` peers per second, whether or not earlier ones are done.
 
-        The n-th is due n / rate seconds after the first. Each is told when it
-        was due, and times from there: a server that stalls then shows in the
-        times of all who would have dialled meanwhile, and so does a client
-        that cannot keep up.
+        Peer n is due n / rate seconds after the first. Each gets the time at which
+        it was due, and counts its times from there. So if the server stalls, that
+        shows in the times of all peers that were due in the meantime; and so does a
+        client that can't keep up with the rate.
 
         Args:
-            rate: Peers a second.
-            starts: Makes them, each when it is due.
-            tick: Called every `TICK` seconds, to show how it goes.
+            rate: Peers per second.
+            starts: Functions that start a peer, called when it is due.
+            tick: Called every `TICK` seconds, to show the progress.
         """
         first = self._clock()
         if tick is not None:
@@ -188,8 +199,8 @@ class Loop:
         try:
             for number, start in enumerate(starts):
                 due = first + number / rate
-                while (left := due - self._clock()) > 0 and not self._stopped:
-                    self._go_on(left, BATCH)
+                while (wait := due - self._clock()) > 0 and not self._stopped:
+                    self._go_on(wait, BATCH)
                 if self._stopped:
                     break
                 if (peer := start(due)) is not None:
@@ -200,13 +211,13 @@ class Loop:
             self._close()
 
     def _go_on(self, timeout: float | None, most: int) -> int:
-        """Wait, and let peers go on that can; tell how many ended."""
+        """Wait for events, and resume the peers that got one; return how many peers ended."""
         until = self._next_tick
         if self._deadlines:
             until = min(until, self._deadlines[0][0])
         if until < math.inf:
-            left = max(0.0, until - self._clock())
-            timeout = left if timeout is None else min(timeout, left)
+            wait = max(0.0, until - self._clock())
+            timeout = wait if timeout is None else min(timeout, wait)
         ended = 0
         for fd, _ in self._poller.poll(-1 if timeout is None else timeout, most):
             peer, event = self._waiting[fd]
@@ -223,7 +234,7 @@ class Loop:
         while self._deadlines and self._deadlines[0][0] <= now:
             _, fd, peer = self._deadlines.popleft()
             waiting, event = self._waiting.get(fd, (None, 0))
-            if waiting is peer:  # else it has ended
+            if waiting is peer:  # otherwise it has ended
                 ended += self._advance(
                     peer, (fd, event), TimeoutError(errno.ETIMEDOUT, "timed out")
                 )
@@ -233,13 +244,13 @@ class Loop:
         self._advance(peer, None)
 
     def _advance(self, peer: Peer, waited: Wait | None, error: OSError | None = None) -> int:
-        """Let a peer go on; tell how many peers ended by it (none or one)."""
+        """Resume a peer; return how many peers ended by that (0 or 1)."""
         try:
             fd, event = next(peer) if error is None else peer.throw(error)
         except (StopIteration, OSError) as exc:
             if waited is not None:
                 del self._waiting[waited[0]]
-                # Closing a socket does it too, but some peers keep theirs.
+                # Closing the socket would unregister it, too, but some peers keep their socket open.
                 with contextlib.suppress(OSError, KeyError):
                     self._poller.unregister(waited[0])
             if isinstance(exc, OSError):
@@ -271,10 +282,10 @@ def dial(
     """Open a TCP connection.
 
     Args:
-        address: Whom to dial.
+        address: The address to dial.
         family: The address family.
-        source: Our own address; its port 0 takes a free one. None leaves it
-            to the kernel.
+        source: Our own address, with port 0 for a free port; None to let the
+            kernel choose.
 
     Raises:
         OSError: Nobody listens there, or we have no descriptor or port left.
@@ -310,14 +321,14 @@ def tls(sock: ssl.SSLSocket, function: Callable[[], T]) -> Generator[Wait, None,
 
 
 def send(sock: ssl.SSLSocket, data: bytes) -> Generator[Wait, None, None]:
-    """Send all of it."""
+    """Send all of the data."""
     sent = 0
     while sent < len(data):
         sent += yield from tls(sock, partial(sock.send, memoryview(data)[sent:]))
 
 
 def client_hello(context: ssl.SSLContext) -> bytes:
-    """A ClientHello, as bytes."""
+    """Make a ClientHello."""
     outgoing = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
         context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
@@ -328,11 +339,11 @@ def client_hello(context: ssl.SSLContext) -> bytes:
 
 
 class Latencies:
-    """Times in seconds, every one of them, so that percentiles are exact.
+    """Keeps all times, in seconds, so that percentiles are exact.
 
-    A run is bounded, and a million of them are 8 MB. A histogram would need
-    less, but the library that makes one (HdrHistogram) takes 3 µs for what is
-    0.2 µs here, and a compiler to install on ARM.
+    The number of times is bounded, and a million of them take 8 MB. A histogram
+    would need less memory, but the library for it (HdrHistogram) takes 3 µs to add a
+    value, which takes 0.2 µs here, and it needs a compiler to install on ARM.
     """
 
     def __init__(self) -> None:
@@ -343,18 +354,18 @@ class Latencies:
         return len(self._values)
 
     def percentile(self, percent: float, *, since: int = 0) -> float:
-        """The time within which so many per cent were done (nearest rank); NaN if there is none.
+        """Return the time within which this percentage was done (nearest rank); NaN without values.
 
         Args:
             percent: Above 0, up to 100.
-            since: Leave out so many, from the first.
+            since: How many values to leave out, counted from the first.
         """
         ordered = sorted(self._values[since:])
         if not ordered:
             return math.nan
-        # Rounded first, since 99.9 of 1000 is 999.0000000000001.
+        # Round first, because 99.9 % of 1000 is 999.0000000000001.
         return ordered[max(0, math.ceil(round(percent * len(ordered) / 100, 6)) - 1)]
 
     def tells(self, percent: float) -> bool:
-        """Whether there are enough values for that percentile to be more than the greatest of them."""
+        """Whether there are enough values for a percentile to say more than the maximum does."""
         return len(self) * (100 - percent) >= 100 - 1e-6

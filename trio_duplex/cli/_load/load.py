@@ -1,4 +1,4 @@
-"""``trio-duplex load``: speaking, silent and hostile peers at a steady rate, and what became of them."""
+"""``trio-duplex load``: dial a server with speaking, silent and hostile peers at a steady rate."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ from trio_duplex.cli._options import (
 from trio_duplex.cli._tables import new_console
 
 RESERVE = 64
-"""Descriptors that are not for peers: the terminal, libraries, the poller."""
+"""File descriptors that are kept for the terminal, libraries and the poller."""
 
 DEFAULT_SECONDS = 10.0
 
 MAX_SIZE = 65536
-"""Bytes of a message: what the buffers of both kernels take while neither end reads, so
-that an echo that sends before it has read all holds nobody up."""
+"""The longest message in bytes. The buffers of both kernels hold as much while neither end
+reads, so that there is no deadlock with a server that echoes before it has read everything."""
 
 
 def _mix(text: str) -> Mix:
@@ -65,7 +65,7 @@ def _mix(text: str) -> Mix:
     example=("trio-duplex load localhost:8443 --cert peer.pem --key peer.key --trust ca.pem"),
     epilog="Kinds of hostile peers: "
     + "; ".join(f"{kind} {about}" for kind, about in HOSTILE.items())
-    + ". For servers of your own: it takes all that they have.",
+    + ". Use it only against your own servers, because it can take all their resources.",
 )
 @click.argument("target", type=dialled_host_port, metavar="HOST:PORT")
 @click.option(
@@ -93,19 +93,19 @@ def _mix(text: str) -> Mix:
     default="100",
     show_default=True,
     metavar="NUMBER",
-    help="Peers that dial a second, whatever became of those before.",
+    help="How many peers dial per second, whether or not earlier ones are done.",
 )
 @click.option(
     "--seconds",
     type=positive,
     metavar="SECONDS",
-    help=f"How long they dial.  [default: {DEFAULT_SECONDS:g}, unless --connections says]",
+    help=f"How long peers dial.  [default: {DEFAULT_SECONDS:g}, unless --connections is given]",
 )
 @click.option(
     "--connections",
     type=click.IntRange(min=1),
     metavar="NUMBER",
-    help="How many dial in all; with --seconds, whichever is less.",
+    help="How many peers dial in all; with --seconds, whichever is less.",
 )
 @click.option(
     "--mix",
@@ -113,7 +113,8 @@ def _mix(text: str) -> Mix:
     default="speaking=9,silent=1",
     show_default=True,
     metavar="KIND=PARTS,...",
-    help="Who dials, in proportion: speaking, silent, hostile (each kind in turn), or one of these.",
+    help="Kinds of peers and their proportions: speaking, silent, hostile (each kind in turn), or "
+    "one of the hostile kinds.",
 )
 @click.option(
     "--size",
@@ -121,17 +122,17 @@ def _mix(text: str) -> Mix:
     default=32,
     show_default=True,
     metavar="BYTES",
-    help="What speaking and silent peers send once TLS is up, and want back.",
+    help="How much speaking and silent peers send after the handshake, and expect back.",
 )
-@click.option("--no-echo", is_flag=True, help="They send nothing: the handshake is all.")
-@click.option("--tls", type=click.Choice(TLS_VERSIONS), help="The one TLS version to speak.")
+@click.option("--no-echo", is_flag=True, help="Peers only do the handshake, and send nothing.")
+@click.option("--tls", type=click.Choice(TLS_VERSIONS), help="The only TLS version to use.")
 @click.option(
     "--timeout",
     type=positive,
     default="10",
     show_default=True,
     metavar="SECONDS",
-    help="What each peer has from when it dials; must be above the server's window.",
+    help="How long each peer may take from when it dials; must be above the server's window.",
 )
 @click.option(
     "--max-open",
@@ -139,9 +140,11 @@ def _mix(text: str) -> Mix:
     default=1000,
     show_default=True,
     metavar="NUMBER",
-    help="How many may be open at once; who would be more does not dial, and is counted.",
+    help="How many may be open at once; further peers do not dial, and are counted.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Draws the peers' order.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed for the random order of peers."
+)
 @click.option("--json", "json_", is_flag=True, help="Print JSON instead of tables.")
 def load(
     *,
@@ -163,10 +166,10 @@ def load(
 ) -> None:
     """Dial a server at a steady rate with speaking, silent and hostile peers.
 
-    Prints how many got through and how long it took them, from the moment at
-    which each was due to dial. The exit code is 0 if all speaking and silent
-    peers got through, and 1 if not. One connection more is made first, to see
-    that somebody listens.
+    Prints how many got through, and how long they took from the moment at which
+    each was due to dial. The exit code is 0 if all speaking and silent peers got
+    through, and 1 if not. One additional connection is made first, to check that
+    a server listens.
     """
     plan = Plan(
         host=target[0],
@@ -204,9 +207,9 @@ def _count(rate: float, seconds: float | None, connections: int | None) -> int:
 
 
 def _room_for(max_open: int) -> int:
-    """Have the system allow us the descriptors; say so if it does not."""
+    """Raise our limit of open files; return how many peers may be open, and print it if it is less."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems have a limit beyond the limit
+    with contextlib.suppress(OSError, ValueError):  # some systems refuse even the hard limit
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     room = max_open if soft == resource.RLIM_INFINITY else max(1, soft - RESERVE)
@@ -222,7 +225,7 @@ def _room_for(max_open: int) -> int:
 def _contexts(
     plan: Plan, certificate: Path | None, key: Path | None, trust: Path | None
 ) -> Contexts:
-    """Make the peers' TLS contexts, or end with what is wrong with the files."""
+    """Make the peers' TLS contexts, or raise UsageError if something is wrong with the files."""
     kinds = [kind for kind in plan.mix.kinds if kind in WITH_CERTIFICATE]
     if not kinds:
         plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -231,14 +234,14 @@ def _contexts(
     if certificate is None or trust is None:
         raise click.UsageError(
             f"{' and '.join(kinds)} peers need --cert, --key and --trust: what they present, and "
-            "whose certificates they accept. Take one that the server trusts, other than its own. "
-            "(Hostile peers other than garbage need none: --mix http=1,mute=1.)"
+            "whose certificates they accept. Use a certificate that the server trusts, but not its "
+            "own. (Hostile peers other than garbage need none: --mix http=1,mute=1.)"
         )
     roles = {Role.CLIENT} if {SPEAKING, GARBAGE} & set(kinds) else set[Role]()
     roles |= {Role.SERVER} if SILENT in kinds else set()
     try:
         checks = check_certificate(certificate_chain=certificate, private_key=key, trust=trust)
-        # A certificate may well be unfit for a role that nobody in the mix plays.
+        # Ignore defects for a role that no peer in the mix plays.
         defects = [
             one.detail
             for one in checks
@@ -260,11 +263,11 @@ def _contexts(
 
 
 def _find(plan: Plan) -> Target:
-    """Resolve the host, and find the first of its addresses where somebody listens."""
+    """Resolve the host, and find the first of its addresses that accepts a connection."""
     where = format_host_port(plan.host, plan.port)
     try:
         found = socket.getaddrinfo(plan.host, plan.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as exc:  # the latter is what Python says of "a..b"
+    except (OSError, UnicodeError) as exc:  # Python raises the latter for "a..b"
         why = getattr(exc, "strerror", None) or exc
         raise click.ClickException(f"cannot find {plan.host}: {why}") from exc
     problem: OSError | None = None
@@ -286,7 +289,7 @@ def _run(plan: Plan, target: Target, contexts: Contexts) -> Results:
     peers = Peers(plan, target, contexts, loop)
     results = peers.results
     gc.collect()
-    gc.freeze()  # a collection takes milliseconds, of which the peers would tell
+    gc.freeze()  # a garbage collection takes milliseconds, which would be in the peers' times
     started = time.monotonic()
     with _stopped_by_signals(loop, results), _shown(plan, results) as show:
         loop.run_at(
@@ -315,7 +318,7 @@ def _stopped_by_signals(loop: Loop, results: Results) -> Generator[None]:
 
 @contextlib.contextmanager
 def _shown(plan: Plan, results: Results) -> Generator[Callable[[float, int], None]]:
-    """Give what shows how it goes, on a terminal; a line takes 0.1 ms, so it disturbs nobody."""
+    """Provide a function that shows the progress on a terminal. A line takes only 0.1 ms."""
     console = Console(stderr=True, markup=False, emoji=False, highlight=False)
     if not console.is_terminal:
         yield lambda _seconds, _still_open: None

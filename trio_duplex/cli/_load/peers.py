@@ -1,9 +1,9 @@
-"""The peers that ``trio-duplex load`` plays: each dials, does its part, and says what came of it.
+"""The peers of ``trio-duplex load``: each dials, plays its part, and records the result.
 
-The speaking and silent ones are what an application would meet: they present
-the certificate, verify the server's against ``--trust``, send a message, want
-it back, and finish with close_notify. The hostile ones do one thing wrong each,
-and wait to see how the server ends them.
+The speaking and silent peers behave like real ones: they present the certificate,
+verify the server's against ``--trust``, send a message, expect it back, and finish
+with a close_notify. The hostile peers each do one thing wrong, and wait to see how
+the server ends the connection.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from trio_duplex.openings import OpeningKind, classify
 RECEIVE_SIZE = 65536
 PARTIAL_SIZE = 20
 UNDECIPHERABLE = b"\x17\x03\x03\x00\x40" + bytes(range(64))
-"""An application data record that no key decrypts: bad_record_mac."""
+"""An application data record that can't be decrypted, so the answer is bad_record_mac."""
 
 _AFTER_CONNECTED = {SPEAKING: HANDSHAKE, SILENT: HELLO, GARBAGE: HANDSHAKE}
 
@@ -67,7 +67,7 @@ Contexts = Callable[[Role], ssl.SSLContext]
 
 @attrs.frozen
 class Target:
-    """Whom to dial, resolved.
+    """The resolved address to dial.
 
     Attributes:
         family: The address family.
@@ -79,34 +79,34 @@ class Target:
 
 
 class _Course:
-    """How far one peer has come."""
+    """The progress of one peer through the stages."""
 
     __slots__ = ("_clock", "_due", "figures", "stage")
 
     def __init__(self, figures: Figures, due: float, clock: Callable[[], float]) -> None:
         self.figures = figures
-        self.stage = CONNECTED  # to which it is on the way
+        self.stage = CONNECTED  # the stage that it will reach next
         self._due = due
         self._clock = clock
 
     def reached(self, stage: str, then: str = ENDED) -> None:
-        """It has reached a stage, and is on the way to the next."""
+        """Record that the peer has reached a stage; ``then`` is the next one."""
         self.figures.reached(stage, self._clock() - self._due)
         self.stage = then
 
 
 class Peers:
-    """Makes the peers of a plan, and collects what comes of them.
+    """Makes the peers of a plan, and collects their results.
 
     Args:
-        plan: What is asked.
-        target: Whom to dial.
+        plan: The plan.
+        target: The address to dial.
         contexts: The TLS contexts of the peers that complete handshakes.
-        loop: Where they run.
+        loop: The loop that runs them.
         clock: The loop's clock.
 
     Attributes:
-        results: What has come of them so far.
+        results: The results so far.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class Peers:
         self._contexts = contexts
         self._loop = loop
         self._clock = clock
-        self._first: float | None = None  # when the first was due
+        self._first: float | None = None  # when the first peer was due
         self._cpu = 0.0
-        self._message = random.Random(plan.seed).randbytes(plan.size)  # noqa: S311 - no secret
+        self._message = random.Random(plan.seed).randbytes(plan.size)  # noqa: S311 - not a secret
         self._name = _server_name(plan.host)
         self._hello = client_hello(contexts(Role.CLIENT))[:PARTIAL_SIZE]
         self._scripts: dict[str, Callable[[_Course, socket.socket], Peer]] = {
@@ -140,7 +140,7 @@ class Peers:
         }
 
     def starts(self) -> Iterator[Callable[[float], Peer | None]]:
-        """Give, for each peer in turn, what starts it when it is due."""
+        """Yield for each peer a function that starts it when it is due."""
         for kind in islice(self._plan.mix.draw(self._plan.seed), self._plan.count):
             yield partial(self._start, kind)
 
@@ -154,7 +154,7 @@ class Peers:
             self._first, self._cpu = due, time.process_time()
         figures.dialled += 1
         self.results.late.add(now - due)
-        # A peer takes its share of the time: ten at 10 a second take one second.
+        # Add the time until the next peer is due, so that 10 peers at 10 per second take one second.
         self.results.dialling = now - self._first + 1 / self._plan.rate
         self.results.cpu = time.process_time() - self._cpu
         return self._play(kind, _Course(figures, due, self._clock))
@@ -166,11 +166,11 @@ class Peers:
                 yield from self._scripts[kind](course, raw)
         except ConnectionResetError as exc:
             if course.stage == CONNECTED:
-                # It was accepted first: or else it would have been refused.
+                # It was accepted before the reset. Otherwise the error would be ConnectionRefusedError.
                 course.reached(CONNECTED, then=_AFTER_CONNECTED.get(kind, ENDED))
                 if kind in HOSTILE:
                     course.reached(ENDED)
-                    course.figures.end("reset", _said(b""))
+                    course.figures.end("reset", _describe(b""))
                     return
             course.figures.fail(course.stage, exc)
         except OSError as exc:
@@ -207,11 +207,12 @@ class Peers:
 
     def _converse(self, course: _Course, sock: ssl.SSLSocket) -> Peer:
         if not self._message:
-            # In TLS 1.3 a client is not accepted when its handshake is done: the alert
-            # that turns it away comes later, as late as here.
+            # In TLS 1.3 the client's handshake is done before the server has verified the client's
+            # certificate. So an alert that refuses the peer may come as late as here.
             course.stage = ENDED
-            # Looked for first, since SSL_shutdown takes an alert for an answer. One that comes
-            # between the two is missed; where one peer is refused, others are that tell.
+            # Look for an alert before the close_notify, because SSL_shutdown treats an alert as the
+            # answer. An alert that comes between the two calls is missed. That does not matter: if
+            # the server refuses peers, enough of them will notice.
             with contextlib.suppress(ssl.SSLWantReadError):
                 sock.recv(RECEIVE_SIZE)
             with contextlib.suppress(TimeoutError):
@@ -237,7 +238,7 @@ class Peers:
     # ------------------------------------------------------------------------------------------------------- hostile
 
     def _say(self, data: bytes, course: _Course, raw: socket.socket) -> Peer:
-        """Say it, and nothing more, and wait for the end."""
+        """Send some raw bytes, and wait until the server ends the connection."""
         received, how = b"", "end of stream"
         try:
             if data:
@@ -251,19 +252,19 @@ class Peers:
                     course.reached(HELLO)
                 received = (received + chunk)[:RECEIVE_SIZE]
         except TimeoutError:
-            course.figures.end(HELD, _said(received))
+            course.figures.end(HELD, _describe(received))
             return
         except ConnectionError:
             how = "reset"
         course.reached(ENDED)
         alert = last_alert(received)
-        course.figures.end(f"alert {alert}" if alert else how, _said(received))
+        course.figures.end(f"alert {alert}" if alert else how, _describe(received))
 
     def _send_garbage(self, course: _Course, raw: socket.socket) -> Peer:
         with self._wrap(raw, Role.CLIENT) as sock:
             yield from self._handshake(course, sock)
             try:
-                socket.socket.send(sock, UNDECIPHERABLE)  # past TLS
+                socket.socket.send(sock, UNDECIPHERABLE)  # raw, not through TLS
                 while (yield from tls(sock, partial(sock.recv, RECEIVE_SIZE))):
                     pass
             except TimeoutError:
@@ -281,21 +282,21 @@ class Peers:
         yield from ()
 
     def _reset(self, course: _Course, raw: socket.socket) -> Peer:
-        # On, for 0 s: to close then sends RST.
+        # On, for 0 s: close() then sends RST.
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         course.figures.end(WE_LEFT, "reset at once")
         yield from ()
 
 
 def _finish(sock: ssl.SSLSocket) -> Peer:
-    """Send close_notify, and wait for the server to finish too, in due form or not, and hang up.
+    """Send close_notify, wait for the server to finish in any way, and hang up.
 
-    So it leaves first, and the minute that a port rests after use (TIME_WAIT)
-    is the server's: ours would run out of ports.
+    The end that closes first keeps the port for a minute (TIME_WAIT). That must be
+    the server, because this machine would otherwise run out of ports.
 
     Raises:
-        ssl.SSLError: It sent an alert.
-        ConnectionError: It reset the connection.
+        ssl.SSLError: The server sent an alert.
+        ConnectionError: The server reset the connection.
     """
     try:
         sock.unwrap()
@@ -321,7 +322,7 @@ def _finish(sock: ssl.SSLSocket) -> Peer:
 
 
 def _wait_for_end(sock: ssl.SSLSocket) -> Peer:
-    """Wait until the other end hangs up, when TLS has been finished."""
+    """Wait until the other end hangs up, after TLS has ended."""
     with contextlib.suppress(ConnectionError):
         while True:
             yield sock.fileno(), READ
@@ -329,12 +330,12 @@ def _wait_for_end(sock: ssl.SSLSocket) -> Peer:
                 return
 
 
-def _said(received: bytes) -> str:
+def _describe(received: bytes) -> str:
     return f"it sent {classify(received).looks_like}" if received else "it sent nothing"
 
 
 def _server_name(host: str) -> str | None:
-    """What a TLS client asks for by SNI: a name, never an address (RFC 6066, section 3)."""
+    """Return the name for SNI; None for an IP address, which must not be in it (RFC 6066, section 3)."""
     try:
         ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

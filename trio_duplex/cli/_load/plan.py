@@ -1,4 +1,4 @@
-"""What is asked of ``trio-duplex load``: how many peers, of what kinds, in what mix. Pure."""
+"""The plan of ``trio-duplex load``: how many peers, of what kinds, in what proportions. Pure."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ HOSTILE = {
     GARBAGE: "completes the handshake as TLS client, then sends a record that cannot be decrypted",
     MUTE: "never sends a byte, not even to answer a ClientHello",
 }
-"""The hostile kinds, each with what it does."""
+"""The hostile kinds of peers, and what each does."""
 
 KINDS = (SPEAKING, SILENT, *HOSTILE)
 
 WITH_CERTIFICATE = frozenset({SPEAKING, SILENT, GARBAGE})
-"""Kinds that complete a handshake, and so need something to present."""
+"""The kinds that complete a handshake, and so need a certificate."""
 
 TLS_VERSIONS = ("1.2", "1.3")
 
@@ -34,7 +34,8 @@ ALL_HOSTILE = "hostile"
 """In a mix: each of the hostile kinds in turn."""
 
 MAX_PARTS = 10_000
-"""The greatest number in a mix: it is how many connections it takes until the mix is exact."""
+"""The largest number in a mix. After as many connections as the sum of all numbers, the
+proportions are exact."""
 
 
 @attrs.frozen
@@ -49,24 +50,24 @@ class Mix:
 
     @classmethod
     def parse(cls, text: str) -> Mix:
-        """Read ``"speaking=8,silent=1,hostile=1"``; a name alone is one part.
+        """Parse ``"speaking=8,silent=1,hostile=1"``; a name without a number is one part.
 
         Raises:
-            ValueError: It is no mix; the message says why.
+            ValueError: The text is not a mix; the message says why.
         """
         parts: dict[str, int] = {}
         for item in filter(None, map(str.strip, text.split(","))):
             name, equals, number = map(str.strip, item.partition("="))
             if name not in {*KINDS, ALL_HOSTILE}:
                 known = ", ".join([SPEAKING, SILENT, ALL_HOSTILE, *HOSTILE])
-                raise ValueError(f"no kind of peer is called {name!r}; there are {known}")
+                raise ValueError(f"{name!r} is not a kind of peer; the kinds are {known}")
             if name in parts:
-                raise ValueError(f"{name} is there twice")
+                raise ValueError(f"{name} appears twice")
             if equals and not (number.isascii() and number.isdigit() and int(number) <= MAX_PARTS):
                 raise ValueError(f"{item!r} is not NAME=PARTS with 0 to {MAX_PARTS} parts")
             parts[name] = int(number) if equals else 1
         if not any(parts.values()):
-            raise ValueError("nobody is to dial: give a mix such as speaking=8,silent=1,hostile=1")
+            raise ValueError("the mix has no peers: give one such as speaking=8,silent=1,hostile=1")
         divisor = math.gcd(*parts.values())
         return cls({name: number // divisor for name, number in parts.items() if number})
 
@@ -77,12 +78,12 @@ class Mix:
         return tuple(kind for kind in KINDS if kind in self.parts or kind in hostile)
 
     def draw(self, seed: int) -> Iterator[str]:
-        """Say who dials, without end.
+        """Yield the kind of each peer that dials, without end.
 
-        As from a deck that is shuffled anew whenever it has run out: the order
-        is random, and the proportions are exact after each deck.
+        This is like dealing from a deck of cards that is shuffled whenever it is
+        empty: the order is random, and the proportions are exact after each deck.
         """
-        dice = random.Random(seed)  # noqa: S311 - an order, no secret
+        dice = random.Random(seed)  # noqa: S311 - an order is not a secret
         turns = _decks(list(HOSTILE), dice)
         deck = list(chain.from_iterable([name] * part for name, part in self.parts.items()))
         for name in _decks(deck, dice):
@@ -94,19 +95,20 @@ class Mix:
 
 @attrs.frozen(kw_only=True)
 class Plan:
-    """A load.
+    """Everything that the user has asked for.
 
     Attributes:
-        host: Whom to dial, as it was given.
-        port: Likewise.
-        rate: Peers that are due a second.
-        count: How many in all.
-        mix: Of what kinds.
-        seed: What their order, and the bytes that they send, are drawn from.
-        size: Bytes that are sent, and must come back; 0 for the handshake alone.
-        tls: The one TLS version, of `TLS_VERSIONS`; None for the newest in common.
-        timeout: Seconds that each has from when it dials.
-        max_open: How many may be open at once.
+        host: The host to dial, as the user gave it.
+        port: The port to dial.
+        rate: How many peers are due per second.
+        count: How many peers there are in all.
+        mix: Of what kinds they are.
+        seed: The seed for their order, and for the bytes that they send.
+        size: How many bytes are sent and must come back; 0 for only a handshake.
+        tls: The only TLS version, of `TLS_VERSIONS`; None for the newest one that
+            both ends support.
+        timeout: How long each peer may take from when it dials, in seconds.
+        max_open: How many peers may be open at once.
     """
 
     host: str

@@ -1,4 +1,4 @@
-"""What ``trio-duplex load`` prints: tables for people, JSON for programs, a line while it runs. Pure."""
+"""The output of ``trio-duplex load``: tables, JSON, and a line while it runs. Pure."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from trio_duplex.cli._tables import Column, Rows
 from trio_duplex.cli._text import plain
 
 FORMAT = 1
-"""Of the JSON; it changes when a reader would have to."""
+"""The version of the JSON. It changes whenever programs that read it have to change."""
 
 PERCENTS = (50.0, 90.0, 99.0, 99.9)
 
 BUSY = 0.8
-"""Cores that we may use before the times are doubtful: from there on peers queue
-for us, and not for the server."""
+"""How much of a core we may use before the times are doubtful: peers then wait for us, and not for
+the server."""
 
 EXAMPLE_WIDTH = 70
 
 
 def as_json(plan: Plan, results: Results) -> dict[str, Any]:
-    """All of it, as JSON can hold it; times in seconds, null where there are too few to say."""
+    """Return the report for JSON; times are in seconds, or null if there are too few values."""
     options = attrs.asdict(plan, recurse=False)
     return {
         "format": FORMAT,
@@ -85,7 +85,7 @@ def _classes(classes: Classes) -> dict[str, Any]:
 
 
 def as_text(plan: Plan, results: Results) -> RenderableType:
-    """The report."""
+    """Return the report for people."""
     parts: list[RenderableType] = [_head(plan, results), Text(), _counts(results)]
     for table in (_times(results), _ends(results), _errors(results)):
         if table:
@@ -99,7 +99,7 @@ def _head(plan: Plan, results: Results) -> Text:
     where = format_host_port(plan.host, plan.port)
     parts: list[str] = []
     if {SPEAKING, SILENT} & set(plan.mix.kinds):
-        parts.append(f"{plan.size} bytes echoed" if plan.size else "handshakes alone")
+        parts.append(f"{plan.size} bytes echoed" if plan.size else "only handshakes")
     if plan.tls:
         parts.append(f"TLS {plan.tls}")
     parts.append(f"we took {100 * results.load:.0f} % of a core")
@@ -110,7 +110,7 @@ def _head(plan: Plan, results: Results) -> Text:
 
 
 def _counts(results: Results) -> Rows:
-    # Columns that say that something is wrong are there if it is.
+    # Show a column for trouble only if there is such trouble.
     troubles = {
         "failed": {kind: each.failed for kind, each in results.figures.items()},
         "unfinished": {kind: each.unfinished for kind, each in results.figures.items()},
@@ -170,7 +170,7 @@ def _errors(results: Results) -> Rows:
 
 
 def _table(*columns: str, left: int = 1, words: int = 0) -> Rows:
-    """A table whose first and last columns are words, and what is between them numbers."""
+    """Make a table with columns of words on the left and right, and numbers between them."""
     return Rows(
         *(
             Column(
@@ -186,46 +186,47 @@ def _table(*columns: str, left: int = 1, words: int = 0) -> Rows:
 
 
 def _plain(text: str) -> str:
-    """What the server says, with nothing in it that a terminal obeys."""
+    """Make text from the server safe for a terminal, and cut it if it is too long."""
     shown = plain(text)
     return shown if len(shown) <= EXAMPLE_WIDTH else shown[: EXAMPLE_WIDTH - 3] + "..."
 
 
 _NOT_ADMITTED = (
-    "The server did not admit peers, or (close_notify) finished without an echo: a trio_duplex "
-    "server refuses its own certificate, so give them another; or it does not echo: --no-echo."
+    "The server did not admit peers, or (close_notify) finished without an echo. A trio_duplex "
+    "server refuses its own certificate, so use another one for the peers. If the server does not "
+    "echo, use --no-echo."
 )
 _GLARE = (
-    "Speaking peers met a ClientHello: theirs came after the server's window had closed (glare). "
-    "Widen the window; or lower --rate, if it is we who were late."
+    "Speaking peers received a ClientHello: theirs came after the server's window had ended (glare). "
+    "Widen the window; or lower --rate, if we were late."
 )
 _HINTS = {
     f"{HELLO}: timeout": "No ClientHello came to silent peers within --timeout: is the server's "
     "window longer?",
-    f"{ECHO}: timeout": "The handshake was done, and no echo came: for a server that does not "
-    "echo, say --no-echo.",
+    f"{ECHO}: timeout": "The handshake was done, but no echo came: for a server that does not "
+    "echo, use --no-echo.",
     f"{HANDSHAKE}: unexpected_message": _GLARE,
     f"{HANDSHAKE}: alert unexpected_message": _GLARE,
     f"{ECHO}: close_notify": _NOT_ADMITTED,
     f"{ECHO}: alert access_denied": _NOT_ADMITTED,
     f"{HANDSHAKE}: alert access_denied": _NOT_ADMITTED,
 }
-"""What may be behind an error, where it does not say so itself."""
+"""Possible causes of errors that are not obvious."""
 
 
 def _remarks(plan: Plan, results: Results) -> Iterator[Text]:
-    """What the numbers do not say by themselves."""
+    """Yield remarks on results that need an explanation."""
     for why, number in results.not_dialled.items():
         if why == AT_THE_CAP:
             yield Text(
                 f"{number} did not dial, because {plan.max_open} were open (--max-open): the server "
-                "is slower than the rate, or keeps peers for long.",
+                "is slower than the rate, or keeps connections open for long.",
                 style="yellow",
             )
         elif why == "EADDRNOTAVAIL":
             yield Text(
                 f"{number} did not dial, because this machine had no port left ({why}): "
-                "lower --rate, for a port rests a minute after use.",
+                "lower --rate, because a used port is free again only after a minute.",
                 style="yellow",
             )
         else:
@@ -239,8 +240,8 @@ def _remarks(plan: Plan, results: Results) -> Iterator[Text]:
         yield Text(hint, style="yellow")
     if results.load > BUSY:
         yield Text(
-            f"We took {100 * results.load:.0f} % of a core: the times are our own as much as the "
-            "server's. Lower --rate, or start a second process.",
+            f"We took {100 * results.load:.0f} % of a core, so the times depend on us as much as on "
+            "the server. Lower --rate, or start a second process.",
             style="yellow",
         )
 
@@ -249,11 +250,11 @@ def _remarks(plan: Plan, results: Results) -> Iterator[Text]:
 
 
 class Progress:
-    """The line that is shown while it runs.
+    """The line that is shown during a load.
 
     Args:
-        plan: What was asked.
-        results: What came of it, which fills.
+        plan: The plan.
+        results: The results, which are being updated.
     """
 
     def __init__(self, plan: Plan, results: Results) -> None:
@@ -265,7 +266,7 @@ class Progress:
         """Make the line.
 
         Args:
-            seconds: Since it began.
+            seconds: Seconds since the load began.
             still_open: How many peers are open.
         """
         figures = self._results.figures.values()
@@ -282,7 +283,7 @@ class Progress:
         return text
 
     def _recent(self, kind: str) -> str | None:
-        """The median of those who got through since the last line."""
+        """Return the median time of peers that got through since the last line."""
         figures = self._results.figures.get(kind)
         times = figures and figures.times.get(ECHO if self._plan.size else HANDSHAKE)
         if not times:

@@ -1,4 +1,4 @@
-"""What came of a load: counts, times and errors by class, for each kind of peer. Pure."""
+"""The results of a load: counts, times and errors by class, for each kind of peer. Pure."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from trio_duplex.cli._load.plan import HOSTILE, Mix
 
 CONNECTED, HELLO, HANDSHAKE, ECHO, ENDED = "connected", "ClientHello", "handshake", "echo", "ended"
 STAGES = (CONNECTED, HELLO, HANDSHAKE, ECHO, ENDED)
-"""Until when time is taken. Each counts from the moment at which the peer was due to dial."""
+"""The stages whose times are taken, each from the moment at which the peer was due to dial."""
 
 OUR_OWN = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
 )
-"""Why we, and not the server, could not dial."""
+"""Errors in dialling that are our own fault, and not the server's."""
 
 AT_THE_CAP = "--max-open"
-"""Why a peer did not dial: so many others were open."""
+"""The reason for not dialling if too many peers were open."""
 
 HELD = "held until --timeout"
 WE_LEFT = "itself"
 
 
 class PeerEndedError(ConnectionError):
-    """The server finished in due form, with close_notify, before it had answered."""
+    """The server finished with a close_notify before it had answered."""
 
 
 class HungUpError(ConnectionError):
@@ -36,12 +36,12 @@ class HungUpError(ConnectionError):
 
 
 class WrongEchoError(ConnectionError):
-    """What came back is not what was sent."""
+    """The server sent back other bytes than it had received."""
 
 
 @attrs.frozen
 class Class:
-    """How many errors, or ends, of one class there were, and what one of them said."""
+    """How many errors, or ends, of one class there were, and the text of one of them."""
 
     count: int
     example: str
@@ -55,7 +55,7 @@ class Classes:
         self._examples: dict[str, str] = {}
 
     def add(self, name: str, example: str) -> None:
-        """Count one more; the first of its class is the example."""
+        """Count one more. The first one of each class is the example."""
         self._counts[name] += 1
         self._examples.setdefault(name, example)
 
@@ -67,16 +67,17 @@ class Classes:
 
 
 class Figures:
-    """What came of one kind of peer.
+    """The results of one kind of peer.
 
     Attributes:
         dialled: How many have begun to dial.
-        done: How many came through; for hostile ones, how many came to an end.
-        failed: How many did not.
-        not_dialled: How many did not even dial, by why: our own doing.
-        times: Seconds from when each was due to a stage, of those that got there.
-        errors: Why they failed.
-        ends: How the server ended hostile ones.
+        done: How many got through; of hostile ones, how many have ended.
+        failed: How many failed.
+        not_dialled: How many did not even dial, by reason; this is our own fault.
+        times: For each stage, the seconds from when a peer was due to when it
+            reached the stage.
+        errors: Why peers failed.
+        ends: How the server ended hostile peers.
     """
 
     def __init__(self) -> None:
@@ -90,17 +91,17 @@ class Figures:
 
     @property
     def unfinished(self) -> int:
-        """How many were still at it when we stopped."""
+        """How many had neither got through nor failed when we stopped."""
         return self.dialled - self.done - self.failed
 
     def reached(self, stage: str, seconds: float) -> None:
-        """Note that a peer has reached a stage."""
+        """Record that a peer has reached a stage."""
         if stage not in self.times:
             self.times[stage] = Latencies()
         self.times[stage].add(seconds)
 
     def fail(self, stage: str, error: OSError) -> None:
-        """Note that a peer failed on its way to a stage."""
+        """Record that a peer failed before it reached a stage."""
         if stage == CONNECTED and error.errno in OUR_OWN:
             self.dialled -= 1
             self.not_dialled[errno.errorcode[error.errno]] += 1
@@ -110,24 +111,25 @@ class Figures:
         self.errors.add(f"{stage}: {name}", example)
 
     def end(self, how: str, example: str) -> None:
-        """Note how a hostile peer ended."""
+        """Record how a hostile peer ended."""
         self.done += 1
         self.ends.add(how, example)
 
 
 class Results:
-    """What came of a load.
+    """The results of a load.
 
     Args:
-        mix: Who dials.
+        mix: The kinds of peers.
 
     Attributes:
-        figures: By kind, in the order of the report.
-        late: Seconds that we dialled later than was due: our own fault.
-        seconds: How long it took, once it has ended.
-        dialling: Of that, until the last peer had dialled.
-        cpu: CPU seconds that we spent, until then.
-        stopped: By which signal it was broken off, or None.
+        figures: The results by kind, in the order of the report.
+        late: How much later than due each peer dialled, in seconds; this is our
+            own fault.
+        seconds: How long the load took, once it has ended.
+        dialling: How long it took until the last peer had dialled.
+        cpu: CPU seconds that we have used until then.
+        stopped: The signal that interrupted the load, or None.
     """
 
     def __init__(self, mix: Mix) -> None:
@@ -145,17 +147,17 @@ class Results:
 
     @property
     def not_dialled(self) -> Counter[str]:
-        """How many have not, by why."""
+        """How many have not dialled, by reason."""
         return sum((figures.not_dialled for figures in self.figures.values()), Counter[str]())
 
     @property
     def rate(self) -> float:
-        """Peers that dialled a second."""
+        """How many peers dialled per second."""
         return self.dialled / self.dialling if self.dialling else 0.0
 
     @property
     def load(self) -> float:
-        """Our own CPU while they dialled, in cores."""
+        """How much CPU we used while peers dialled, in cores."""
         return self.cpu / self.dialling if self.dialling else 0.0
 
     @property
@@ -168,7 +170,7 @@ class Results:
 
 
 def classify_error(error: OSError) -> tuple[str, str]:
-    """Name the class of an error, and say what it says: ``("alert unknown_ca", ...)``."""
+    """Return the class of an error, such as ``"alert unknown_ca"``, and its text."""
     match error:
         case PeerEndedError():
             return "close_notify", str(error)
@@ -178,7 +180,7 @@ def classify_error(error: OSError) -> tuple[str, str]:
             return "certificate refused", error.verify_message
         case HungUpError():
             return "end of stream", str(error)
-        # The latter is how CPython 3.11.2 raises the former.
+        # CPython 3.11.2 raises a plain SSLError instead of an SSLEOFError.
         case ssl.SSLEOFError() | ssl.SSLError(reason="UNEXPECTED_EOF_WHILE_READING"):
             return "end of stream", "the server hung up"
         case ssl.SSLZeroReturnError():
@@ -191,7 +193,7 @@ def classify_error(error: OSError) -> tuple[str, str]:
             return "refused", error.strerror or "connection refused"
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
             return "reset", error.strerror or "connection reset"
-        case OSError(errno=errno.ENOTCONN):  # how a reset shows before the first send
+        case OSError(errno=errno.ENOTCONN):  # the effect of a reset before the first send
             return "reset", "the connection was reset"
         case _:
             return errno.errorcode.get(error.errno or 0, "other"), error.strerror or str(error)
@@ -199,16 +201,16 @@ def classify_error(error: OSError) -> tuple[str, str]:
 
 def _tls_error(error: ssl.SSLError) -> tuple[str, str]:
     # OpenSSL writes TLSV1_ALERT_UNKNOWN_CA, SSLV3_ALERT_..., TLSV13_ALERT_...
-    reason = getattr(error, "reason", None) or "TLS error"  # Python's own have none
+    reason = getattr(error, "reason", None) or "TLS error"  # Python's own errors have no reason
     _, is_alert, name = reason.partition("_ALERT_")
     name = (name if is_alert else reason).lower().replace(" ", "_")
-    # What is between "[SSL: WRONG_VERSION_NUMBER] " and " (_ssl.c:1006)".
-    said = (error.strerror or str(error)).partition("] ")[2].partition(" (_ssl.c")[0]
-    return (f"alert {name}" if is_alert else name), said or " ".join(map(str, error.args))
+    # Take the text between "[SSL: WRONG_VERSION_NUMBER] " and " (_ssl.c:1006)".
+    text = (error.strerror or str(error)).partition("] ")[2].partition(" (_ssl.c")[0]
+    return (f"alert {name}" if is_alert else name), text or " ".join(map(str, error.args))
 
 
 def last_alert(received: bytes) -> str | None:
-    """The name of the last alert among plaintext TLS records, or None."""
+    """Return the name of the last alert among plaintext TLS records, or None."""
     found = None
     position = 0
     while len(header := received[position : position + 5]) == 5:
@@ -219,7 +221,7 @@ def last_alert(received: bytes) -> str | None:
                 found = (
                     ssl.AlertDescription(body[1]).name.removeprefix("ALERT_DESCRIPTION_").lower()
                 )
-            except ValueError:  # Python does not have them all
+            except ValueError:  # Python does not know all alerts
                 found = str(body[1])
         position = end
     return found
