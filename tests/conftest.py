@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 
 import pytest
@@ -26,3 +27,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for name, tests in sorted(tools.absent.items()):
         terminalreporter.line(f"{name}: {tests} test{'s' if tests > 1 else ''} skipped", red=True)
     terminalreporter.line("On Debian, `sudo .ci/install-tools` installs them.")
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays, and no collection need look at it again: a test that collects takes 0.01 s, not 0.1."""
+    gc.collect()
+    gc.freeze()

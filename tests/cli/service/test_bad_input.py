@@ -59,7 +59,6 @@ def sockets() -> set[str]:
 
 def fails(code: int, *arguments: str, says: str = "") -> Result:
     """Run the command; it must end with this code and one line, and leave no socket."""
-    gc.collect()
     before = sockets()
     result = CliRunner().invoke(command, arguments)
     assert result.exit_code == code, (result.output, result.exception)
@@ -67,7 +66,8 @@ def fails(code: int, *arguments: str, says: str = "") -> Result:
     assert line.startswith("trio-duplex: ")
     assert says in line
     assert not result.stdout
-    gc.collect()
+    if not sockets() <= before:
+        gc.collect()  # one that only the collector closes is a ResourceWarning
     assert sockets() <= before
     return result
 
@@ -119,6 +119,7 @@ BAD = {
     "send-timeout": ["0"],
     "keepalive": ["0"],
     "ack-timeout": ["0"],
+    "unsent-bytes": ["0", "-1", "many"],
     "log-format": ["xml"],
     "drain-timeout": ["-1"],
     "reload-every": ["0"],

@@ -14,7 +14,9 @@ from trio_duplex.cli._service.addresses import (
     listen_address,
 )
 from trio_duplex.cli._service.option import option
-from trio_duplex.cli._service.settings import TIME, CredentialSettings, positive_seconds, seconds
+from trio_duplex.cli._service.settings import CredentialSettings
+from trio_duplex.cli._service.shapes import TIME, duration, flag, handshake_timeout, idle_timeout
+from trio_duplex.cli._service.values import seconds
 from trio_duplex.cli._service.window import NamedWindow, window
 
 EITHER = "either"
@@ -58,11 +60,9 @@ class ConnectSettings(CredentialSettings):
         metavar="client|server|either",
         help="The TLS role that we play; either takes the one that the peer leaves us.",
     )
-    announce: bool = option(
-        str,
-        flag=True,
-        help="With --role server, say so first: a listener that understands the announcement does "
-        "not wait for the end of its detection window.",
+    announce: bool = flag(
+        "With --role server, say so first: a listener that understands the announcement does "
+        "not wait for the end of its detection window."
     )
     listen: ListenAddress | None = option(
         listen_address,
@@ -70,24 +70,17 @@ class ConnectSettings(CredentialSettings):
         help="Be the other end: accept one connection at HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME, "
         "in the role that the peer leaves us unless --role says otherwise.",
     )
-    no_half_close: bool = option(
-        str,
-        flag=True,
-        help="At the end of standard input, do not tell the peer that it was the end.",
+    no_half_close: bool = flag(
+        "At the end of standard input, do not tell the peer that it was the end."
     )
-    verbose: bool = option(
-        str,
-        flag=True,
-        short="-v",
-        help="Tell on stderr what was decided, who the peer is, and how that was verified.",
+    verbose: bool = flag(
+        "Tell on stderr what was decided, who the peer is, and how that was verified.", short="-v"
     )
-    wait: float = option(
-        seconds,
-        default=0.0,
-        metavar="SECONDS",
-        group=TIME,
-        help="Try again for so long while nobody listens there; with --listen, how long to wait for "
+    wait: float = duration(
+        "Try again for so long while nobody listens there; with --listen, how long to wait for "
         "somebody, where 0 is for ever.",
+        default=0.0,
+        parse=seconds,
     )
     window: float | NamedWindow | None = option(
         window,
@@ -97,24 +90,10 @@ class ConnectSettings(CredentialSettings):
         f"it. Or a policy, as for a service.  [default: {LISTENING_WINDOW:g} with --listen; else 0: we "
         "speak at once, and if the peer does too, the two settle who is the TLS client]",
     )
-    connect_timeout: float = option(
-        positive_seconds,
-        default=math.inf,
-        metavar="SECONDS",
-        group=TIME,
-        help="How long the name's lookup and the TCP connection may take.",
+    connect_timeout: float = duration(
+        "How long the name's lookup and the TCP connection may take.", default=math.inf
     )
-    handshake_timeout: float = option(
-        positive_seconds,
-        default=30.0,
-        metavar="SECONDS",
-        group=TIME,
-        help="Bound of the handshake; as TLS server it must cover the listener's window too.",
+    handshake_timeout: float = handshake_timeout(
+        "which as TLS server must cover the listener's window too."
     )
-    idle_timeout: float = option(
-        positive_seconds,
-        default=math.inf,
-        metavar="SECONDS",
-        group=TIME,
-        help="End the connection when nothing was received or sent for so long.",
-    )
+    idle_timeout: float = idle_timeout(default=math.inf)

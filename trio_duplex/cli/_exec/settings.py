@@ -7,7 +7,9 @@ import re
 import attrs
 
 from trio_duplex.cli._service.option import option
-from trio_duplex.cli._service.settings import ServiceSettings, count, seconds
+from trio_duplex.cli._service.settings import ServiceSettings
+from trio_duplex.cli._service.shapes import duration, number, several
+from trio_duplex.cli._service.values import seconds
 
 PROGRAM = "The program"
 
@@ -45,38 +47,24 @@ class ExecSettings(ServiceSettings):
         metavar="PROGRAM [ARGS]...",
         help="The program and its arguments.",
     )
-    pass_env: tuple[str, ...] = option(
+    pass_env: tuple[str, ...] = several(
         variable,
-        multiple=True,
+        "Pass this variable of our environment on, or all of a pattern such as LC_*. PATH always is.",
         metavar="NAME",
         group=PROGRAM,
-        help="Pass this variable of our environment on, or all of a pattern such as LC_*. PATH always is.",
     )
-    env: tuple[tuple[str, str], ...] = option(
-        assignment,
-        multiple=True,
-        metavar="NAME=VALUE",
-        group=PROGRAM,
-        help="Set this variable for the program.",
+    env: tuple[tuple[str, str], ...] = several(
+        assignment, "Set this variable for the program.", metavar="NAME=VALUE", group=PROGRAM
     )
-    processes: float = option(
-        count,
-        default=100,
-        metavar="N",
-        group=PROGRAM,
-        help="Programs at once; further connections wait for one to end.",
+    processes: float = number(
+        "Programs at once; further connections wait for one to end.", default=100, group=PROGRAM
     )
-    eof_grace: float = option(
-        seconds,
+    eof_grace: float = duration(
+        "When the peer has gone: how long after the end of its input the program gets SIGTERM.",
         default=10.0,
-        metavar="SECONDS",
+        parse=seconds,
         group=PROGRAM,
-        help="When the peer has gone: how long after the end of its input the program gets SIGTERM.",
     )
-    term_grace: float = option(
-        seconds,
-        default=5.0,
-        metavar="SECONDS",
-        group=PROGRAM,
-        help="How long after SIGTERM it gets SIGKILL.",
+    term_grace: float = duration(
+        "How long after SIGTERM it gets SIGKILL.", default=5.0, parse=seconds, group=PROGRAM
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from trio_duplex.cli._service.addresses import (
@@ -9,17 +11,19 @@ from trio_duplex.cli._service.addresses import (
     ListenAddress,
     TcpAddress,
     backend_address,
-    listen_address,
 )
-from trio_duplex.cli._service.option import option
-from trio_duplex.cli._service.settings import (
+from trio_duplex.cli._service.settings import ServiceSettings
+from trio_duplex.cli._service.shapes import (
     TIME,
-    ServiceSettings,
-    count,
-    peer_name,
-    positive_seconds,
-    seconds,
+    backends,
+    connect_timeout,
+    duration,
+    flag,
+    listeners,
+    number,
+    several,
 )
+from trio_duplex.cli._service.values import peer_name, seconds
 
 RENDEZVOUS = "The rendezvous"
 
@@ -32,69 +36,59 @@ def hub_address(text: str) -> TcpAddress:
     return address
 
 
+def _backend_speaks_first(what: str, more: str = "") -> Any:  # noqa: ANN401 - a field specifier
+    return flag(
+        f"{what}, for protocols in which the server speaks first, such as SSH and SMTP{more}.",
+        group=RENDEZVOUS,
+    )
+
+
 @attrs.frozen(kw_only=True)
 class HubSettings(ServiceSettings):
     """What a hub is told."""
 
-    listen: tuple[ListenAddress, ...] = option(
-        listen_address,
-        multiple=True,
-        metavar="ADDR",
-        help="Where local clients come, without TLS: HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME. "
-        "May be repeated.",
+    listen: tuple[ListenAddress, ...] = listeners(
+        "Where local clients come, without TLS: HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME. "
+        "May be repeated."
     )
-    listen_agents: tuple[ListenAddress, ...] = option(
-        listen_address,
-        multiple=True,
-        metavar="ADDR",
+    listen_agents: tuple[ListenAddress, ...] = listeners(
+        "Where agents dial in, with mutual TLS, in the same forms. May be repeated.",
         group=RENDEZVOUS,
-        help="Where agents dial in, with mutual TLS, in the same forms. May be repeated.",
     )
-    agent: tuple[str, ...] = option(
+    agent: tuple[str, ...] = several(
         peer_name,
-        multiple=True,
+        "Take only agents whose certificate bears one of these names. May be repeated; "
+        "without it, every agent that --trust vouches for is taken.",
         metavar="NAME",
         group=RENDEZVOUS,
-        help="Take only agents whose certificate bears one of these names. May be repeated; "
-        "without it, every agent that --trust vouches for is taken.",
     )
-    renew_after: float = option(
-        positive_seconds,
-        default=240.0,
-        metavar="SECONDS",
-        group=RENDEZVOUS,
-        help="Close a connection that has waited for so long, for its agent to dial a fresh one; "
+    renew_after: float = duration(
+        "Close a connection that has waited for so long, for its agent to dial a fresh one; "
         "less than the time after which a NAT on the way forgets it.",
+        default=240.0,
+        group=RENDEZVOUS,
     )
-    wait: float = option(
-        seconds,
+    wait: float = duration(
+        "How long a client waits for an agent before it is closed.",
         default=10.0,
-        metavar="SECONDS",
+        parse=seconds,
         group=RENDEZVOUS,
-        help="How long a client waits for an agent before it is closed.",
     )
-    client_patience: float = option(
-        positive_seconds,
-        default=60.0,
-        metavar="SECONDS",
-        group=RENDEZVOUS,
-        help="Close a client that says nothing for so long after it has connected. It is given an "
+    client_patience: float = duration(
+        "Close a client that says nothing for so long after it has connected. It is given an "
         "agent when it speaks.",
-    )
-    backend_speaks_first: bool = option(
-        str,
-        flag=True,
+        default=60.0,
         group=RENDEZVOUS,
-        help="Give a client an agent at once, for protocols in which the server speaks first, "
-        "such as SSH and SMTP; say it to the agents too.",
+    )
+    backend_speaks_first: bool = _backend_speaks_first(
+        "Give a client an agent at once", "; say it to the agents too"
     )
     # An agent is a TLS server that waits for us: with the window at 0 we greet it at once.
-    window: float = option(
-        seconds,
+    window: float = duration(
+        "Detection window for agents; they are TLS servers, and need none.",
         default=0.0,
-        metavar="SECONDS",
+        parse=seconds,
         group=TIME,
-        help="Detection window for agents; they are TLS servers, and need none.",
     )
     # What the common options call so, is --agent here; and nobody anonymous is an agent.
     peer_name: tuple[str, ...] = ()
@@ -114,70 +108,36 @@ class AgentSettings(ServiceSettings):
     window: float = 0.0
     anonymous_clients: bool = False
 
-    dial: tuple[TcpAddress, ...] = option(
+    dial: tuple[TcpAddress, ...] = several(
         hub_address,
-        multiple=True,
+        "Where the hub listens for agents: HOST:PORT or [V6]:PORT. May be repeated: every one "
+        "is given spares.",
         metavar="HUB",
         group=RENDEZVOUS,
-        help="Where the hub listens for agents: HOST:PORT or [V6]:PORT. May be repeated: every one "
-        "is given spares.",
     )
-    to: tuple[BackendAddress, ...] = option(
-        backend_address,
-        multiple=True,
-        metavar="ADDR",
-        group=RENDEZVOUS,
-        help="Backend: HOST:PORT, [V6]:PORT or unix:PATH. If repeated, the next is tried when one "
-        "is down.",
-    )
-    announce: bool = option(
-        str,
-        flag=True,
-        group=RENDEZVOUS,
-        help="Announce to the hub that we are the TLS server, for a hub that has a detection "
+    to: tuple[BackendAddress, ...] = backends(group=RENDEZVOUS)
+    announce: bool = flag(
+        "Announce to the hub that we are the TLS server, for a hub that has a detection "
         "window: it need not wait for it to end.",
-    )
-    spare: float = option(
-        count,
-        default=4,
-        metavar="N",
         group=RENDEZVOUS,
-        help="How many connections wait at each hub.",
     )
-    most_spare: float = option(
-        count,
-        default=64,
-        metavar="N",
-        group=RENDEZVOUS,
-        help="How many may wait when clients come faster than connections can be dialled: each "
+    spare: float = number("How many connections wait at each hub.", default=4, group=RENDEZVOUS)
+    most_spare: float = number(
+        "How many may wait when clients come faster than connections can be dialled: each "
         "time that none is left, twice as many are kept, until clients are fewer again.",
-    )
-    retry_first: float = option(
-        positive_seconds,
-        default=0.5,
-        metavar="SECONDS",
+        default=64,
         group=RENDEZVOUS,
-        help="After a failure, dial again within so long; within twice as long after each further "
+    )
+    retry_first: float = duration(
+        "After a failure, dial again within so long; within twice as long after each further "
         "one, at a random moment.",
-    )
-    retry_most: float = option(
-        positive_seconds,
-        default=30.0,
-        metavar="SECONDS",
+        default=0.5,
         group=RENDEZVOUS,
-        help="What that time grows to.",
     )
-    connect_timeout: float = option(
-        positive_seconds,
-        default=5.0,
-        metavar="SECONDS",
-        group=RENDEZVOUS,
-        help="How long the hub, and a backend, have to accept a connection.",
+    retry_most: float = duration("What that time grows to.", default=30.0, group=RENDEZVOUS)
+    connect_timeout: float = connect_timeout(
+        "the hub, and each backend,", default=5.0, group=RENDEZVOUS
     )
-    backend_speaks_first: bool = option(
-        str,
-        flag=True,
-        group=RENDEZVOUS,
-        help="Connect to the backend as soon as a connection waits, for protocols in which the "
-        "server speaks first, such as SSH and SMTP.",
+    backend_speaks_first: bool = _backend_speaks_first(
+        "Connect to the backend as soon as a connection waits"
     )

@@ -18,7 +18,8 @@ from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._service.configuration import Configuration, Kind
 from trio_duplex.cli._service.exits import EXIT_CODES, Exit, ServiceError
 from trio_duplex.cli._service.option import Option, options_of, show_value
-from trio_duplex.cli._service.settings import TIME, WHO, ProcessSettings
+from trio_duplex.cli._service.settings import ProcessSettings
+from trio_duplex.cli._service.shapes import TIME, WHO
 from trio_duplex.cli._system.start import start
 
 if TYPE_CHECKING:

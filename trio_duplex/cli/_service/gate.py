@@ -12,7 +12,7 @@ from typing import cast
 import trio
 
 from trio_duplex.cli._service.logs import log
-from trio_duplex.cli._service.settings import Network
+from trio_duplex.cli._service.values import Network
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s: close(2) sends a reset
 

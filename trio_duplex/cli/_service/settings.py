@@ -2,127 +2,42 @@
 
 from __future__ import annotations
 
-import ipaddress
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from trio_duplex import Limits, NamedPeer, PinnedPeer, WhenFull
-from trio_duplex.cli._service.addresses import ListenAddress, listen_address
+from trio_duplex import Limits, WhenFull
+from trio_duplex.cli._service.addresses import ListenAddress
 from trio_duplex.cli._service.option import option, options_of
+from trio_duplex.cli._service.shapes import (
+    PROCESS,
+    TIME,
+    WHO,
+    duration,
+    file,
+    flag,
+    handshake_timeout,
+    idle_timeout,
+    listeners,
+    number,
+    several,
+)
+from trio_duplex.cli._service.values import (
+    Network,
+    alpn_name,
+    descriptor,
+    log_format,
+    network,
+    peer_name,
+    peer_pin,
+    seconds,
+    when_full,
+    worker_count,
+)
 from trio_duplex.cli._service.window import NamedWindow, window
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-WHO = "Who we are, and who may come in"
-TIME = "Waiting and limits"
-PROCESS = "The process"
-
-MOST_WORKERS = 1024
-"""More processes than this are a slip of the finger."""
-
-
-# ------------------------------------------------------------------------------------------------ how values are read
-
-
-def seconds(text: str) -> float:
-    """Read 0 or more seconds, or ``inf``."""
-    try:
-        duration = float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number of seconds") from None
-    if math.isnan(duration) or duration < 0:
-        raise ValueError(f"{text} is not 0 or more seconds")
-    return duration
-
-
-def positive_seconds(text: str) -> float:
-    """Read more than 0 seconds; ``inf`` turns off what they bound."""
-    duration = seconds(text)
-    if not duration:
-        raise ValueError("it must be more than 0 s; inf turns it off")
-    return duration
-
-
-def count(text: str) -> float:
-    """Read a whole number of at least 1, or ``inf``."""
-    if text == "inf":
-        return math.inf
-    if not (text.isascii() and text.isdigit() and int(text) >= 1):
-        raise ValueError(f"{text!r} is not a whole number of at least 1, or inf")
-    return int(text)
-
-
-def worker_count(text: str) -> int:
-    """Read how many processes are to serve."""
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MOST_WORKERS):
-        raise ValueError(f"{text!r} is not a whole number from 1 to {MOST_WORKERS}")
-    if int(text) > 1 and sys.platform == "win32":
-        raise ValueError("Windows can't fork; 1 is all that it can have")
-    return int(text)
-
-
-def file_path(text: str) -> Path:
-    """Read a path; whether the file can be read is found out when it is."""
-    if not text or "\0" in text:
-        raise ValueError("it names no file")
-    return Path(text)
-
-
-def descriptor(text: str) -> int:
-    """Read the number of a file descriptor."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is not the number of a file descriptor, such as 3")
-    return int(text)
-
-
-def network(text: str) -> Network:
-    """Read an address or a network."""
-    try:
-        return ipaddress.ip_network(text)
-    except ValueError as exc:
-        raise ValueError(f"{exc}; write an address or a network, such as 192.0.2.0/24") from None
-
-
-def peer_name(text: str) -> str:
-    """Read a name that a peer's certificate may bear."""
-    NamedPeer(text)
-    return text
-
-
-def peer_pin(text: str) -> str:
-    """Read a pin."""
-    PinnedPeer(text)
-    return text
-
-
-def when_full(text: str) -> WhenFull:
-    """Read what to do when ``connections`` are open."""
-    try:
-        return WhenFull(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not wait or reset") from None
-
-
-def log_format(text: str) -> str:
-    """Read the format of the log."""
-    if text not in {"text", "json"}:
-        raise ValueError(f"{text!r} is not text or json")
-    return text
-
-
-def alpn_name(text: str) -> str:
-    """Read the name of a protocol."""
-    if not (text.isascii() and 1 <= len(text) <= 255):
-        raise ValueError(f"a protocol's name has 1 to 255 ASCII characters, not {text!r}")
-    return text
-
-
-# ------------------------------------------------------------------------------------------------ the options
 
 _LIMITS = Limits()
 _LIMIT_NAMES = {field.name for field in attrs.fields(Limits)}
@@ -143,74 +58,39 @@ class CredentialSettings:
     name: str = ""
     origins: Mapping[str, str] = attrs.field(factory=dict[str, str], eq=False)
 
-    cert: Path | None = option(
-        file_path,
-        metavar="FILE",
-        file=True,
-        group=WHO,
-        help="PEM file of our certificate and its intermediates, leaf first.",
-    )
-    key: Path | None = option(
-        file_path,
-        metavar="FILE",
-        file=True,
-        group=WHO,
-        help="PEM file of its private key, if that is not in the file of --cert.",
-    )
-    key_passphrase_file: Path | None = option(
-        file_path,
-        metavar="FILE",
-        file=True,
-        group=WHO,
-        help="File whose first line is the passphrase of the key.",
-    )
+    cert: Path | None = file("PEM file of our certificate and its intermediates, leaf first.")
+    key: Path | None = file("PEM file of its private key, if that is not in the file of --cert.")
+    key_passphrase_file: Path | None = file("File whose first line is the passphrase of the key.")
     key_passphrase_fd: int | None = option(
         descriptor,
         metavar="N",
         group=WHO,
         help="File descriptor from which to read that line once, at start.",
     )
-    trust: Path | None = option(
-        file_path,
-        metavar="FILE",
-        file=True,
-        group=WHO,
-        help="PEM file of the authorities that peers' certificates may come from.",
+    trust: Path | None = file("PEM file of the authorities that peers' certificates may come from.")
+    crl: tuple[Path, ...] = file(
+        "PEM file of revocation lists, checked in both roles. May be repeated.", multiple=True
     )
-    crl: tuple[Path, ...] = option(
-        file_path,
-        multiple=True,
-        metavar="FILE",
-        file=True,
-        group=WHO,
-        help="PEM file of revocation lists, checked in both roles. May be repeated.",
-    )
-    peer_name: tuple[str, ...] = option(
+    peer_name: tuple[str, ...] = several(
         peer_name,
-        multiple=True,
+        "Admit only peers whose certificate bears one of these names: a DNS name, IP address or URI.",
         metavar="NAME",
         group=WHO,
-        help="Admit only peers whose certificate bears one of these names: a DNS name, IP address or URI.",
     )
-    peer_pin: tuple[str, ...] = option(
+    peer_pin: tuple[str, ...] = several(
         peer_pin,
-        multiple=True,
+        "Admit only peers with one of these pins: sha256: and the hash of a certificate or public key.",
         metavar="PIN",
         group=WHO,
-        help="Admit only peers with one of these pins: sha256: and the hash of a certificate or public key.",
     )
-    anonymous_clients: bool = option(
-        str,
-        flag=True,
-        group=WHO,
-        help="Also serve TLS clients without a certificate, whoever they are.",
+    anonymous_clients: bool = flag(
+        "Also serve TLS clients without a certificate, whoever they are.", group=WHO
     )
-    alpn: tuple[str, ...] = option(
+    alpn: tuple[str, ...] = several(
         alpn_name,
-        multiple=True,
+        "Protocol to offer and accept by ALPN, preferred first.",
         metavar="NAME",
         group=WHO,
-        help="Protocol to offer and accept by ALPN, preferred first.",
     )
 
 
@@ -218,25 +98,20 @@ class CredentialSettings:
 class ServiceSettings(CredentialSettings):
     """What every service that negotiates is told."""
 
-    listen: tuple[ListenAddress, ...] = option(
-        listen_address,
-        multiple=True,
-        metavar="ADDR",
-        help="Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME. May be repeated.",
+    listen: tuple[ListenAddress, ...] = listeners(
+        "Where to listen: HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME. May be repeated."
     )
-    allow: tuple[Network, ...] = option(
+    allow: tuple[Network, ...] = several(
         network,
-        multiple=True,
+        "Accept only peers from these networks; others are reset at once.",
         metavar="NETWORK",
         group=WHO,
-        help="Accept only peers from these networks; others are reset at once.",
     )
-    deny: tuple[Network, ...] = option(
+    deny: tuple[Network, ...] = several(
         network,
-        multiple=True,
+        "Reset peers from these networks at once, allowed ones too.",
         metavar="NETWORK",
         group=WHO,
-        help="Reset peers from these networks at once, allowed ones too.",
     )
     window: float | NamedWindow = option(
         window,
@@ -247,19 +122,10 @@ class ServiceSettings(CredentialSettings):
         "speaking (all peers are), remember[:SECONDS] (peers that were silent before wait less), "
         "learned (first contacts wait as long as speaking peers have shown to need).",
     )
-    handshake_timeout: float = option(
-        positive_seconds,
-        default=30.0,
-        metavar="SECONDS",
-        group=TIME,
-        help="Bound of each handshake, from the role decision.",
-    )
-    connections: float = option(
-        count,
+    handshake_timeout: float = handshake_timeout()
+    connections: float = number(
+        "Connections at once, from accept to close; fewer by default where ulimit -n is low.",
         default=_LIMITS.connections,
-        metavar="N",
-        group=TIME,
-        help="Connections at once, from accept to close; fewer by default where ulimit -n is low.",
     )
     when_full: WhenFull = option(
         when_full,
@@ -268,109 +134,64 @@ class ServiceSettings(CredentialSettings):
         group=TIME,
         help="What happens to a connection beyond --connections.",
     )
-    connections_per_address: float = option(
-        count,
+    connections_per_address: float = number(
+        "Connections of one remote address; then the newest is reset.",
         default=_LIMITS.connections_per_address,
-        metavar="N",
-        group=TIME,
-        help="Connections of one remote address; then the newest is reset.",
     )
-    connections_per_identity: float = option(
-        count,
+    connections_per_identity: float = number(
+        "Connections of peers with one certificate; then the newest is refused.",
         default=_LIMITS.connections_per_identity,
-        metavar="N",
-        group=TIME,
-        help="Connections of peers with one certificate; then the newest is refused.",
     )
-    pending: float = option(
-        count,
+    pending: float = number(
+        "Peers in the detection window or in line for their handshake; then the oldest makes room.",
         default=_LIMITS.pending,
-        metavar="N",
-        group=TIME,
-        help="Peers in the detection window or in line for their handshake; then the oldest makes room.",
     )
-    pending_per_address: float = option(
-        count,
+    pending_per_address: float = number(
+        "The same for one remote address; then the newest is dropped.",
         default=_LIMITS.pending_per_address,
-        metavar="N",
-        group=TIME,
-        help="The same for one remote address; then the newest is dropped.",
     )
-    client_handshakes: float = option(
-        count,
-        default=_LIMITS.client_handshakes,
-        metavar="N",
-        group=TIME,
-        help="Handshakes at once as TLS client.",
+    client_handshakes: float = number(
+        "Handshakes at once as TLS client.", default=_LIMITS.client_handshakes
     )
-    server_handshakes: float = option(
-        count,
-        default=_LIMITS.server_handshakes,
-        metavar="N",
-        group=TIME,
-        help="Handshakes at once as TLS server.",
+    server_handshakes: float = number(
+        "Handshakes at once as TLS server.", default=_LIMITS.server_handshakes
     )
-    turn_timeout: float = option(
-        seconds,
+    turn_timeout: float = duration(
+        "How long a peer may wait for its turn to handshake.",
         default=_LIMITS.turn_timeout,
-        metavar="SECONDS",
-        group=TIME,
-        help="How long a peer may wait for its turn to handshake.",
+        parse=seconds,
     )
-    greeting_patience: float = option(
-        seconds,
+    greeting_patience: float = duration(
+        "How long our ClientHello may go unanswered while others wait.",
         default=_LIMITS.greeting_patience,
-        metavar="SECONDS",
-        group=TIME,
-        help="How long our ClientHello may go unanswered while others wait.",
+        parse=seconds,
     )
-    opening_patience: float = option(
-        seconds,
+    opening_patience: float = duration(
+        "How long a handshake as TLS server may last while others wait.",
         default=_LIMITS.opening_patience,
-        metavar="SECONDS",
-        group=TIME,
-        help="How long a handshake as TLS server may last while others wait.",
+        parse=seconds,
     )
-    close_timeout: float = option(
-        seconds,
-        default=_LIMITS.close_timeout,
-        metavar="SECONDS",
-        group=TIME,
-        help="Bound of a graceful close.",
+    close_timeout: float = duration(
+        "Bound of a graceful close.", default=_LIMITS.close_timeout, parse=seconds
     )
-    connection_timeout: float = option(
-        positive_seconds,
-        default=_LIMITS.handler_timeout,
-        metavar="SECONDS",
-        group=TIME,
-        help="How long a connection may last in all.",
+    connection_timeout: float = duration(
+        "How long a connection may last in all.", default=_LIMITS.handler_timeout
     )
-    idle_timeout: float = option(
-        positive_seconds,
-        default=_LIMITS.idle_timeout,
-        metavar="SECONDS",
-        group=TIME,
-        help="End a connection on which nothing was received or sent for so long.",
+    idle_timeout: float = idle_timeout(default=_LIMITS.idle_timeout)
+    send_timeout: float = duration(
+        "End a connection whose peer takes no data for so long.", default=_LIMITS.send_timeout
     )
-    send_timeout: float = option(
-        positive_seconds,
-        default=_LIMITS.send_timeout,
-        metavar="SECONDS",
-        group=TIME,
-        help="End a connection whose peer takes no data for so long.",
-    )
-    keepalive: float = option(
-        positive_seconds,
+    keepalive: float = duration(
+        "Silence after which the kernel asks whether the peer still lives.",
         default=_LIMITS.keepalive,
-        metavar="SECONDS",
-        group=TIME,
-        help="Silence after which the kernel asks whether the peer still lives.",
     )
-    ack_timeout: float | None = option(
-        positive_seconds,
-        metavar="SECONDS",
-        group=TIME,
-        help="How long a peer may leave unacknowledged what was sent; by default a minute more than --keepalive.",
+    ack_timeout: float | None = duration(
+        "How long a peer may leave unacknowledged what was sent; by default a minute more than --keepalive.",
+        default=None,
+    )
+    unsent_bytes: float = number(
+        "Bytes that the kernel holds unsent for one connection; less keeps what is written last closer to the wire.",
+        default=_LIMITS.unsent_bytes,
     )
 
     def limits(self, most_connections: float = math.inf) -> Limits:
@@ -407,40 +228,27 @@ class ProcessSettings:
         group=PROCESS,
         help="The format of the log, which goes to stderr.",
     )
-    verbose: bool = option(
-        str, flag=True, short="-v", group=PROCESS, help="Log health checks and port scans too."
-    )
-    quiet: bool = option(
-        str, flag=True, short="-q", group=PROCESS, help="Log only warnings and errors."
-    )
-    workers: int = option(
-        worker_count,
-        default=1,
-        metavar="N",
-        group=PROCESS,
-        help="Processes that serve, on the same listening sockets: one for each CPU. Limits such "
+    verbose: bool = flag("Log health checks and port scans too.", group=PROCESS, short="-v")
+    quiet: bool = flag("Log only warnings and errors.", group=PROCESS, short="-q")
+    workers: int = number(
+        "Processes that serve, on the same listening sockets: one for each CPU. Limits such "
         "as --connections count in each of them.",
-    )
-    drain_timeout: float = option(
-        seconds,
-        default=30.0,
-        metavar="SECONDS",
+        default=1,
+        parse=worker_count,
         group=PROCESS,
-        help="How long connections may go on after SIGTERM.",
     )
-    reload_every: float = option(
-        positive_seconds,
+    drain_timeout: float = duration(
+        "How long connections may go on after SIGTERM.", default=30.0, parse=seconds, group=PROCESS
+    )
+    reload_every: float = duration(
+        "Read certificates, trust and configuration again so often; they are also read on SIGHUP.",
         default=math.inf,
-        metavar="SECONDS",
         group=PROCESS,
-        help="Read certificates, trust and configuration again so often; they are also read on SIGHUP.",
     )
-    watch: float = option(
-        positive_seconds,
+    watch: float = duration(
+        "Look for changed files so often, and then read them again; inf turns it off.",
         default=5.0,
-        metavar="SECONDS",
         group=PROCESS,
-        help="Look for changed files so often, and then read them again; inf turns it off.",
     )
     user: str | None = option(
         str,
