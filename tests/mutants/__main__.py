@@ -77,7 +77,7 @@ def _measured(options: argparse.Namespace) -> reach.Reach:
     if tests is not None or not path.exists():
         chosen = tests or [f"tests/{folder}" for folder in reach.TESTS]
         part = options.state / "measured.json"
-        arguments = ["-q", "-p", "no:cacheprovider", "-m", "not interop", *chosen]
+        arguments = ["-q", "-p", "no:cacheprovider", *chosen]
         _in_fork(lambda: reach.measure(arguments).save(part))
         found = reach.Reach.load(part)
         if tests and path.exists():

@@ -44,6 +44,7 @@ class Mutant:
         name: Names the change as long as its surroundings stay what they are.
         number: Its place among the changes of this source.
         line: Where it is.
+        column: Likewise, from 1.
         before: The part that is changed.
         after: What it becomes; empty if it is deleted.
         in_function: Whether it is within a function's body. Everything else runs at import.
@@ -53,12 +54,13 @@ class Mutant:
     name: str
     number: int
     line: int
+    column: int
     before: str
     after: str
     in_function: bool
 
     def __str__(self) -> str:
-        return f"{self.module}:{self.line}  {self.before}  ->  {self.after or '(deleted)'}"
+        return f"{self.module}:{self.line}:{self.column}  {self.before}  ->  {self.after or '(deleted)'}"
 
 
 @functools.cache  # as it was when the process began: somebody may be writing the missing test
@@ -99,6 +101,7 @@ def mutants_of_source(source: str, module: str) -> list[Mutant]:
                 name=digest,
                 number=number,
                 line=change.line,
+                column=change.column,
                 before=change.before,
                 after=change.after,
                 in_function=change.in_function,
@@ -129,6 +132,7 @@ def _path(module: str) -> Path:
 @attrs.frozen
 class _Change:
     line: int
+    column: int
     inside: str
     in_function: bool
     before: str
@@ -154,6 +158,7 @@ def _changes(tree: ast.Module) -> Iterator[_Change]:
 def _change(place: _Place, old: ast.AST, new: ast.AST | None, put: Callable[[], None]) -> _Change:
     return _Change(
         line=getattr(old, "lineno", 0),
+        column=getattr(old, "col_offset", -1) + 1,
         inside=".".join(place.names),
         in_function=place.in_function,
         before=_shown(old),

@@ -40,18 +40,30 @@ class Reach:
         return self.sources.get(module) != digest(module)
 
     def tests_of(self, module: str, line: int | None) -> list[str]:
-        """The tests that reach a line, or any line: those of the module's own file first, then the quickest."""
+        """The tests that reach a line, or any line of the module, in the order in which to try them.
+
+        Those of the module's own test file come first, then those of its room, then
+        the others: from each test file in turn its quickest, because files differ in what
+        they look at, and the tests of one file do less.
+        """
         lines = self.lines.get(module, {})
         reaching = lines.get(line, []) if line is not None else _union(lines.values())
         room, name = module.split(".")[1:3] if module.count(".") > 1 else ("", module)
         own_room = f"tests/{room.strip('_')}/"
         own = f"{own_room}test_{name}"
+        by_file: dict[str, list[str]] = {}
+        for test in sorted((test for test in reaching if test in self.seconds), key=self._took):
+            by_file.setdefault(test.partition("::")[0], []).append(test)
+        turns = {test: turn for tests in by_file.values() for turn, test in enumerate(tests)}
 
-        def order(test: str) -> tuple[int, float]:
+        def order(test: str) -> tuple[int, int, float]:
             near = 0 if test.startswith(own) else 1 if test.startswith(own_room) else 2
-            return near, self.seconds[test]
+            return near, turns[test], self.seconds[test]
 
-        return sorted((test for test in reaching if test in self.seconds), key=order)
+        return sorted(turns, key=order)
+
+    def _took(self, test: str) -> float:
+        return self.seconds[test]
 
     def merge(self, other: Reach) -> None:
         """Take in what was measured of some test files: it replaces what was known of them."""
@@ -59,11 +71,14 @@ class Reach:
         for test in [test for test in self.seconds if test.partition("::")[0] in files]:
             del self.seconds[test]
         self.seconds |= other.seconds
-        for module, lines in other.lines.items():
+        for module in {*self.lines, *other.lines}:
             known = self.lines.setdefault(module, {})
-            for line, tests in lines.items():
-                others = [test for test in known.get(line, []) if test in self.seconds]
-                known[line] = sorted({*others, *tests})
+            found = other.lines.get(module, {})
+            for line in {*known, *found}:
+                others = (
+                    test for test in known.get(line, ()) if test.partition("::")[0] not in files
+                )
+                known[line] = sorted({*others, *found.get(line, ())})
 
     def save(self, path: Path) -> None:
         """Write it down; tests by number, for there are millions of pairs."""

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import attrs
 import pytest
 from cryptography import x509
 
-from tests.support.trust import DAY, FLEET, LISTENER, NOW, Leaf, context
+from tests.support.trust import DAY, FLEET, LISTENER, NOW, STRANGERS, Leaf, context
 from trio_duplex import (
+    AnyOf,
     AnyTrustedPeer,
+    NamedByAddress,
     NamedPeer,
     PeerIdentity,
     PeerPolicy,
     PeerRejectedError,
+    PinnedPeer,
     Role,
+    RolesAllowed,
     SelfConnectionError,
 )
 from trio_duplex._sockets.address import Address
 from trio_duplex._trust.admission import NO_CHECK_TIME, Material
+from trio_duplex._trust.anchors import ComparedRoots
+from trio_duplex._trust.vouching import SelfVouching
 
 PEER = FLEET.issue("peer.example")
 SOMEWHERE = ("192.0.2.7", 4711)
@@ -102,6 +108,73 @@ async def test_a_certificate_that_cannot_be_read(role: Role) -> None:
     assert isinstance(caught.value.__cause__, ValueError)
     assert caught.value.role is role
     assert caught.value.peer == "192.0.2.7:4711"
+
+
+def old_alpn(made: Material) -> Material:
+    return attrs.evolve(made, required_alpn=dict.fromkeys(Role, ("old",)), loaded=object())
+
+
+def other_trust(made: Material) -> Material:
+    contexts = [context(role, LISTENER, trust=STRANGERS) for role in (Role.SERVER, Role.CLIENT)]
+    return attrs.evolve(
+        made, server_context=contexts[0], client_context=contexts[1], loaded=object()
+    )
+
+
+def less_demanding(made: Material) -> Material:
+    for role in Role:
+        made.context(role).verify_mode = ssl.CERT_OPTIONAL
+    return made
+
+
+def grown(made: Material) -> Material:
+    roots = ComparedRoots.of(made.server_context)
+    return attrs.evolve(made, compared_roots=attrs.evolve(roots, number=roots.number + 1))
+
+
+REFUSED: dict[str, tuple[Material, bytes | None, dict[str, Any]]] = {
+    "no certificate": (material(), None, {}),
+    "verify_mode": (less_demanding(material()), PEER.der, {}),
+    "a root that was added": (grown(material()), PEER.der, {}),
+    "other ALPN": (
+        attrs.evolve(material(), required_alpn=dict.fromkeys(Role, ("new",))),
+        PEER.der,
+        {"verified_by": old_alpn(material())},
+    ),
+    "other trust": (material(), PEER.der, {"verified_by": other_trust(material())}),
+    "out of date": (
+        attrs.evolve(material(), now=lambda: NOW + 99 * DAY),
+        PEER.der,
+        {"resumed": True},
+    ),
+    "ourselves": (material(), LISTENER.der, {}),
+    "below one that vouches for itself": (
+        attrs.evolve(material(), self_vouching=SelfVouching(frozenset(), frozenset({b"root"}))),
+        PEER.der,
+        {},
+    ),
+    "another name": (material(NamedPeer("a.example")), PEER.der, {}),
+    "another pin": (material(PinnedPeer(LISTENER.fingerprint)), PEER.der, {}),
+    "another role": (material(RolesAllowed({"a.example": list(Role)})), PEER.der, {}),
+    "no name for the address": (material(NamedByAddress({})), PEER.der, {}),
+    "none of several": (material(AnyOf(NamedPeer("a.example"))), PEER.der, {}),
+    "False": (material(lambda *asked: False), PEER.der, {}),
+    "unreadable": (material(NamedPeer("a.example")), b"no certificate", {}),
+}
+
+
+@each_role
+@pytest.mark.parametrize("why", REFUSED)
+async def test_every_refusal_has_its_facts(why: str, role: Role) -> None:
+    made, certificate, options = REFUSED[why]
+    with pytest.raises(PeerRejectedError) as caught:
+        await made.admit(certificate, no_chain, role, SOMEWHERE, **options)
+    error = caught.value
+    assert error.role is role
+    assert error.peer == "192.0.2.7:4711"
+    assert error.seen
+    assert error.advice
+    assert isinstance(error, SelfConnectionError) is (why == "ourselves")
 
 
 @each_role

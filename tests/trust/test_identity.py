@@ -291,6 +291,16 @@ def check_printable(identity: PeerIdentity) -> None:
     assert identity == PeerIdentity.from_der(identity.certificate)
 
 
+def test_names_are_shown_whole_up_to_their_bound() -> None:
+    longest = ".".join(["a" * 25] * 3)[:80]
+    for name in ("b.example", longest):
+        shown = str(PeerIdentity.from_der(FLEET.issue(name, "192.0.2.7", key=KEY).der))
+        assert shown.split(" (", maxsplit=1)[0].split(", ") == [name, "192.0.2.7"]
+    shown = str(PeerIdentity.from_der(FLEET.issue("c" * 62 + "." + "d" * 20, key=KEY).der))
+    assert shown.startswith(("c" * 62 + "." + "d" * 20)[:80])
+    assert "d" * 20 not in shown
+
+
 def test_a_name_can_not_look_like_two() -> None:
     identity = PeerIdentity.from_der(FLEET.issue(x509.DNSName("a.example, b.example")).der)
     assert "a.example, b.example" not in str(identity)

@@ -121,6 +121,18 @@ def test_any_name_of_a_certificate_counts_and_not_the_first_only(
         NamedPeer(expected)(identity(*map(others, range(before))), Role.SERVER, SOMEWHERE)
 
 
+@pytest.mark.parametrize("end", ["", "."], ids=["relative", "absolute"])
+def test_the_longest_name(end: str) -> None:
+    """RFC 1034 section 3.1: 253 characters, of which the final dot is none."""
+    name = ".".join(["a" * 63] * 3 + ["b" * 61])
+    assert len(name) == 253
+    assert bears_name(identity(name), name + end)
+    with pytest.raises(ValueError, match="b"):
+        NamedPeer("a" + name + end)
+    with pytest.raises(ValueError, match="b"):
+        NamedPeer(name + "b" + end)
+
+
 def test_what_is_shown_of_many_names() -> None:
     assert shown(["a", "b"], 2, between=" or ") == "a or b"
     assert shown(iter("abcdefg"), 7) == ", ".join("abcdefg"[:NAMES_SHOWN]) + " and 3 more"

@@ -34,6 +34,7 @@ from tests.support.trust import (
 )
 from trio_duplex import CredentialsError, Role
 from trio_duplex._trust import own as _own
+from trio_duplex._trust.own import EXPIRY_WARNING
 from trio_duplex._trust.rehearsal import WHAT as HANDSHAKE
 from trio_duplex.certificates import Check, Grade
 from trio_duplex.certificates import check_certificate as check_all
@@ -217,6 +218,42 @@ def test_validity(at: datetime, grade: Grade) -> None:
     assert checks["validity"].grade is grade
     assert set(bad(checks)) <= {"validity", "trust root 'O=fleet'"}
     assert ("trust roots" in checks) is ("trust root 'O=fleet'" not in checks)
+
+
+def test_the_bounds_of_validity_belong_to_it() -> None:
+    """RFC 5280 section 4.1.2.5: both inclusive."""
+    leaf = FLEET.issue("a.example")
+    start, end = leaf.certificate.not_valid_before_utc, leaf.certificate.not_valid_after_utc
+    second = timedelta(seconds=1)
+    for at, grade in (
+        (start - second, Grade.DEFECT),
+        (start, Grade.OK),
+        (end - EXPIRY_WARNING, Grade.OK),
+        (end - EXPIRY_WARNING + second, Grade.WARNING),
+        (end, Grade.WARNING),
+        (end + second, Grade.DEFECT),
+    ):
+        assert _own._check_validity(leaf.certificate, at, leaf=True).grade is grade
+
+
+def test_the_bounds_of_a_revocation_list_belong_to_it() -> None:
+    start, end = NOW.replace(microsecond=0), NOW.replace(microsecond=0) + DAY
+    made = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(FLEET.name)
+        .last_update(start)
+        .next_update(end)
+        .sign(FLEET.key, hashes.SHA256())
+    )
+    second = timedelta(seconds=1)
+    for at, grade in (
+        (start - second, Grade.DEFECT),
+        (start, Grade.OK),
+        (end, Grade.OK),
+        (end + second, Grade.DEFECT),
+    ):
+        (said,) = _own.check_revocation_lists([made], [FLEET.certificate], at)
+        assert said.grade is grade
 
 
 def test_validity_at_present() -> None:

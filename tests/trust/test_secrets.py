@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 import pytest
@@ -18,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from tests.support.trust import CLIENT_AUTH, FLEET, Leaf
-from trio_duplex import Credentials
+from trio_duplex import Credentials, CredentialsError
 from trio_duplex._trust.blocks import blocks
 from trio_duplex._trust.mutual import MutualSource
 from trio_duplex._trust.pem import Pem
@@ -142,6 +143,23 @@ def test_out_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.memfd_create", fail)
     right: dict[str, Any] = {"certificate_chain": CHAIN, "private_key": KEY, "trust": FLEET}
     assert_nothing_is_told(Credentials.mutual, right)
+
+
+@pytest.mark.parametrize("call", ["load_cert_chain", "load_verify_locations"])
+def test_whatever_openssl_has_no_descriptor_for(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise at a reload, which leaves in force what was."""
+    right: dict[str, Any] = {"certificate_chain": CHAIN, "private_key": KEY, "trust": FLEET}
+    made = Credentials.mutual(**right)
+    before = made.material
+
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(ssl.SSLContext, call, fail)
+    assert_nothing_is_told(Credentials.mutual, right)
+    with pytest.raises(CredentialsError):
+        made.reload()
+    assert made.material is before
 
 
 def test_every_repr() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from pathlib import Path
 
 import attrs
 import pytest
@@ -38,6 +39,24 @@ async def test_the_cache_is_bounded(
     assert len(seen) > 3
     assert most <= 3 + sessions.LOOK_EVERY
     assert credentials.server_context.verify_flags & ssl.VERIFY_X509_STRICT
+
+
+def test_a_fresh_context_takes_over_what_was_changed(tmp_path: Path) -> None:
+    def choose(*_: object) -> None:
+        pass
+
+    old, new = (context(Role.SERVER, LISTENER) for _ in range(2))
+    old.verify_mode = ssl.CERT_OPTIONAL
+    old.num_tickets = 7
+    old.sni_callback = choose
+    old.keylog_filename = str(tmp_path / "keys")
+    old.minimum_version = ssl.TLSVersion.TLSv1_3
+    assert sessions.take_over(old, new) is new
+    assert new.verify_mode is ssl.CERT_OPTIONAL
+    assert new.num_tickets == 7
+    assert new.sni_callback is choose
+    assert new.keylog_filename == old.keylog_filename
+    assert new.minimum_version is ssl.TLSVersion.TLSv1_3
 
 
 @pytest.mark.slow

@@ -30,7 +30,7 @@ from trio_duplex import (
 )
 from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.probe import offers_shared_key, presented_certificates, takes_shared_key
-from trio_duplex._trust.symmetry import differences, unfitness
+from trio_duplex._trust.symmetry import differences, trust_alike, unfitness
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -145,7 +145,9 @@ def test_another_root(role: Role) -> None:
     """As many, but not the same."""
     made = contexts()
     made[role] = context(role, LISTENER, trust=STRANGERS)
-    assert any("trust roots" in defect for defect in defects(made))
+    difference, advice = defects(made)  # told once
+    assert "trust roots" in difference
+    assert "allow_asymmetric=True" in advice
 
 
 @each_role
@@ -374,6 +376,16 @@ def test_trusted_certificates_that_are_no_authorities() -> None:
         made[role].load_verify_locations(cadata=leaf.chain_pem.decode())
         made[role].verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     assert sum("not authorities" in defect for defect in defects(made)) == 2
+
+
+def test_a_context_trusts_like_itself_whatever_it_holds() -> None:
+    """Of another one, what can't be compared counts as different."""
+    one, other = (context(Role.SERVER, LISTENER) for _ in range(2))
+    assert trust_alike(one, other)
+    for made in (one, other):
+        made.load_verify_locations(cadata=LISTENER.chain_pem.decode())  # no authority
+    assert trust_alike(one, one)
+    assert not trust_alike(one, other)
 
 
 def test_every_difference_is_told_at_once() -> None:
