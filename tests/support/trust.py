@@ -191,7 +191,8 @@ def keys_of(*leaves: Leaf) -> frozenset[bytes]:
 
 
 def mutual(leaf: Leaf = LISTENER, **options: object) -> Credentials:
-    """Credentials of the fleet."""
+    """Credentials of the fleet; by default without threads, for which an autojump clock does not wait."""
+    options.setdefault("handshake_threads", False)
     return Credentials.mutual(certificate_chain=leaf, trust=FLEET, **options)  # type: ignore[arg-type]
 
 

@@ -36,7 +36,8 @@ from tests.support.peers import (
 )
 from trio_duplex import HandshakeError, Role, negotiate
 from trio_duplex._tls.groups import usable_groups
-from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES, _one_at_a_time
+from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
+from trio_duplex._tls.workers import for_flights
 
 GOAL = 0.08
 """Seconds of CPU. One computation with ffdhe8192 takes 0.085 on a machine that does nothing else, and
@@ -327,7 +328,7 @@ async def test_long_chains_are_taken_one_by_one_and_in_a_thread(
     long, short = trio.Event(), trio.Event()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            async with _one_at_a_time():
+            async with for_flights():
                 nursery.start_soon(handshake, 20_000, long)
                 nursery.start_soon(handshake, 0, short)
                 await short.wait()

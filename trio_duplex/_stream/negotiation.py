@@ -148,6 +148,7 @@ class Negotiation:
             session=None if resumption is None else resumption.session,
             max_certificate_bytes=self.settings.max_certificate_bytes,
             required_alpn=material.required_alpn[role],
+            slow_key=material.slow_key,
         )
         return Attempt(handshake, material)
 

@@ -33,6 +33,7 @@ from trio_duplex._tls.engine import RECORD_SIZE, Engine
 from trio_duplex._tls.groups import usable_groups
 from trio_duplex._tls.last_words import send_alert, send_last_words
 from trio_duplex._tls.reasons import tls_advice, tls_reason
+from trio_duplex._tls.workers import for_flights, for_signatures
 from trio_duplex._wire.alerts import (
     ALERT_ACCESS_DENIED,
     ALERT_CERTIFICATE_UNKNOWN,
@@ -82,6 +83,8 @@ class Handshake:
             after its hello; nearly all of them are its certificates.
         required_alpn: The ALPN protocols of which one must be selected; empty
             if none need be.
+        slow_key: Whether the steps in which we may sign run in a thread
+            (`_tls/workers.py`).
 
     Attributes:
         engine: The TLS connection; after `finish`, for whoever carries its data.
@@ -98,6 +101,7 @@ class Handshake:
         session: ssl.SSLSession | None = None,
         max_certificate_bytes: int = MAX_CERTIFICATE_BYTES,
         required_alpn: Collection[str] = (),
+        slow_key: bool = False,
     ) -> None:
         self.engine = Engine(context, role, server_hostname=server_hostname, session=session)
         self._transport = transport
@@ -111,6 +115,8 @@ class Handshake:
         self._usable_groups = usable_groups(context.security_level)
         self._chooses_by_name = context.sni_callback is not None
         self._required_alpn = required_alpn
+        # The server signs in its answer to the ClientHello, the client in its last flight.
+        self._may_sign = slow_key
 
     def client_hello(self) -> bytes:
         """Make our ClientHello, record headers included; call it first, in the client role.
@@ -216,6 +222,7 @@ class Handshake:
             retry = is_retry(sent, HEADER_SIZE) if serving else is_retry(message)
             if sent:
                 if not retry:  # before which nothing is selected
+                    self._may_sign = False
                     await self._check_alpn()
                 self._our_hello = sent
                 await self.send(sent)
@@ -267,6 +274,7 @@ class Handshake:
                 return
             data = b""
             if self.engine.owed:
+                self._may_sign = False
                 await self._check_alpn()
                 await self.send(self.engine.take())
 
@@ -313,10 +321,12 @@ class Handshake:
         if excess > 0:  # what is behind the end of the handshake is not counted
             data, rest = data[:-excess], data[-excess:]
         self.engine.feed(data)
-        if self._flight <= _INLINE_FLIGHT:
-            done = self.engine.handshake()
+        if self._flight > _INLINE_FLIGHT:
+            done = await trio.to_thread.run_sync(self.engine.handshake, limiter=for_flights())
+        elif self._may_sign:
+            done = await trio.to_thread.run_sync(self.engine.handshake, limiter=for_signatures())
         else:
-            done = await trio.to_thread.run_sync(self.engine.handshake, limiter=_one_at_a_time())
+            done = self.engine.handshake()
         if not done and excess > 0:
             raise await self._refuse_flight()
         if rest:
@@ -415,15 +425,3 @@ class Handshake:
                 advice="its own log should say why",
                 hung_up=not (self._complete and self.engine.peer_certificate()),
             ) from exc
-
-
-_THREAD: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("trio_duplex flights")
-
-
-def _one_at_a_time() -> trio.CapacityLimiter:
-    """Lets one long flight be processed at once: strangers get one CPU for theirs, together."""
-    try:
-        return _THREAD.get()
-    except LookupError:
-        _THREAD.set(limiter := trio.CapacityLimiter(1))
-        return limiter

@@ -21,6 +21,7 @@ from trio_duplex._role import Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.identity import PeerIdentity, public_key_info, read_identity
+from trio_duplex._trust.key_cost import is_expensive
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, judge
 from trio_duplex._trust.sessions import is_full, take_over
 from trio_duplex._trust.symmetry import trust_alike
@@ -66,6 +67,8 @@ class Material:
     """A token of the load: two materials with the same token have the same certificates and trust."""
     now: Callable[[], datetime] = utc_now
     """The clock for the dates of our own certificates, and of a resumed session's certificate."""
+    slow_key: bool = False
+    """Whether to sign with a key of ours takes so long that it is done in a thread."""
     not_after: datetime | None = None
     """When the first of our own certificates ends; None if we have none."""
 
@@ -83,6 +86,7 @@ class Material:
         anonymous_clients: bool = False,
         required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN,
         fresh_server_context: Callable[[], ssl.SSLContext] | None = None,
+        handshake_threads: bool = True,
     ) -> Material:
         """Make a material from two contexts and the leaf certificates that they present."""
         for context in (server_context, client_context):
@@ -102,6 +106,7 @@ class Material:
             required_alpn=required_alpn,
             fresh_server_context=fresh_server_context,
             verify_modes=(server_context.verify_mode, client_context.verify_mode),
+            slow_key=handshake_threads and any(map(is_expensive, own)),
             not_after=min((each.not_valid_after_utc for each in own), default=None),
         )
 

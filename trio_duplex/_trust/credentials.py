@@ -82,6 +82,9 @@ class Credentials:
             set on a context yourself are offered and accepted, but not required
             of the peer, because Python can't read them from a context.
         alpn_required: As for `mutual`.
+        handshake_threads: As for `mutual`. A ``server_context`` with an
+            ``sni_callback`` keeps its handshakes on the event loop, because that
+            function need not expect threads.
 
     Raises:
         CredentialsError: A context is unfit for its role, or the two contexts
@@ -103,6 +106,7 @@ class Credentials:
         anonymous_clients: bool = False,
         alpn: Alpn = (),
         alpn_required: bool = True,
+        handshake_threads: bool = True,
     ) -> None:
         protocols = _alpn_by_role(alpn)
         unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
@@ -151,6 +155,7 @@ class Credentials:
             compared_roots=None if self._asymmetries else compared,
             anonymous_clients=anonymous_clients,
             required_alpn=protocols if alpn_required else NO_ALPN,
+            handshake_threads=handshake_threads and server_context.sni_callback is None,
         )
         _warn_of_anonymous_clients(self._material)
 
@@ -176,6 +181,7 @@ class Credentials:
         keylog: str | PathLike[str] | None = None,
         check: bool = True,
         anonymous_clients: bool = False,
+        handshake_threads: bool = True,
     ) -> Credentials:
         """Make credentials that present and demand a certificate in both roles.
 
@@ -253,6 +259,13 @@ class Credentials:
                 `Connection.peer` raises. If a peer does present a certificate,
                 it must be valid, and the client role verifies as usual. A
                 warning is logged.
+            handshake_threads: Make the signature of a handshake in a worker thread
+                if our key is slow, in as many threads as there are CPUs. On the
+                event loop, one signature with an RSA-4096 key (5 ms) would hold
+                up all other connections. All keys are slow but Ed25519 and
+                ECDSA with P-256, which take less time than a pass to a thread.
+                False keeps every handshake on the event loop. Use it in tests
+                with an autojump clock, which does not wait for threads.
 
         Returns:
             Credentials with TLS 1.2 as the lowest version in both roles.
@@ -302,6 +315,7 @@ class Credentials:
             keylog=keylog,
             check=check,
             anonymous_clients=anonymous_clients,
+            handshake_threads=handshake_threads,
         )
         # Load before `self` exists. If loading fails, a traceback must not find a half-made object.
         material, checks = source.load()

@@ -74,6 +74,7 @@ class MutualSource:
     keylog: str | PathLike[str] | None
     check: bool
     anonymous_clients: bool = False
+    handshake_threads: bool = True
     _logged: set[str] = attrs.field(init=False, factory=set[str])
 
     def __repr__(self) -> str:
@@ -157,6 +158,7 @@ class MutualSource:
             self_vouching=trusted.self_vouching,
             anonymous_clients=self.anonymous_clients,
             required_alpn=self.alpn if self.alpn_required else NO_ALPN,
+            handshake_threads=self.handshake_threads,
             fresh_server_context=lambda: self._context(pair, password, trusted, Role.SERVER),
         )
         return material, checks
