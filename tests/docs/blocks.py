@@ -20,6 +20,9 @@ from pathlib import Path
 
 import attrs
 
+from trio_duplex.cli._command import command
+from trio_duplex.cli._man.document import documents
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
@@ -32,6 +35,7 @@ FENCE = re.compile(
 SECTION = re.compile(
     r"<!-- section (?P<file>[^:]+): (?P<heading>.+) -->\n.*?<!-- end of section -->\n", re.DOTALL
 )
+COMMAND = re.compile(r"<!-- the command begins -->\n.*?<!-- the command ends -->\n", re.DOTALL)
 NAMES = re.compile(
     r"<!-- names -->\n(?P<table>(?:\|[^\n]*\n)*)\n(?P<block>```\{eval-rst\}\n.*?```\n)", re.DOTALL
 )
@@ -95,6 +99,37 @@ def aliases() -> dict[str, str]:
     return found
 
 
+@functools.cache
+def command_reference() -> str:
+    """Every subcommand, as its manual page has it, in Markdown."""
+    parts = []
+    for page in documents(command, "trio-duplex"):
+        parts.append(f"## {page.name}\n" if " " in page.name else "")
+        parts.append(f"```sh\n{page.example}\n```\n" if page.example else "")
+        usage = f"`{page.name} {page.usage}`\n"
+        parts.append(usage)
+        for section in page.sections:
+            if section.heading == "Commands":
+                continue
+            if section.heading and section.heading != "Options":
+                parts.append(f"**{section.heading}**\n")
+            for paragraph in section.paragraphs:
+                flat = " ".join(paragraph.replace("\b", "").split())
+                parts.append(flat.replace("``", "`").replace("<", "\\<") + "\n")
+            if section.rows:
+                rows = "\n".join(
+                    f"| `{' '.join(term.split()).replace('|', chr(92) + '|')}` | {cell(meaning)} |"
+                    for term, meaning in section.rows
+                )
+                parts.append(f"| | |\n|---|---|\n{rows}\n")
+    return "\n".join(part for part in parts if part)
+
+
+def cell(text: str) -> str:
+    """Text that does not end a cell of a table, nor begin HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "\\<").replace("*", "\\*")
+
+
 def filled(text: str) -> str:
     """A page with what is written from elsewhere as it should be."""
 
@@ -111,6 +146,9 @@ def filled(text: str) -> str:
         body = re.sub(r"<!-- .* -->\n", "", body).strip("\n")
         return f"{found[0].partition(chr(10))[0]}\n\n{body}\n\n<!-- end of section -->\n"
 
+    def reference(_: re.Match[str]) -> str:
+        return f"<!-- the command begins -->\n\n{command_reference()}\n<!-- the command ends -->\n"
+
     def table(found: re.Match[str]) -> str:
         before = text[: found.start()] + found["block"]
         module = importlib.import_module(MODULE.findall(before)[-1])
@@ -121,7 +159,8 @@ def filled(text: str) -> str:
         lines = "\n".join(rows)
         return f"<!-- names -->\n{lines}\n\n{found['block']}"
 
-    return NAMES.sub(table, SECTION.sub(section, FENCE.sub(code, text)))
+    text = COMMAND.sub(reference, SECTION.sub(section, FENCE.sub(code, text)))
+    return NAMES.sub(table, text)
 
 
 @attrs.frozen

@@ -156,6 +156,7 @@ def test_nothing_is_said_nine_times() -> None:
         ("unknown_ca", "troubleshooting"),
         ("window was missed", "troubleshooting"),
         ("GlareError", "api"),
+        ("man page", "command"),
     ],
 )
 def test_search_finds_the_right_page_first(query: str, page: str) -> None:

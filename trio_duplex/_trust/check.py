@@ -35,7 +35,7 @@ def check_certificate(
     """Check whether a certificate is fit to be presented in both TLS roles.
 
     `~trio_duplex.Credentials.mutual` makes most of these checks too, and refuses a certificate
-    with a defect. In addition, this function loads everything as `mutual` does, and performs
+    with a defect. In addition, this function loads everything as ``mutual`` does, and performs
     handshakes with itself in memory, in both roles and TLS versions. Those handshakes use the
     real clock, whatever ``now`` is.
 

@@ -15,6 +15,7 @@ SUBCOMMANDS = {
     "demo": "_demo.demo:demo",
     "echo": "_echo.echo:echo",
     "exec": "_exec.exec:exec_",
+    "man": "_man.man:man",
     "proxy": "_proxy.proxy:proxy",
     "rendezvous": "_rendezvous.rendezvous:rendezvous",
     "serve": "_config.serve:serve",
