@@ -1,6 +1,7 @@
 """The names that most programs need, each in a few lines."""
 
 import math
+from functools import partial
 
 import trio
 
@@ -25,15 +26,12 @@ def credentials_for(peer_name: str) -> Credentials:
     )
 
 
-async def serve(credentials: Credentials) -> None:
+async def run(credentials: Credentials) -> None:
     """serve_tcp, Limits and Server: listen, within bounds, and stop in order."""
     limits = trio_duplex.Limits(connections=1000, pending_per_address=math.inf)
     async with trio.open_nursery() as nursery:
-        server = await nursery.start(
-            lambda task_status: trio_duplex.serve_tcp(
-                handle, 0, credentials, host="127.0.0.1", limits=limits, task_status=task_status
-            )
-        )
+        serve = partial(trio_duplex.serve_tcp, host="127.0.0.1", limits=limits)
+        server = await nursery.start(serve, handle, 0, credentials)
         print(server.addresses, server.statistics().accepted)
         await server.drain(timeout=10)
 

@@ -272,7 +272,7 @@ async def test_ftps(lab: Lab) -> None:
 async def test_ten_names(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     shown = example("ten_names")
     node = shown["credentials_for"]("peer.example")
-    await shown["serve"](node)
+    await shown["run"](node)
     assert capsys.readouterr().out.startswith("[('127.0.0.1', ")
 
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")

@@ -6,7 +6,7 @@ server that they had when managers still dialled them: either is served, on one 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import attrs
 import trio
@@ -57,7 +57,7 @@ async def ask(stream: trio.abc.Stream, lines: AsyncIterator[str], what: str) -> 
     raise ProtocolError("the device hung up")
 
 
-async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncIterator[str]:
+async def read_lines(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
     """The lines that come, without their ends."""
     buffer = b""
     async for chunk in stream:

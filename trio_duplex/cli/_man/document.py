@@ -5,7 +5,7 @@ So a manual page can't say anything else than the help does, whatever kind of co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
 import attrs
@@ -25,8 +25,8 @@ class Section:
     """
 
     heading: str
-    paragraphs: list[str] = attrs.Factory(list)
-    rows: Rows = attrs.Factory(list)
+    paragraphs: list[str] = attrs.field(factory=list[str])
+    rows: Rows = attrs.field(factory=list[tuple[str, str]])
 
 
 @attrs.frozen
@@ -78,7 +78,7 @@ class _Recorder(click.HelpFormatter):
 
     def write_dl(
         self,
-        rows: Sequence[tuple[str, str]],
+        rows: Iterable[tuple[str, str]],
         col_max: int = 30,
         col_spacing: int = 2,
     ) -> None:

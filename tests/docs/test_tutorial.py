@@ -1,0 +1,103 @@
+"""The tutorial's programs, as it runs them: devices of both kinds, a stop in order, and metrics."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import DOCS, ROOT
+
+pytestmark = pytest.mark.slow
+
+STEPS = DOCS / "examples" / "call_home"
+PROTOCOL = ROOT / "tests" / "consumers" / "call-home"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{PROTOCOL}", "PYTHONWARNINGS": "error"}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tutorial")
+    page = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+    found = re.search(r"^trio-duplex (certs .*)$", page, re.MULTILINE)
+    assert found
+    words = found[1].split()
+    run = [sys.executable, "-m", "trio_duplex", *words]
+    subprocess.run(run, cwd=folder, env=ENVIRONMENT, check=True, capture_output=True)
+    return folder
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def manager(step: int, lab: Path, *ports: int) -> Iterator[subprocess.Popen[str]]:
+    words = [sys.executable, str(STEPS / f"manager_{step}.py"), *map(str, ports)]
+    with subprocess.Popen(
+        words, cwd=lab, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:  # until it listens
+                try:
+                    socket.create_connection(("127.0.0.1", ports[0]), timeout=1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, process.communicate()
+                    assert time.monotonic() < deadline
+                    time.sleep(0.05)
+            yield process
+        finally:
+            process.kill()
+
+
+def device(name: str, port: int, role: str, lab: Path) -> str:
+    words = [sys.executable, str(STEPS / "device.py"), name, str(port), role]
+    return subprocess.run(
+        words, cwd=lab, env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+
+def conversation(name: str) -> str:
+    return f"{name} is asked SERIAL?\n{name} is asked STATE?\n{name} is asked THANKS\n"
+
+
+@pytest.mark.parametrize("step", [4, 5])
+def test_devices_of_both_kinds(step: int, lab: Path) -> None:
+    port = free_port()
+    with manager(step, lab, port) as process:
+        for name, role in (("device-1.example", "client"), ("device-2.example", "server")):
+            assert device(name, port, role, lab) == conversation(name)
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    assert f"listening on ('127.0.0.1', {port})" in said
+    if step == 5:
+        assert "0 finished, 0 cancelled" in said
+        assert process.returncode == 0
+
+
+def test_metrics_and_log(lab: Path) -> None:
+    port, metrics_port = free_port(), free_port()
+    with manager(6, lab, port, metrics_port) as process:
+        assert device("device-2.example", port, "server", lab) == conversation("device-2.example")
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as page:
+            metrics = page.read().decode()
+        process.send_signal(signal.SIGTERM)
+        said, _ = process.communicate(timeout=60)
+    assert 'trio_duplex_decisions_total{reason="silent",role="client"} 1.0' in metrics
+    assert "INFO:manager:1 devices known, 0 refused" in said
+    assert process.returncode == 0
