@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     glare.add_argument("--pause", type=float, default=0.03, help="seconds between two pairs")
     costs = commands.add_parser("costs", help="CPU of a decision, and size of a remembered peer")
     costs.add_argument("--peers", type=int, default=100_000)
+    first = commands.add_parser("first-byte", help="from dial to first byte, on loopback (Linux)")
+    first.add_argument("--pending", type=int, default=10_000)
+    first.add_argument("--dials", type=int, default=100, help="of each kind of peer")
     options = parser.parse_args(arguments)
     if options.command == "real":
         from benchmarks.windows import real as paths
@@ -67,6 +70,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 pause=options.pause,
             )
         )
+        return
+    if options.command == "first-byte":
+        from benchmarks.windows import first_byte
+
+        print(first_byte.run(options.pending, options.dials))
         return
     if options.command == "costs":
         from benchmarks.windows import costs as prices

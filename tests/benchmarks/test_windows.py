@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import re
+import subprocess
+import sys
 from collections import Counter
 from typing import Any
 
 import pytest
 
-from benchmarks.windows import costs, glare, real
+from benchmarks.windows import costs, first_byte, glare, real
 from benchmarks.windows.model import MIXED, SILENT, SPEAKING, World, attempts, retransmission
 from benchmarks.windows.simulate import POLICIES, Result, compare, table
 
@@ -167,3 +171,30 @@ def test_size_of_a_remembered_peer() -> None:
     assert 50 < found.memory < costs.GOAL_MEMORY
     assert 10 < found.disk < costs.GOAL_DISK
     assert len({*costs.hosts(100_000)}) == 100_000
+
+
+# --------------------------------------------------------------------------------------------- first byte
+
+
+def test_percentile() -> None:
+    assert first_byte.percentile(range(1, 101), 0.99) == 99
+    assert first_byte.percentile([3.0], 0.5) == 3.0
+    assert math.isnan(first_byte.percentile([], 0.5))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="peers dial from all of 127/8")
+def test_dial_to_first_byte_is_measured() -> None:
+    command = [sys.executable, "-m", "benchmarks.windows", "first-byte"]
+    done = subprocess.run(
+        [*command, "--pending", "5", "--dials", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    for kind in ("5 pending", "announced: ", "by rule: ", "remembered: ", "first contact: "):
+        assert kind in done.stdout
+    (remembered,) = re.findall(r"remembered: ([0-9.]+) ms", done.stdout)
+    assert 100 <= float(remembered) < 1000  # it was remembered: the window here is 1 s
