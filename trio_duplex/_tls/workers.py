@@ -1,8 +1,8 @@
-"""Handshake steps that would hold up the event loop: in threads, few at a time.
+"""Running slow handshake steps in threads, a few at a time, so that they do not block the event loop.
 
-OpenSSL gives the interpreter's lock away while it computes. One connection's steps follow each
-other, so never more than one thread uses its TLS object. A step that has begun is not
-interrupted: it takes milliseconds, and a cancellation or deadline counts once it is over.
+OpenSSL releases the interpreter's lock while it computes. The steps of one connection run one after
+the other, so only one thread at a time uses its TLS object. A step that has begun is not
+interrupted: it takes milliseconds, and a cancellation or deadline takes effect after it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _SIGNATURES: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar(
 
 
 def for_flights() -> trio.CapacityLimiter:
-    """Lets one long flight be processed at once: strangers get one CPU for theirs, together."""
+    """Allows one long flight at a time, so that all strangers together use at most one CPU for theirs."""
     return _limiter(_FLIGHTS, lambda: 1)
 
 
 def for_signatures() -> trio.CapacityLimiter:
-    """Lets as many signatures of ours be made at once as this process may use CPUs."""
+    """Allows as many signatures at the same time as this process may use CPUs."""
     return _limiter(_SIGNATURES, usable_cpus)
 
 

@@ -1,9 +1,9 @@
-"""Whether a signature of our own key costs so much that it is better made in a thread.
+"""Whether a signature with our own key is so slow that it should be made in a thread.
 
-A handshake signs once with our key, and the event loop stands still meanwhile. To pass a step to a
-thread of Trio's and back costs 0.15 ms of CPU. Signatures cost, measured with OpenSSL 3.0.19 as
-CPython uses it, in ms: Ed25519 and ECDSA with P-256 0.04, Ed448 0.2, P-521 0.3, RSA-2048 0.7,
-P-384 1.0, RSA-3072 2.2, RSA-4096 5.0. So the first two stay, and everything else goes.
+Each handshake signs once with our key, which blocks the event loop. To switch to a thread of Trio's
+and back costs 0.15 ms of CPU. A signature takes, measured with OpenSSL 3.0.19 as CPython uses it, in
+ms: Ed25519 and ECDSA with P-256 0.04, Ed448 0.2, P-521 0.3, RSA-2048 0.7, P-384 1.0, RSA-3072 2.2,
+RSA-4096 5.0. So only the first two are made in the event loop.
 """
 
 from __future__ import annotations

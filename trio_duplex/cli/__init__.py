@@ -1,7 +1,7 @@
-"""The ``trio-duplex`` command. It uses the public names alone, as any program would.
+"""The ``trio-duplex`` command. It uses only public names, like any other program.
 
-What it needs beyond the library (click, rich, cattrs, trustme) comes with the extra
-``cli``; without it, `main` says so in one line.
+Its dependencies beyond the library (click, rich, cattrs, trustme) are in the extra
+``cli``. Without them, `main` prints one line about that.
 """
 
 from __future__ import annotations

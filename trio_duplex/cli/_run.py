@@ -16,7 +16,7 @@ def run(main: Callable[[], Awaitable[int]]) -> int:
 
     Returns:
         The exit code: what ``main`` returned; 128 plus the signal's number
-        (130, 143); 1 if whoever read our output has left.
+        (130, 143); 1 if the reader of our output has left.
     """
     code = 1
     try:

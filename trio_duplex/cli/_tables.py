@@ -1,8 +1,8 @@
-"""Tables for people and for pipes: on a terminal as wide as it is, elsewhere a line for each row.
+"""Tables for terminals, as wide as the terminal, and for pipes, with one line for each row.
 
-A table that does not fit the terminal is written as a list, a block for each
-row: a column of six letters a line is not read by anybody. No line ends in
-blanks, and a pipe gets no rules.
+A table that does not fit the terminal is written as a list with a block for each row,
+because very narrow columns are hard to read. No line ends in blanks, and a pipe gets no
+rules.
 """
 
 from __future__ import annotations

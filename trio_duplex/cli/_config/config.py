@@ -25,7 +25,7 @@ from trio_duplex.cli._tables import Column, Rows, new_console
 def config(file: Path, changed: bool) -> None:
     """Check a configuration FILE, and print what would be in force.
 
-    Each option stands with its value and where that comes from. The exit code
+    Each option is printed with its value and where that comes from. The exit code
     is 0, or 2 if something is wrong with the file; each defect is one line.
     """
     plan, defects = Configuration(kinds=all_kinds(), kind=None, file=file).defects()

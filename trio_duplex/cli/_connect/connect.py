@@ -100,7 +100,7 @@ async def _main(settings: ConnectSettings) -> int:
 
 
 async def _copy_both_ways(connection: Connection, *, half_close: bool) -> None:
-    """Copy until the peer has finished. Where we have finished first, it is told."""
+    """Copy until the peer has finished. If we finish first, send it a close_notify."""
     standard = StandardStreams()
     failures: list[Exception] = []
     async with trio.open_nursery() as nursery:

@@ -35,7 +35,7 @@ async def reach(settings: ConnectSettings, credentials: Credentials, tell: Tell)
         tell: Told where we listen.
 
     Raises:
-        DuplexError: There is a TCP connection, and no TLS connection came of it.
+        DuplexError: There was a TCP connection, but the negotiation failed.
         ServiceError: There is no TCP connection; with exit code 4.
     """
     if settings.listen is not None:
@@ -85,7 +85,7 @@ def _unreachable(
 
 
 async def _accept(address: ListenAddress, patience: float, tell: Tell) -> trio.SocketStream:
-    """Accept one connection; nobody else gets in."""
+    """Accept one connection, and close the listeners."""
     pool = ListenerPool()
     await pool.open([address])
     try:
@@ -149,7 +149,7 @@ def _server_name(host: str) -> str | None:
 
 
 def accepted_role(settings: ConnectSettings) -> Role | None:
-    """The role that the settings fix; whoever listens leaves it to the peer unless told otherwise."""
+    """Return the role that the settings fix; a listener by default leaves it to the peer."""
     if settings.listen is not None and "role" not in settings.origins:
         return None
     return settings.role

@@ -1,8 +1,8 @@
 """Forward bytes between a peer and a backend: one task for each direction.
 
-The next piece is received only when the last was taken: that is the
-back-pressure, and `PIECE` is all that is held for each direction. Each direction
-ends by itself: TCP's half-close on one side is TLS's close_notify on the other.
+The next piece is received only when the last one was sent. This provides back-pressure,
+and at most `PIECE` bytes are held for each direction. Each direction ends by itself: a
+TCP half-close on one side becomes a TLS close_notify on the other.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class BackendBrokenError(Exception):
 async def forward(connection: Connection, backend: PlainSocket, *, patience: float) -> None:
     """Forward both ways, until both have ended.
 
-    A backend that has ended may have closed or half-closed its side: nobody can
-    tell until more is sent to it. So what the peer still sends is forwarded.
+    A backend that has ended may have closed its side or only half-closed it, which
+    we find out only by sending to it. So we go on forwarding what the peer sends.
 
     Args:
         connection: The peer's side; it is left open.
@@ -69,7 +69,7 @@ async def _to_backend(
 ) -> None:
     """Forward until the peer ends, which the backend sees as a half-close.
 
-    A backend that takes no more may still answer, so that is no error.
+    A backend that does not accept any more may still answer, so that is not an error.
 
     Raises:
         trio.BrokenResourceError: The peer's connection broke.

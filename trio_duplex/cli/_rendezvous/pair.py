@@ -1,4 +1,4 @@
-"""Two streams joined: bytes both ways, and which end it was when they stop."""
+"""Joining two streams: forwarding bytes both ways, and reporting which end broke."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 import trio
 
 PIECE = 64 * 1024
-"""Bytes on their way in each direction, at most; a slow receiver holds its sender up by this."""
+"""The most bytes held in each direction; after that, a slow receiver slows its sender down."""
 
 ANSWERED_PATIENCE, UNANSWERED_PATIENCE = 5.0, 60.0
 """Seconds without a byte from the answering end until a pair is closed whose asking end has sent its

@@ -8,9 +8,9 @@ import trio
 from trio_duplex import Connection
 
 MOST_EARLY = 64 * 1024
-"""Bytes that an agent may send before there is a client to take them: a greeting
-of a protocol in which the backend speaks first. Beyond it we read on only when
-there is one, and TCP holds the agent back."""
+"""How many bytes an agent may send before there is a client, such as a greeting in a
+protocol in which the backend speaks first. Beyond that, we read on only when there is a
+client; until then TCP makes the agent wait."""
 
 
 @attrs.define(eq=False)
@@ -33,9 +33,9 @@ class Client:
 class Spare:
     """One waiting connection.
 
-    We read from it all the time, because that is how an agent that closes, or
-    is gone, is noticed: no protocol of ours is needed for it. What the agent
-    sends meanwhile is kept for the client.
+    We read from it all the time, to notice when the agent closes it or disappears.
+    So we need no protocol of our own for that. What the agent sends before there
+    is a client is kept for the client.
 
     Args:
         connection: The connection.

@@ -1,4 +1,4 @@
-"""Where spares and clients meet: whose turn it is, and who waits for whom. It does no I/O."""
+"""Matching spares and clients: which is next, and which has to wait. It does no I/O."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ClientT = TypeVar("ClientT")
 
 
 class WaitingRoom(Generic[SpareT, ClientT]):
-    """Spares by agent, and clients in line; one of the two is always empty.
+    """Waiting spares by agent, and waiting clients; one of the two is always empty.
 
-    Agents take turns. Of an agent's spares the newest goes first, because it
-    was seen alive last: an old one may have been forgotten by a NAT on its way.
+    Agents take turns. Of an agent's spares, the newest is used first, because a NAT on
+    the way may have dropped an older connection.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class WaitingRoom(Generic[SpareT, ClientT]):
         return {agent: len(spares) for agent, spares in self._spares.items()}
 
     def offer(self, spare: SpareT) -> ClientT | None:
-        """Give a spare to the client that is first in line, or have it wait.
+        """Give a spare to the first waiting client, or let the spare wait.
 
         Returns:
             The client; None if the spare waits now.
@@ -56,7 +56,7 @@ class WaitingRoom(Generic[SpareT, ClientT]):
         return None
 
     def join(self, client: ClientT) -> SpareT | None:
-        """Give a client the spare whose turn it is, or have it wait in line.
+        """Give a client the spare whose turn it is, or let the client wait.
 
         Returns:
             The spare; None if the client waits now.

@@ -1,4 +1,4 @@
-"""One reading of configuration and files: what comes into force if all of it is good."""
+"""Reading the configuration and all files, before anything of it comes into force."""
 
 from __future__ import annotations
 

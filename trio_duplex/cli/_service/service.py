@@ -1,8 +1,8 @@
-"""A service: listeners, and what is done with each connection that they bring.
+"""A service: its listeners, and what it does with each connection.
 
-``proxy``, ``exec`` and both ends of ``rendezvous`` derive from `Service`. Most
-say no more than what to do with a connection; one that has other listeners, or
-dials, also says how it runs.
+``proxy``, ``exec`` and both ends of ``rendezvous`` are subclasses of `Service`. Most
+only define what to do with a connection. A service with other listeners, or that
+dials, also defines how it runs.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ def most_connections(descriptors: int) -> float:
 class Service(abc.ABC, Generic[SettingsT]):
     """One service, as one reading of its settings describes it.
 
-    A reload that changes its settings makes another one, which takes over its
-    addresses; connections that are open stay with the former.
+    A reload that changes its settings makes a new service, which takes over the
+    addresses. Open connections stay with the old one.
 
     Args:
-        settings: What it is told.
+        settings: The settings of the service.
 
     Raises:
         ServiceError: An option is missing, or two contradict each other.
@@ -91,7 +91,7 @@ class Service(abc.ABC, Generic[SettingsT]):
     ) -> None:
         """Run until the context is drained; ``task_status`` says when it serves.
 
-        The default serves `addresses` with `handle`. One that dials instead
+        The default serves `addresses` with `handle`. A service that dials instead
         waits for ``context.stopping``, and then begins nothing new.
         """
         await context.serve(

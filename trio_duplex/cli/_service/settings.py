@@ -48,7 +48,7 @@ LIMITS = {"connection_timeout": "handler_timeout"}
 
 @attrs.frozen(kw_only=True)
 class CredentialSettings:
-    """What everything that negotiates is told: who we are, and who may come in.
+    """The settings for everything that negotiates: our certificate, and which peers to admit.
 
     Attributes:
         name: The service's name in the log: its table's in the file, or its kind.

@@ -1,4 +1,4 @@
-"""The system around a service: systemd's sockets and notifications, the user to become."""
+"""The system around a service: systemd's sockets and notifications, and the user to switch to."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import attrs
 READY, STOPPING, WATCHDOG = "READY=1", "STOPPING=1", "WATCHDOG=1"
 
 SEND_TIMEOUT = 1.0
-"""Seconds that a full queue of the manager may hold us up. It drains in microseconds; one that
-does not belongs to a manager that hangs, for which the service must not."""
+"""How many seconds we wait if the manager's queue is full. It is normally emptied in microseconds.
+If it is not, the manager hangs, and the service must not hang because of that."""
 
 
 @attrs.frozen

@@ -1,29 +1,29 @@
-"""``--workers``: several processes on the same listening sockets, started and watched by one that serves nobody.
+"""``--workers``: a supervisor that starts and watches processes that serve the same listening sockets.
 
-The supervisor opens the sockets, reads the files and gives root's rights up.
-Workers are *forked* from it, and do not start as programs of their own, for
-three reasons. A worker that replaces one that died serves what is in force,
-even if the files have gone bad, or are root's only, since. Workers share the
-memory of what was loaded, which the collector does not touch once it is frozen.
-And they share the keys of session tickets, so that a client may resume its
-session at any of them.
+The supervisor opens the sockets, reads the files and gives up root privileges.
+Workers are *forked* from it, and are not started as separate programs, for three
+reasons. A worker that replaces a dead one serves what is in force, even if the
+files have since become unusable, or only root can read them. Workers share the
+memory of what was loaded, which the garbage collector does not touch once it is
+frozen. And they share the keys of session tickets, so that a client can resume its
+session with any of them.
 
-What makes a fork dangerous is a second thread, and state of an event loop. So
-the supervisor is plain code: it waits with `selectors`, runs Trio only to open
-sockets, resolves names without a thread, and starts none.
+A fork is dangerous if there is a second thread, or an event loop. So the supervisor
+is plain code: it waits with `selectors`, runs Trio only to open sockets, resolves
+names without a thread, and does not start any.
 
-A listening socket is one for all workers. The kernel wakes a process that
-accepts; one that hangs or is stopped loses nobody. With SO_REUSEPORT each would
-have a queue of its own, and what is in the queue of one that hangs waits for
-it: of 100 dials to two workers, one of them stopped, 45 were served, and 100
-on a shared socket.
+All workers share one listening socket. The kernel wakes a process that accepts, so
+no connection is lost if a worker hangs or is stopped. With SO_REUSEPORT each worker
+would have a queue of its own, and connections in the queue of a worker that hangs
+would have to wait for it: of 100 dials to two workers, one of them stopped, 45 were
+served, and all 100 on a shared socket.
 
-A reload starts new workers, and when all of them serve, the old ones accept no
-more and end with their last connection, however long that lasts. If a new
-one fails, the old ones go on.
+A reload starts new workers. When all of them serve, the old ones stop accepting, and
+end with their last connection, however long that lasts. If a new worker fails, the
+old ones go on.
 
-A worker has a number of its own, never given again, so that number and
-connection number together name a connection in the log for good.
+The number of a worker is never used again, so that the numbers of worker and
+connection together identify a connection in the log.
 """
 
 from __future__ import annotations

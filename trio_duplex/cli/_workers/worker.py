@@ -1,8 +1,8 @@
-"""One worker: a process that serves what its supervisor has read, on sockets that it has opened.
+"""One worker: a process that serves what its supervisor has loaded, on the supervisor's sockets.
 
-It takes its orders from the supervisor's end of a socket pair. If the
-supervisor dies, that ends, and the worker drains: its listening sockets are
-closed at once, so that another supervisor can open its own.
+It gets its orders over a socket pair. If the supervisor dies, the other end of the
+pair is closed, and the worker drains: its listening sockets are closed at once, so
+that another supervisor can open them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from trio_duplex.cli._workers.orders import Order, Report
 
 
 class WorkerHost(Host):
-    """The supervisor, as a worker sees it: somebody to report to.
+    """The supervisor, to which a worker reports.
 
     Args:
         channel: Our end of the socket pair.
