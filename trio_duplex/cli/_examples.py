@@ -18,6 +18,10 @@ class ExampleCommand(click.Command):
         super().__init__(*args, **options)
         self.example = example
 
+    def get_help(self, ctx: click.Context) -> str:
+        """The whole help; click leaves a blank at the end of a long usage line."""
+        return "\n".join(line.rstrip() for line in super().get_help(ctx).split("\n"))
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example, then what click writes."""
         if self.example:

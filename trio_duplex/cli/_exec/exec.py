@@ -10,7 +10,7 @@ exec_ = service_command(
     EXEC,
     all_kinds,
     example=(
-        "trio-duplex exec --listen :8443 --cert node.pem --key node.key --trust ca.pem \\\n"
-        "    -- cat"
+        "trio-duplex exec --listen :8443 \\\n"
+        "    --cert node.pem --key node.key --trust ca.pem -- cat"
     ),
 )

@@ -31,7 +31,8 @@ rendezvous.add_command(
         all_kinds,
         example=(
             "trio-duplex rendezvous agent --dial hub.example:8443 --to 127.0.0.1:80 \\\n"
-            "    --peer-name hub.example --cert site-1.pem --key site-1.key --trust fleet-ca.pem"
+            "    --peer-name hub.example \\\n"
+            "    --cert site-1.pem --key site-1.key --trust fleet-ca.pem"
         ),
     )
 )
