@@ -115,7 +115,7 @@ def test_warnings_are_no_failure() -> None:
     assert verdicts(result.output) == dict.fromkeys(Role, WARNING)
 
 
-def test_the_key_of_another() -> None:
+def test_a_key_of_another_certificate() -> None:
     options = write(FLEET.issue("node.example"))
     Path("node.key").write_bytes(FLEET.issue("other.example").key_pem)
     result = run(*options)

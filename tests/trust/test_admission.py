@@ -1,4 +1,4 @@
-"""The one place where it is decided who comes in; without a socket."""
+"""`Material.admit`, which decides whether a peer is admitted, without a socket."""
 
 from __future__ import annotations
 
@@ -194,10 +194,10 @@ async def test_an_anonymous_client_only_where_told_so(role: Role) -> None:
 @pytest.mark.parametrize(
     ("days", "admitted"), [(-2, False), (0, True), (89, True), (91, False)], ids=str
 )
-async def test_a_resumed_session_is_held_against_the_clock(
+async def test_dates_are_checked_again_on_a_resumed_session(
     days: int, admitted: bool, role: Role
 ) -> None:
-    """TLS looks at no date again; a full handshake is OpenSSL's to judge."""
+    """TLS does not check dates again on a resumed session; in a full handshake, OpenSSL does."""
     later = attrs.evolve(material(), now=lambda: NOW + days * DAY)
     await later.admit(PEER.der, no_chain, role, SOMEWHERE)
     if admitted:
@@ -210,7 +210,7 @@ async def test_a_resumed_session_is_held_against_the_clock(
 
 
 @each_role
-async def test_dates_that_no_handshake_looks_at(role: Role) -> None:
+async def test_dates_are_not_checked_if_the_context_does_not_check_them(role: Role) -> None:
     later = attrs.evolve(material(), now=lambda: NOW + 91 * DAY)
     context = later.context(role)
     context.verify_flags = ssl.VerifyFlags(context.verify_flags | NO_CHECK_TIME)

@@ -1,4 +1,4 @@
-"""ALPN: a peer with which no protocol of ours is selected does not come in, unless told so."""
+"""ALPN: a peer with which no protocol of ours is selected is refused by default."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_a_peer_that_selects_none_is_refused(
 @each_role
 @each_kind
 @pytest.mark.parametrize("theirs", [(), ("other",)], ids=["none", "another"])
-async def test_unless_told_so(
+async def test_no_common_protocol_is_allowed_if_alpn_is_not_required(
     theirs: Sequence[str],
     make: Callable[..., Credentials],
     role: Role,
@@ -98,7 +98,7 @@ async def test_unless_told_so(
 @each_version
 @each_role
 @each_kind
-async def test_one_of_ours_is_enough(
+async def test_one_common_protocol_is_enough(
     make: Callable[..., Credentials],
     role: Role,
     version: ssl.TLSVersion,
@@ -115,7 +115,7 @@ async def test_one_of_ours_is_enough(
 @each_role
 @each_kind
 @pytest.mark.parametrize("asking", list(Role), ids=str)
-async def test_each_role_asks_for_its_own(
+async def test_each_role_requires_its_own_protocols(
     asking: Role,
     make: Callable[..., Credentials],
     role: Role,
@@ -186,7 +186,7 @@ async def test_a_certificate_by_name_asks_for_it_too(
 
 @each_version
 @each_role
-async def test_a_resumed_session_is_no_way_round(
+async def test_a_resumed_session_needs_a_protocol_too(
     role: Role, version: ssl.TLSVersion, autojump_clock: MockClock
 ) -> None:
     """A session does not carry its protocol over: each handshake selects anew."""
@@ -265,7 +265,7 @@ async def test_what_is_in_force_at_the_verdict_counts(
 
 @each_version
 @pytest.mark.parametrize("alpn", [[], ["ours"]], ids=["without ALPN", "with ALPN"])
-async def test_an_https_server_of_the_same_authorities_is_no_peer(
+async def test_an_https_server_of_the_same_authorities_is_refused(
     alpn: Sequence[str], version: ssl.TLSVersion, autojump_clock: MockClock
 ) -> None:
     """An outsider who stays silent, and relays our ClientHello to a TLS server of the fleet's.
@@ -306,13 +306,13 @@ async def test_an_https_server_of_the_same_authorities_is_no_peer(
     assert len(handled) == len(reached) == (0 if alpn else 1)
 
 
-async def test_so_does_a_name_that_is_no_peers(autojump_clock: MockClock) -> None:
+async def test_an_https_server_is_refused_by_its_name_too(autojump_clock: MockClock) -> None:
     credentials = mutual(peer=NamedPeer("device.example"))
     meeting = await meet(credentials, Role.CLIENT, peer(Role.SERVER))
     assert type(meeting.error) is PeerRejectedError
 
 
 @pytest.mark.parametrize("alpn", ["h2", [""], ["x" * 256], {"server": ["h2"]}], ids=str)
-def test_contexts_of_the_users_own_are_checked_alike(alpn: Alpn) -> None:
+def test_contexts_of_the_user_are_checked_too(alpn: Alpn) -> None:
     with pytest.raises(ValueError):
         of_contexts(alpn=alpn)

@@ -1,4 +1,4 @@
-"""Anonymous clients: taken in the server role if told so in so many words, and nothing else changes."""
+"""Anonymous clients are admitted only in the server role and only with `anonymous_clients=True`; nothing else changes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ async def test_a_client_without_a_certificate(
 
 @each_way
 @each_version
-async def test_a_client_with_a_certificate_is_judged_as_ever(
+async def test_a_client_with_a_certificate_is_judged_as_usual(
     version: ssl.TLSVersion, make: Callable[..., Credentials], autojump_clock: MockClock
 ) -> None:
     peer = context(Role.CLIENT, PEER, version=version)
@@ -96,7 +96,7 @@ async def test_a_client_with_a_certificate_is_judged_as_ever(
 @each_way
 @each_version
 @pytest.mark.parametrize("leaf", [STRANGERS.issue("peer.example")])
-async def test_a_bad_certificate_is_worse_than_none(
+async def test_a_bad_certificate_is_refused_although_none_is_admitted(
     leaf: Leaf, version: ssl.TLSVersion, make: Callable[..., Credentials], autojump_clock: MockClock
 ) -> None:
     peer = context(Role.CLIENT, leaf, version=version)
@@ -107,7 +107,7 @@ async def test_a_bad_certificate_is_worse_than_none(
 
 @each_way
 @each_version
-async def test_the_client_role_verifies_as_ever(
+async def test_the_client_role_verifies_as_usual(
     version: ssl.TLSVersion, make: Callable[..., Credentials], autojump_clock: MockClock
 ) -> None:
     stranger = context(Role.SERVER, STRANGERS.issue("peer.example"), version=version)
@@ -120,7 +120,9 @@ async def test_the_client_role_verifies_as_ever(
 
 
 @each_way
-def test_it_is_seen(make: Callable[..., Credentials], caplog: pytest.LogCaptureFixture) -> None:
+def test_anonymous_clients_show_in_repr_and_log(
+    make: Callable[..., Credentials], caplog: pytest.LogCaptureFixture
+) -> None:
     made = make()
     assert "anonymous_clients=True" in repr(made)
     (record,) = caplog.records
@@ -131,7 +133,7 @@ def test_it_is_seen(make: Callable[..., Credentials], caplog: pytest.LogCaptureF
     assert len(caplog.records) == 1
 
 
-def test_contexts_of_your_own_say_the_same() -> None:
+def test_anonymous_clients_with_contexts_of_the_user() -> None:
     for mode in (ssl.CERT_NONE, ssl.CERT_REQUIRED):
         with pytest.raises(CredentialsError, match="CERT_OPTIONAL"):
             of_contexts(mode=mode)

@@ -106,7 +106,7 @@ def test_a_key_is_decrypted(form: PrivateFormat) -> None:
             parse_private_key(found, lambda wrong=wrong: wrong)  # type: ignore[misc]
 
 
-def test_nobody_is_asked_for_a_password_that_is_not_needed() -> None:
+def test_the_password_function_is_not_called_without_need() -> None:
     def ask() -> bytes:
         raise AssertionError
 
@@ -137,7 +137,7 @@ def test_a_block_that_cannot_be_used_is_named(second: bytes, told: list[str]) ->
         assert word in defect
 
 
-def test_each_block_that_cannot_be_used_is_named() -> None:
+def test_all_unusable_blocks_are_named() -> None:
     with pytest.raises(CredentialsError) as caught:
         load_certificates(pem_of(block("PKCS7") + FLEET.pem + block("CERTIFICATE")))
     first, second = caught.value.defects
@@ -145,7 +145,7 @@ def test_each_block_that_cannot_be_used_is_named() -> None:
     assert "block 3" in second
 
 
-def test_a_cut_block_does_not_hide_the_next() -> None:
+def test_a_truncated_block_does_not_hide_the_next() -> None:
     found = blocks(pem_of(CERTIFICATE[:-20] + FLEET.pem))
     assert [each.text is None for each in found] == [True, False]
 
@@ -191,7 +191,7 @@ def test_revocation_lists() -> None:
         (bytes.fromhex("feedfeed00000002"), "keytool"),
     ],
 )
-def test_what_it_is_instead(data: bytes, told: str) -> None:
+def test_the_error_says_what_the_file_is(data: bytes, told: str) -> None:
     with pytest.raises(CredentialsError) as caught:
         load_certificates(pem_of(data))
     (defect,) = caught.value.defects
@@ -199,7 +199,7 @@ def test_what_it_is_instead(data: bytes, told: str) -> None:
     assert "trust roots" in defect
 
 
-def test_a_key_that_is_not_there() -> None:
+def test_a_missing_key() -> None:
     with pytest.raises(CredentialsError, match="private_key"):
         find_private_key(pem_of(LEAF.chain_pem, "certificate chain"))
     with pytest.raises(CredentialsError, match=r"1 \(CERTIFICATE\)"):
@@ -278,7 +278,7 @@ def test_the_command_that_converts_a_key(kind: str, tmp_path: Path) -> None:
     assert parse_private_key(found, lambda: None).public_key() == LEAF.key.public_key()
 
 
-def test_old_roots_of_a_system_bundle_are_no_noise() -> None:
+def test_old_roots_of_a_system_bundle_cause_no_warning() -> None:
     """cryptography warns of some of them, and warnings are errors here."""
     bundle = Path("/etc/ssl/certs/ca-certificates.crt")
     if not bundle.exists():

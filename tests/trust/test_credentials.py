@@ -120,7 +120,7 @@ def test_swapped_contexts_are_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:ssl.PROTOCOL_TLS is deprecated:DeprecationWarning")
-async def test_one_context_of_both_roles_will_do() -> None:
+async def test_one_context_for_both_roles_is_enough() -> None:
     context = new_context(None)
     NODE.configure_cert(context)
     AUTHORITY.configure_trust(context)
@@ -169,14 +169,14 @@ def encrypted_key() -> bytes:
         ({"alpn": ["caf\xe9"]}, ValueError),
     ],
 )
-def test_what_cannot_be_credentials(wrong: dict[str, object], error: type[Exception]) -> None:
+def test_invalid_credentials(wrong: dict[str, object], error: type[Exception]) -> None:
     right: dict[str, object] = {"certificate_chain": CHAIN, "private_key": KEY, "trust": TRUST}
     mutual: Callable[..., Credentials] = Credentials.mutual
     with pytest.raises(error):
         mutual(**right | wrong)
 
 
-def test_contexts_are_replaced_by_reload_alone() -> None:
+def test_contexts_are_replaced_only_by_reload() -> None:
     mine = Credentials.mutual(certificate_chain=NODE, trust=AUTHORITY)
     with pytest.raises(AttributeError):
         mine.server_context = mine.client_context  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What is set on every TLS context, ours and the user's: suites, and an end that is an end."""
+"""The settings of every TLS context, ours and the user's: cipher suites, and ends that need a close_notify."""
 
 from __future__ import annotations
 
@@ -95,14 +95,16 @@ async def test_a_fin_without_a_close_notify_is_an_error(
         await connection.aclose()
 
 
-def test_a_choice_among_them_stays(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_subset_of_the_suites_stays(caplog: pytest.LogCaptureFixture) -> None:
     chosen = "ECDHE-ECDSA-AES128-GCM-SHA256"
     credentials = of_contexts(chosen)
     assert suites(credentials.server_context) == suites(credentials.client_context) == [chosen]
     assert not caplog.records
 
 
-def test_what_goes_beyond_pythons_own_is_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_removed_suites_are_logged_if_the_user_had_allowed_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     credentials = of_contexts("ECDHE-ECDSA-AES128-GCM-SHA256:AES128-SHA:@SECLEVEL=0")
     assert suites(credentials.server_context) == ["ECDHE-ECDSA-AES128-GCM-SHA256"]
     default = {suite["name"] for suite in ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).get_ciphers()}
@@ -111,6 +113,6 @@ def test_what_goes_beyond_pythons_own_is_named(caplog: pytest.LogCaptureFixture)
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 
 
-def test_nothing_that_may_stay_is_refused() -> None:
+def test_no_remaining_suite_is_refused() -> None:
     with pytest.raises(CredentialsError, match="forward-secret"):
         of_contexts("AES128-SHA:@SECLEVEL=0")

@@ -1,4 +1,4 @@
-"""Who a certificate says its holder is."""
+"""What a certificate says about its holder: `trio_duplex._trust.identity`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_the_key_pin_is_what_openssl_makes_it() -> None:
     ids=["RSA", "Ed25519", "P-384"],
 )
 @pytest.mark.parametrize("version", [x509.Version.v1, x509.Version.v3])
-def test_the_public_key_stands_where_we_look(
+def test_the_public_key_is_found_in_the_certificate(
     key: rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey,
     version: x509.Version,
 ) -> None:
@@ -212,7 +212,7 @@ def test_names_that_cannot_be_read(san: bytes) -> None:
 
 @given(st.binary(max_size=60))
 @settings(max_examples=200, deadline=None)
-def test_whatever_stands_where_names_should(san: bytes) -> None:
+def test_arbitrary_bytes_in_place_of_names(san: bytes) -> None:
     der = sign(
         builder().add_extension(x509.UnrecognizedExtension(SAN, san), critical=False)
     ).public_bytes(Encoding.DER)
@@ -230,7 +230,7 @@ def test_whatever_stands_where_names_should(san: bytes) -> None:
         (bytes.fromhex("06035504030c"), bytes.fromhex("060355040303")),  # a name in bits
     ],
 )
-def test_what_cryptography_has_other_exceptions_for(where: bytes, what: bytes) -> None:
+def test_other_exceptions_of_cryptography_become_value_errors(where: bytes, what: bytes) -> None:
     assert where in FULL.der
     with pytest.raises(ValueError):
         PeerIdentity.from_der(FULL.der.replace(where, what))

@@ -95,7 +95,7 @@ def test_doubts_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize("check", [True, False])
-def test_a_key_that_does_not_fit_is_refused_always(check: bool) -> None:
+def test_a_wrong_key_is_always_refused(check: bool) -> None:
     with pytest.raises(CredentialsError):
         Credentials.mutual(
             certificate_chain=LISTENER.chain_pem,
@@ -213,7 +213,9 @@ async def test_certificates_by_name(
 
 
 @each_version
-async def test_a_name_changes_no_demand(version: ssl.TLSVersion, autojump_clock: MockClock) -> None:
+async def test_a_certificate_by_name_changes_no_demand(
+    version: ssl.TLSVersion, autojump_clock: MockClock
+) -> None:
     """The peer picks the name, as it picks the role."""
     credentials = mutual(
         certificates_by_name={"tenant.example": TENANT}, peer=NamedPeer("peer.example")

@@ -152,7 +152,7 @@ ONE, OTHER = "spiffe://fleet.example/one", "spiffe://fleet.example/other"
 
 @pytest.mark.parametrize("second", [OTHER, "SPIFFE://elsewhere.example/x", "spiffe:x"])
 @pytest.mark.parametrize("expected", [ONE, "a.example", "192.0.2.7"])
-def test_two_spiffe_ids_name_nobody(expected: str, second: str) -> None:
+def test_two_spiffe_ids_match_nothing(expected: str, second: str) -> None:
     """X509-SVID section 2: whichever of its names is expected."""
     names = ("a.example", "192.0.2.7", ONE)
     assert bears_name(identity(*names), expected)

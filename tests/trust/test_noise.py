@@ -56,7 +56,7 @@ def test_a_bundle_with_odd_roots_warns_of_nothing(caplog: pytest.LogCaptureFixtu
     assert caplog.records == []
 
 
-def test_public_roots_that_ended_are_not_worth_a_warning(
+def test_expired_public_roots_cause_no_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     trust = FLEET.pem + ENDED.pem
@@ -71,12 +71,12 @@ def test_public_roots_that_ended_are_not_worth_a_warning(
     assert "O=ended" in roots[0].detail
 
 
-def test_roots_that_all_ended_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_if_all_roots_have_expired(caplog: pytest.LogCaptureFixture) -> None:
     Credentials.mutual(certificate_chain=LEAF, trust=ENDED.pem)
     assert [r.levelno for r in caplog.records if "trust root" in r.message] == [logging.WARNING]
 
 
-def test_what_is_said_of_a_root_is_not_said_at_each_reload(
+def test_warnings_about_roots_are_not_repeated_at_each_reload(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trust = tmp_path / "trust.pem"
@@ -91,7 +91,9 @@ def test_what_is_said_of_a_root_is_not_said_at_each_reload(
     assert "ending too" in caplog.records[1].message
 
 
-def test_our_own_end_is_said_at_each_reload(caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_about_our_own_certificate_are_repeated_at_each_reload(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     leaf = FLEET.issue("node.example", not_after=NOW + 2 * DAY)
     Credentials.mutual(certificate_chain=leaf, trust=FLEET).reload()
     assert [r.levelno for r in caplog.records] == [logging.WARNING] * 2

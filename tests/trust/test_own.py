@@ -59,7 +59,7 @@ def bad(checks: dict[str, Check]) -> dict[str, Grade]:
     return {what: check.grade for what, check in checks.items() if check.grade is not Grade.OK}
 
 
-def test_a_good_one() -> None:
+def test_a_good_certificate_passes_all_checks() -> None:
     checks = check()
     assert bad(checks) == {}
     assert list(checks) == [
@@ -83,7 +83,7 @@ def test_of_trustme() -> None:
     assert bad(check(authority.issue_cert("a.example"), authority)) == {}  # type: ignore[arg-type]
 
 
-def test_the_key_of_another() -> None:
+def test_a_key_of_another_certificate() -> None:
     checks = check_certificate(
         certificate_chain=LEAF.chain_pem, private_key=FLEET.issue("b.example").key_pem, trust=FLEET
     )
@@ -340,7 +340,7 @@ async def test_issuers_are_judged_as_openssl_does(
 
 
 @pytest.mark.parametrize("role", list(Role), ids=str)
-async def test_openssl_does_not_take_any_usage_for_one(
+async def test_openssl_does_not_accept_any_extended_key_usage(
     role: Role, autojump_clock: MockClock
 ) -> None:
     credentials = mutual(FLEET.issue("node.example", usages=[ANY_USAGE]), check=False)
@@ -353,7 +353,7 @@ def test_a_key_that_may_not_sign() -> None:
     assert bad(checks) == {f"key usage {role}": Grade.DEFECT for role in Role}
 
 
-def test_no_key_usage_at_all_is_any() -> None:
+def test_no_key_usage_extension_allows_all() -> None:
     subject = x509.Name([])
     made = (
         x509.CertificateBuilder()

@@ -1,4 +1,4 @@
-"""A certificate of our own ends while we serve: whoever comes, the operator hears of it."""
+"""A certificate of our own expires while we serve: the operator is told with each peer."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def visited(
 
 @each_role
 @pytest.mark.parametrize("by_name", [False, True])
-async def test_it_is_told_with_each_peer_and_logged_once(
+async def test_expiry_is_reported_with_each_peer_and_logged_once(
     role: Role, by_name: bool, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     credentials = at(ENDS + MINUTE, ending(by_name=by_name))
@@ -71,19 +71,19 @@ async def test_it_is_told_with_each_peer_and_logged_once(
 
 
 @each_role
-async def test_not_a_minute_too_soon(role: Role, autojump_clock: MockClock) -> None:
+async def test_expiry_is_not_reported_too_early(role: Role, autojump_clock: MockClock) -> None:
     events, server = await visited(role, at(ENDS - MINUTE, ending()))
     assert events == []
     assert server.statistics().certificate_not_after == ENDS
 
 
 @each_role
-async def test_a_new_certificate_ends_it(role: Role, autojump_clock: MockClock) -> None:
+async def test_a_new_certificate_ends_the_reports(role: Role, autojump_clock: MockClock) -> None:
     renewed = mutual()
     events, server = await visited(role, at(ENDS + MINUTE, ending()), then=renewed)
     assert len(events) == 1
     assert server.statistics().certificate_not_after == renewed.not_after
 
 
-def test_the_first_of_several_counts() -> None:
+def test_the_certificate_that_expires_first_counts() -> None:
     assert ending().not_after == ending(by_name=True).not_after == ENDS

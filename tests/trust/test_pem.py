@@ -52,7 +52,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "odd", [17, bytearray(LEAF.chain_pem), object()], ids=["a number", "a bytearray", "an object"]
 )
-def test_what_is_no_source(odd: object) -> None:
+def test_invalid_sources(odd: object) -> None:
     with pytest.raises(TypeError, match=type(odd).__name__):
         read(odd)
 
@@ -123,7 +123,7 @@ def test_no_key_is_left_on_a_disk(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_openssl_takes_it() -> None:
+def test_openssl_can_load_the_file() -> None:
     context = new_context(Role.SERVER)
     with as_file(Pem("it", LEAF.private_key_and_cert_chain_pem.bytes())) as path:
         context.load_cert_chain(path)

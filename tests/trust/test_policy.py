@@ -130,7 +130,7 @@ def test_an_ip_address_written_as_a_dns_name() -> None:
     assert not bears_name(PeerIdentity.from_der(der), "192.0.2.7")
 
 
-def test_the_common_name_is_no_name() -> None:
+def test_the_common_name_does_not_count() -> None:
     der = FLEET.issue(common_name="node.example").der
     assert not bears_name(PeerIdentity.from_der(der), "node.example")
 
@@ -155,7 +155,7 @@ def test_the_common_name_is_no_name() -> None:
         "SHA256:00",
     ],
 )
-def test_what_is_no_name(name: str) -> None:
+def test_invalid_names(name: str) -> None:
     for make in (NamedPeer, lambda name: NamedByAddress({"192.0.2.7": name})):
         with pytest.raises(ValueError):
             make(name)
@@ -245,7 +245,7 @@ async def test_pinned_peer() -> None:
 @pytest.mark.parametrize(
     "pins", [(), ("",), ("0" * 64,), ("sha256:" + "0" * 63,), ("sha1:" + "0" * 64,), ("sha256:é",)]
 )
-def test_what_is_no_pin(pins: tuple[str, ...]) -> None:
+def test_invalid_pins(pins: tuple[str, ...]) -> None:
     with pytest.raises(ValueError):
         PinnedPeer(*pins)
     if pins and pins[0].startswith("sha256:"):
@@ -312,14 +312,14 @@ async def test_named_by_a_function() -> None:
 
 
 @pytest.mark.parametrize("names", [{"192.0.2.1/24": "a"}, {"host": "a"}, {"192.0.2.7": ()}])
-def test_what_names_no_network(names: dict[str, str]) -> None:
+def test_invalid_networks(names: dict[str, str]) -> None:
     with pytest.raises(ValueError):
         NamedByAddress(names)
 
 
 @pytest.mark.parametrize("role", list(Role), ids=str)
 async def test_roles_allowed(role: Role) -> None:
-    """The roles in it are the peer's, and the peer plays the other than we."""
+    """The roles are those of the peer, which plays the role opposite to ours."""
     assert await admits(RolesAllowed({"node.example": role.other}), role=role)
     assert not await admits(RolesAllowed({"node.example": role}), role=role)
     assert await admits(RolesAllowed({"node.example": Role}), role=role)
@@ -332,7 +332,7 @@ async def test_roles_allowed(role: Role) -> None:
     assert await admits(RolesAllowed({"node.example": role, pin: role.other}), role=role)
 
 
-def test_what_are_no_roles() -> None:
+def test_invalid_roles() -> None:
     for roles in ({"node.example": "server"}, {"node.example": [1]}, {"a b": Role.SERVER}):
         with pytest.raises(ValueError):
             RolesAllowed(roles)  # type: ignore[arg-type]
@@ -376,13 +376,13 @@ async def test_a_callable(kind: type[Told]) -> None:
 
 @each_kind
 @pytest.mark.parametrize("answer", [0, 1, "", "yes", [], NODE, NotImplemented, ...])
-async def test_what_is_no_verdict(kind: type[Told], answer: object) -> None:
+async def test_invalid_verdicts(kind: type[Told], answer: object) -> None:
     for policy in (kind(answer), AllOf(kind(answer)), AnyOf(kind(answer), kind(True))):
         with pytest.raises(TypeError):
             await judge(policy, NODE, Role.SERVER, None)
 
 
-async def test_what_a_rejection_says_is_left_alone() -> None:
+async def test_facts_of_a_rejection_are_kept() -> None:
     error = SelfConnectionError("me", role=Role.CLIENT, peer="there", advice="go")
     with pytest.raises(SelfConnectionError) as caught:
         await judge(Told(error), NODE, Role.SERVER, SOMEWHERE)
@@ -411,7 +411,7 @@ async def test_any_of(kind: type[Told]) -> None:
     with pytest.raises(PeerRejectedError) as caught:
         await judge(AnyOf(kind(PeerRejectedError("because"))), NODE, Role.SERVER, None)
     assert "because" in str(caught.value)
-    # A policy that fails is no policy that rejects: nobody comes in by the next one.
+    # A policy that fails is not a rejection: `AnyOf` must not go on to the next one.
     with pytest.raises(ZeroDivisionError):
         await judge(AnyOf(kind(ZeroDivisionError()), kind(True)), NODE, Role.SERVER, None)
 

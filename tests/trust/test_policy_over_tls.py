@@ -122,7 +122,7 @@ async def test_a_policy_is_under_the_deadline_of_the_handshake(
 
 @each_role
 @each_version
-async def test_cancelled_while_a_policy_thinks(
+async def test_cancelled_while_a_policy_is_deciding(
     role: Role, version: ssl.TLSVersion, autojump_clock: MockClock
 ) -> None:
     thinking = trio.Event()

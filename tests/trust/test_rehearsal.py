@@ -131,7 +131,7 @@ def test_trust_that_mutual_refuses_is_a_defect() -> None:
     assert DEFECT in {check.grade for check in found}
 
 
-def test_one_that_is_over_is_judged_by_its_dates_only() -> None:
+def test_an_expired_certificate_is_reported_only_by_its_dates() -> None:
     leaf = FLEET.issue("node.example", not_before=NOW - 9 * DAY, not_after=NOW - DAY)
     found = check_certificate(certificate_chain=leaf, trust=FLEET, now=NOW - 2 * DAY)
     assert DEFECT not in {check.grade for check in found}

@@ -159,7 +159,7 @@ async def test_a_certificate_that_vouches_for_itself_resumes(
 
 @each_role
 @each_version
-async def test_one_that_an_authority_vouches_for_resumes_beside_them(
+async def test_a_peer_of_an_authority_resumes_beside_trusted_certificates(
     version: ssl.TLSVersion, role: Role
 ) -> None:
     """A resumed session has no chain: the certificate was seen with one."""

@@ -323,7 +323,7 @@ def test_a_certificate_for_one_role(tmp_path: Path) -> None:
     assert credentials.material is material
 
 
-def test_what_is_reloaded(tmp_path: Path) -> None:
+def test_reload_reads_everything_again(tmp_path: Path) -> None:
     files = Files(tmp_path)
     credentials = files.credentials()
     server, client = credentials.server_context, credentials.client_context
@@ -480,7 +480,7 @@ async def test_what_is_in_force_at_the_verdict_counts(
 
 @pytest.mark.parametrize("role", list(Role), ids=str)
 @pytest.mark.parametrize("trust", ["kept", "dropped"])
-async def test_a_reload_counts_likewise(
+async def test_a_reload_during_the_handshake_counts(
     trust: str, role: Role, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     files = Files(tmp_path)
@@ -505,7 +505,7 @@ async def test_credentials_that_demanded_nothing(role: Role, autojump_clock: Moc
 
 
 @pytest.mark.parametrize("role", list(Role), ids=str)
-async def test_a_policy_that_is_replaced_while_it_thinks(
+async def test_a_policy_that_is_replaced_while_it_is_deciding(
     role: Role, autojump_clock: MockClock
 ) -> None:
     """Each one that is in force when the former has decided is asked, until one lasts."""

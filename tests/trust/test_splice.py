@@ -150,7 +150,7 @@ async def test_spliced_into_ourselves(
     assert "handshake_failure" in str(gave_up.tls_reason)
 
 
-async def test_a_relay_that_is_as_quick_as_the_scheduler(autojump_clock: MockClock) -> None:
+async def test_a_relay_that_is_faster_than_our_send(autojump_clock: MockClock) -> None:
     """The hello comes back while our sending of it has not even returned."""
     node = Node(mutual(A, allow_self=True))
     relayed = trio.Event()
@@ -274,7 +274,7 @@ async def test_a_hello_hidden_among_empty_records(
     ],
     ids=str,
 )
-async def test_whether_we_dialled_is_a_fact_of_its_own(
+async def test_own_hello_is_found_even_if_the_role_is_known(
     options: dict[str, bool], refused: bool, how: str, autojump_clock: MockClock
 ) -> None:
     """A stream may be accepted and its role known: our own hello is still no peer's."""
@@ -345,7 +345,7 @@ each_version = pytest.mark.parametrize(
 async def test_siblings_that_admit_each_other_are_spliced(
     version: ssl.TLSVersion, processes: None, autojump_clock: MockClock
 ) -> None:
-    """The danger is real: this is why the documentation asks for names or roles."""
+    """Without names or roles, siblings can be spliced. This is why the documentation asks for them."""
     silent, speaking = siblings(AnyTrustedPeer(), version)
     await splice(silent, speaking)
     assert [connection.role for connection in silent.handled] == [Role.CLIENT]

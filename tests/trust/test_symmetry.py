@@ -129,7 +129,7 @@ def test_a_difference(change: str, role: Role) -> None:
 
 
 @pytest.mark.parametrize("change", [name for name in CHANGES if "certificates" not in name])
-def test_the_same_change_in_both_roles_is_none(change: str) -> None:
+def test_the_same_change_in_both_roles_is_not_a_difference(change: str) -> None:
     made = contexts()
     for one in made.values():
         CHANGES[change][0](one)
@@ -151,7 +151,7 @@ def test_another_root(role: Role) -> None:
 
 
 @each_role
-def test_host_names_checked_in_one_role_alone(role: Role) -> None:
+def test_host_names_checked_in_only_one_role(role: Role) -> None:
     """In the server role they are not checked at all, whatever was asked for."""
     made = contexts()
     made[role].check_hostname = True
@@ -223,7 +223,7 @@ async def test_roots_in_a_directory_beside_those_of_a_file(
 
 
 @each_role
-async def test_a_mere_name_in_the_directory_locks_nobody_out(
+async def test_a_strangers_issuer_name_does_not_lock_out_good_peers(
     role: Role, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """The stranger holds no certificate of that authority: he has only named it as his issuer."""
@@ -272,7 +272,7 @@ def test_an_intermediate_vouches_under_partial_chains_only(partial: bool) -> Non
 
 
 @pytest.mark.parametrize("seen", [False, True])
-async def test_a_resumed_session_has_no_chain_to_look_at(
+async def test_a_resumed_session_under_grown_trust(
     seen: bool, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     made = contexts()
@@ -368,7 +368,7 @@ def test_roots_in_a_directory_that_are_needed_for_our_own_certificate(tmp_path: 
     assert "capath" in defect
 
 
-def test_trusted_certificates_that_are_no_authorities() -> None:
+def test_trusted_certificates_that_are_not_authorities() -> None:
     """One each, but not the same: which ones, Python does not tell."""
     made = contexts()
     for role, name in zip(Role, ("a.example", "b.example"), strict=True):
@@ -388,7 +388,7 @@ def test_a_context_trusts_like_itself_whatever_it_holds() -> None:
     assert not trust_alike(one, other)
 
 
-def test_every_difference_is_told_at_once() -> None:
+def test_all_differences_are_reported_together() -> None:
     made = contexts()
     made[Role.SERVER].verify_mode = ssl.CERT_NONE
     made[Role.CLIENT].minimum_version = TLS13
@@ -454,7 +454,7 @@ def test_one_context_for_both_roles() -> None:
 
 
 @pytest.mark.parametrize("peer", ["a.example", NamedPeer, 7])
-def test_what_is_no_policy(peer: Any) -> None:
+def test_invalid_policies(peer: Any) -> None:
     with pytest.raises(ValueError):
         build(contexts(), peer=peer)
     with pytest.raises(ValueError):
@@ -471,7 +471,7 @@ def test_contexts_have_no_files_to_reload() -> None:
 shared_keys = pytest.mark.skipif(sys.version_info < (3, 13), reason="ssl has no PSK before 3.13")
 
 
-def test_none_without_being_told() -> None:
+def test_no_shared_keys_by_default() -> None:
     for ciphers in (None, "DEFAULT:PSK", "ALL:@SECLEVEL=0"):
         made = contexts()
         if ciphers is not None:
@@ -541,7 +541,7 @@ def test_a_server_that_asks_for_another_group() -> None:
     assert presented_certificates(server, context(Role.CLIENT, None)) == {LISTENER.der}
 
 
-def test_what_the_client_presents_is_not_told_to_who_is_not_trusted() -> None:
+def test_the_clients_certificate_is_found_only_under_mutual_trust() -> None:
     found = presented_certificates(
         context(Role.SERVER, STRANGERS.issue("a.example")), context(Role.CLIENT, LISTENER)
     )
@@ -554,7 +554,7 @@ def test_contexts_that_present_nothing() -> None:
     build(made)
 
 
-def test_both_are_known_as_ourselves() -> None:
+def test_both_certificates_are_recognised_as_ours() -> None:
     server, client = FLEET.issue("server.example"), FLEET.issue("client.example")
     made = {Role.SERVER: context(Role.SERVER, server), Role.CLIENT: context(Role.CLIENT, client)}
     assert build(made).material.own_public_keys == keys_of(server, client)

@@ -1,4 +1,4 @@
-"""Whom `Credentials.mutual` trusts: anchors, certificates that vouch for themselves, and who was revoked."""
+"""What `Credentials.mutual` trusts: anchors, certificates that vouch for themselves, and revocation lists."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ DIGITAL_SIGNATURE = x509.KeyUsage(True, False, False, False, False, False, False
     ],
     ids=["CA:FALSE", "v3 of no kind", "keyCertSign only", "may not sign", "a leaf"],
 )
-async def test_what_is_no_authority_is_not_a_root(
+async def test_a_certificate_that_is_not_an_authority_is_not_a_root(
     stray: Leaf, role: Role, version: ssl.TLSVersion, autojump_clock: MockClock
 ) -> None:
     """What the check says is what happens."""
@@ -225,7 +225,7 @@ async def test_one_that_has_expired(
     assert not await admitted(credentials, role, old, version)
 
 
-def test_they_show_in_repr_and_checks() -> None:
+def test_trusted_certificates_show_in_repr_and_checks() -> None:
     credentials = trusting(trusted_certificates=pem(DEVICES["CA:TRUE"].certificate))
     assert "trusted_certificates" in repr(credentials)
     assert "trusted certificates" in [check.what for check in credentials.checks]
@@ -346,7 +346,7 @@ def test_a_list_that_cannot_be_used_is_refused(lists: bytes) -> None:
         trusting(trust=FLEET, revocation_lists=lists)
 
 
-def test_a_root_without_a_list_is_told() -> None:
+def test_a_root_without_a_list_is_a_warning() -> None:
     credentials = trusting(
         trust=FLEET.pem + STRANGERS.pem, revocation_lists=revocation_list(issuer=STRANGERS)
     )

@@ -104,7 +104,7 @@ async def client(version: ssl.TLSVersion, leaf: Leaf | None) -> Connection:
 
 
 @pytest.mark.parametrize("name", [*OURS, "certificate_required"])
-async def test_the_first_read_tells(name: str, autojump_clock: MockClock) -> None:
+async def test_the_first_read_raises_the_verdict(name: str, autojump_clock: MockClock) -> None:
     leaf = OURS[name][0] if name in OURS else None
     connection = await client(TLS13, leaf)  # which is no acceptance yet
     with pytest.raises(CertificateRejectedError) as caught:
@@ -183,7 +183,7 @@ async def hang_up_hard(stream: trio.SocketStream) -> None:
 
 
 @pytest.mark.parametrize("end", [close, hang_up_hard])
-async def test_a_send_tells_if_it_fails_before_the_first_read(
+async def test_a_send_that_fails_before_the_first_read_raises_the_verdict(
     end: Callable[[trio.SocketStream], Awaitable[None]],
 ) -> None:
     """Real sockets: the alert stands in the kernel, behind what broke the send."""
@@ -307,14 +307,16 @@ async def test_accepted(autojump_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("name", [*OURS, "handshake_failure"])
-async def test_in_tls_1_2_the_handshake_tells(name: str, autojump_clock: MockClock) -> None:
+async def test_in_tls_1_2_the_handshake_raises_the_verdict(
+    name: str, autojump_clock: MockClock
+) -> None:
     leaf = OURS[name][0] if name in OURS else None
     with pytest.raises(HandshakeError) as caught:
         await client(TLS12, leaf)
     assert name in str(caught.value.tls_reason)
 
 
-async def test_other_ends_stay_what_they_are(autojump_clock: MockClock) -> None:
+async def test_other_ends_are_not_turned_into_a_verdict(autojump_clock: MockClock) -> None:
     """An alert that is no verdict on a certificate; in the server role there is none that late."""
     for role in Role:
         ours, theirs = memory_pair()

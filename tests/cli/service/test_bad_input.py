@@ -264,7 +264,7 @@ def test_an_encrypted_key_with_its_passphrase(good: list[str], tmp_path: Path, b
         fails(ADDRESS, "proxy", *good, *options, "--listen", address)
 
 
-def test_the_key_of_another(good: list[str]) -> None:
+def test_a_key_of_another_certificate(good: list[str]) -> None:
     fails(CREDENTIALS, "proxy", *good, "--key", "peer.key")
 
 
