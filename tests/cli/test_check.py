@@ -82,7 +82,7 @@ def test_a_good_certificate() -> None:
     }
 
 
-def test_the_key_may_stand_with_the_certificate() -> None:
+def test_the_key_may_be_in_the_file_of_the_certificate() -> None:
     leaf = FLEET.issue("node.example")
     Path("both.pem").write_bytes(leaf.key_pem + leaf.chain_pem)
     result = run("--cert", "both.pem")
@@ -109,7 +109,7 @@ def test_defects_of_both_roles() -> None:
     assert rows(result.output)["validity"] == [DEFECT, DEFECT]
 
 
-def test_warnings_are_no_failure() -> None:
+def test_warnings_do_not_fail_the_check() -> None:
     result = run(*write(FLEET.issue("node.example", not_after=NOW + 3 * DAY)))
     assert result.exit_code == 0
     assert verdicts(result.output) == dict.fromkeys(Role, WARNING)
@@ -170,7 +170,7 @@ def test_one_line_each_in_a_pipe() -> None:
     assert "alias-8.berlin.fleet.example" in names
 
 
-def test_a_name_commands_no_terminal() -> None:
+def test_control_sequences_in_a_name_are_escaped() -> None:
     leaf = FLEET.issue(x509.DNSName("\x1b]0;owned\x07[red]a.example"))
     for env in ({}, {"FORCE_COLOR": "1", "TERM": "xterm-256color"}):
         output = ANSI.sub("", run(*write(leaf), **env).output)

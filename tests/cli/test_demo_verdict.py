@@ -88,14 +88,14 @@ def test_each_fault_is_found(view: View, ours: dict[str, Any], theirs: dict[str,
     assert len(judge(changed)) == 1
 
 
-def test_our_end_never_ended() -> None:
+def test_our_end_has_not_ended() -> None:
     expected, _, theirs = SPEAKING
     assert len(faults(expected, None, theirs, window=WINDOW)) == 1
     broken = attrs.evolve(theirs, error=TimeoutError())
     assert len(faults(expected, None, broken, window=WINDOW)) == 2
 
 
-def test_glare_leaves_nothing_as_it_must_be() -> None:
+def test_glare_is_a_fault_in_everything() -> None:
     """What a window too short for the speaking peer would look like."""
     expected, _, _ = SPEAKING
     ours = Ours(waited=1.0, role=Role.CLIENT, reason=Reason.SILENT, error=GLARE)

@@ -94,7 +94,7 @@ def test_peers_are_due_at_even_distances_whatever_becomes_of_them() -> None:
     assert clock.now == 111.25  # the last has been waited for
 
 
-def test_who_starts_late_is_told_when_it_was_due() -> None:
+def test_a_late_start_gets_the_time_at_which_it_was_due() -> None:
     clock = Wound()
     late: list[float] = []
 
@@ -108,7 +108,7 @@ def test_who_starts_late_is_told_when_it_was_due() -> None:
     assert late == pytest.approx([0, 0.35, 0.1, 0, 0])
 
 
-def test_a_peer_that_is_not_to_be_is_passed_over() -> None:
+def test_a_start_that_returns_none_is_skipped() -> None:
     clock = Wound()
     asked: list[float] = []
     loop_on(clock).run_at(1, repeat(asked.append, 3))

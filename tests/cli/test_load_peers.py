@@ -307,7 +307,7 @@ def cut_off(tls: ssl.SSLSocket) -> None:
         (cut_off, "echo: end of stream", "the server hung up"),
     ],
 )
-def test_what_is_no_echo(
+def test_wrong_echo(
     talk: Callable[[ssl.SSLSocket], None],
     error: str,
     example: str,

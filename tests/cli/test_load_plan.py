@@ -20,7 +20,7 @@ from trio_duplex.cli._load.plan import HOSTILE, KINDS, MAX_PARTS, Mix, Plan
         (f"mute={MAX_PARTS},speaking", {"mute": MAX_PARTS, "speaking": 1}),
     ],
 )
-def test_what_a_mix_is(text: str, parts: dict[str, int]) -> None:
+def test_mixes(text: str, parts: dict[str, int]) -> None:
     mix = Mix.parse(text)
     assert mix.parts == parts
     assert Mix.parse(str(mix)) == mix
@@ -43,7 +43,7 @@ def test_what_a_mix_is(text: str, parts: dict[str, int]) -> None:
         (f"speaking={MAX_PARTS + 1}", str(MAX_PARTS)),
     ],
 )
-def test_what_is_no_mix(text: str, word: str) -> None:
+def test_invalid_mixes(text: str, word: str) -> None:
     with pytest.raises(ValueError, match=word):
         Mix.parse(text)
 

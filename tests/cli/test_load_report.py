@@ -89,7 +89,7 @@ def test_the_tables() -> None:
     assert "times are our own" not in shown
 
 
-def test_what_the_server_says_is_neither_markup_nor_command() -> None:
+def test_text_of_the_server_is_not_interpreted() -> None:
     shown = text(results())
     assert "\x1b" not in shown
     assert "\\x1b[31mred" in shown
@@ -133,7 +133,7 @@ def test_hints(stage: str, error: OSError, hint: str | None) -> None:
     ("mix", "size", "what"),
     [("speaking", 32, "32 bytes echoed"), ("silent", 0, "only handshakes"), ("http", 32, None)],
 )
-def test_what_was_done(mix: str, size: int, what: str | None) -> None:
+def test_counts_of_the_report(mix: str, size: int, what: str | None) -> None:
     plan = Plan(host="a.example", port=1, rate=1, count=1, mix=Mix.parse(mix), size=size)
     head = text(Results(plan.mix), plan=plan).partition("\n\n")[0]
     assert [word for word in ("bytes echoed", "only handshakes") if word in head] == (
@@ -186,7 +186,7 @@ def test_json_says_all_of_it() -> None:
     assert list(http["ended_by"].values()) == [{"count": 2, "example": "it sent [b]nothing[/b]"}]
 
 
-def test_json_of_nothing() -> None:
+def test_json_without_results() -> None:
     said = as_json(PLAN, Results(MIX))
     assert json.loads(json.dumps(said, allow_nan=False))["client"]["late"]["max"] is None
 

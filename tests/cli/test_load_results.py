@@ -145,7 +145,7 @@ def test_hostile_peers_may_be_unfinished_and_others_not() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL])
-def test_what_this_machine_lacks_is_no_fault_of_the_server(number: int) -> None:
+def test_errors_of_this_machine_are_not_failures(number: int) -> None:
     made = results()
     figures = made.figures["speaking"]
     figures.dialled += 1
@@ -156,7 +156,7 @@ def test_what_this_machine_lacks_is_no_fault_of_the_server(number: int) -> None:
     assert not made.passed
 
 
-def test_the_same_error_later_is_the_servers() -> None:
+def test_the_same_error_after_dialling_is_a_failure() -> None:
     figures = results().figures["speaking"]
     figures.dialled += 1
     figures.fail(HANDSHAKE, OSError(errno.ENOBUFS, "no buffers"))

@@ -215,7 +215,7 @@ def test_a_certificate_of_ours_has_ended(log: Clock, caplog: pytest.LogCaptureFi
     assert "reload()" in values["advice"]
 
 
-async def test_what_is_on_its_way_is_not_logged(
+async def test_open_connections_are_not_logged(
     log: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = await a_connection()
@@ -227,7 +227,7 @@ async def test_what_is_on_its_way_is_not_logged(
     assert caplog.records == []
 
 
-async def test_nothing_is_made_of_what_nobody_wants(caplog: pytest.LogCaptureFixture) -> None:
+async def test_disabled_levels_cost_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(WARNING, logger="trio_duplex")
     log = Clock()
 
@@ -269,7 +269,7 @@ def test_faults_that_repeat_are_one_line_a_second_for_each_class(
         assert 5 + sum(int(v.get("repeated") or v.get("count") or 0) for _, v in own) == 10_000
 
 
-def test_a_burst_is_summarised_by_whatever_happens_next(
+def test_a_burst_is_summarised_with_the_next_event(
     log: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     log(*(failed(NotTLSError("no", received=b"")) for _ in range(5)))
@@ -309,7 +309,7 @@ def test_faults_of_ours_are_summarised_too(log: Clock, caplog: pytest.LogCapture
         (OwnCertificateExpired(not_after=ENDED, peer=PEER), PAUSE_INTERVAL),
     ],
 )
-def test_what_lasts_is_said_less_often(
+def test_lasting_states_are_logged_less_often(
     event: Event, interval: float, log: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     log(event)
@@ -472,7 +472,7 @@ async def test_what_a_muted_network_does_is_debug(caplog: pytest.LogCaptureFixtu
         log.now += 10
 
 
-async def test_what_is_ours_to_mend_is_not_muted(caplog: pytest.LogCaptureFixture) -> None:
+async def test_our_own_faults_are_not_muted(caplog: pytest.LogCaptureFixture) -> None:
     log = Clock(muted=MutedNetworks(["192.0.2.0/24"]))
     log(
         failed(BUG),
@@ -520,17 +520,17 @@ def test_a_line_is_one_line_that_can_be_parsed(
         assert (values["why"], values["peer"]) == (text, f"/run/{text}")
 
 
-def test_an_address_stands_as_it_is(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_address_is_not_quoted(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log(failed(BUG, peer="[2001:db8::1%eth0]:4711"))
     assert " peer=[2001:db8::1%eth0]:4711 " in caplog.records[0].getMessage()
 
 
-def test_of_a_long_text_the_start_is_logged(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_long_text_is_cut(log: Clock, caplog: pytest.LogCaptureFixture) -> None:
     log(failed(ValueError("x" * 100_000)))
     assert len(caplog.records[0].getMessage()) < MAX_WHY + 100
 
 
-async def test_what_cannot_be_said_does_no_harm(
+async def test_an_exception_whose_str_raises_does_no_harm(
     log: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     class UnprintableError(ValueError):

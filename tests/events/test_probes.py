@@ -79,7 +79,7 @@ def test_what_an_error_looks_like(error: DuplexError, probe: Probe | None) -> No
 
 @pytest.mark.parametrize("muted", [False, True])
 @pytest.mark.parametrize("error", [ZeroDivisionError(), LimitError("x", limit="pending", value=3)])
-def test_what_is_ours_is_no_probe(error: Exception, muted: bool) -> None:
+def test_our_own_faults_are_not_probes(error: Exception, muted: bool) -> None:
     assert probe_of(error, muted=muted) is None
 
 
@@ -176,7 +176,7 @@ async def is_a_browser(stream: RecordingStream) -> None:
         (is_a_browser, {}, {"NotTLSError": 1}, logging.INFO),
     ],
 )
-async def test_health_checks_are_counted_apart(
+async def test_health_checks_are_counted_separately(
     script: Script,
     probes: dict[Probe, int],
     failed: dict[str, int],

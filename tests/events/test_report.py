@@ -26,7 +26,7 @@ def test_all_observers_are_told_in_order() -> None:
     assert reporter.disabled == 0
 
 
-def test_what_an_observer_returns_does_not_matter() -> None:
+def test_return_values_of_observers_are_ignored() -> None:
     reporter = Reporter([lambda _: False, lambda _: NotImplemented])
     for _ in range(3):
         reporter.report(ACCEPTED)
@@ -81,7 +81,7 @@ def test_the_one_that_raised_is_the_one_that_is_disabled(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_what_is_no_exception_is_not_swallowed(error: type[BaseException]) -> None:
+def test_a_base_exception_of_an_observer_is_raised(error: type[BaseException]) -> None:
     def failing(_: Event) -> None:
         raise error
 
@@ -126,7 +126,7 @@ async def send_garbage(memory: MemoryListener) -> None:
     await trio.testing.wait_all_tasks_blocked()
 
 
-async def test_what_a_server_has_left_out_of_the_log_is_said_in_the_end(
+async def test_a_server_logs_what_was_left_out_at_its_end(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -137,7 +137,7 @@ async def test_what_a_server_has_left_out_of_the_log_is_said_in_the_end(
     assert left_out(caplog) == ["repeated kind=NotTLSError count=4"]
 
 
-async def test_what_a_listener_has_left_out_of_the_log_is_said_in_the_end(
+async def test_a_duplex_listener_logs_what_was_left_out_at_its_end(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

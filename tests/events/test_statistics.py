@@ -93,7 +93,7 @@ def test_pauses() -> None:
         (1e6, len(DECISION_BUCKETS)),
     ],
 )
-def test_where_a_decision_falls(waited: float, bucket: int) -> None:
+def test_decision_buckets(waited: float, bucket: int) -> None:
     counts = Counts()
     counts.count(decided(waited))
     histogram = frozen(counts).decision_seconds

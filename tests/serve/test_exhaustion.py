@@ -59,7 +59,7 @@ def said(caplog: pytest.LogCaptureFixture, word: str) -> list[logging.LogRecord]
 
 
 @each_errno
-async def test_no_room_is_said_once(
+async def test_no_room_is_logged_once(
     code: int, autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -188,7 +188,7 @@ async def test_errors_of_one_connection_are_ignored(caplog: pytest.LogCaptureFix
         nursery.cancel_scope.cancel()
 
 
-async def test_nobody_makes_room_while_nobody_waits() -> None:
+async def test_nobody_makes_room_if_no_connection_is_waiting() -> None:
     # With the table exactly full, accept(2) fails although nobody is there to be accepted.
     (real,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     failing = FailingSocket(real.socket, [], later=[errno.EMFILE])
@@ -324,7 +324,7 @@ GARBAGE = {
 }
 
 
-async def test_a_flood_of_garbage_is_no_flood_of_log_lines(
+async def test_a_flood_of_garbage_makes_few_log_lines(
     autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)

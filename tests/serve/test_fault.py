@@ -208,7 +208,7 @@ async def failing(
 @pytest.mark.slow
 @each_role
 @pytest.mark.parametrize("handle", OWN, ids=name)
-async def test_an_error_of_the_handlers_own_is_not_the_peers(
+async def test_an_error_of_the_handler_is_not_the_peers_fault(
     handle: Handle,
     role: Role,
     autojump_clock: trio.testing.MockClock,
@@ -227,7 +227,7 @@ async def test_an_error_of_the_handlers_own_is_not_the_peers(
 
 @each_role
 @pytest.mark.parametrize("handle", PEERS, ids=name)
-async def test_what_this_connection_raised_is_the_peers(
+async def test_an_error_of_this_connection_is_the_peers_fault(
     handle: Handle,
     role: Role,
     autojump_clock: trio.testing.MockClock,

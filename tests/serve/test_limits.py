@@ -107,7 +107,7 @@ def test_with_raise_open_files_they_are_derived_from_the_hard_limit(
         (math.inf, 15_000, 1_000),
     ],
 )
-def test_what_is_pending_is_derived_from_connections(
+def test_pending_limits_are_derived_from_connections(
     connections: float, pending: int, per_address: int
 ) -> None:
     derived = Limits(connections=connections)
@@ -144,7 +144,7 @@ def test_a_limit_equals_its_name_and_says_what_to_do(limit: Limit) -> None:
         assert f"Limits.{limit}" in limit.advice
 
 
-def test_what_may_cut_off_an_honest_peer_is_off_by_default() -> None:
+def test_limits_that_may_cut_off_a_proper_peer_are_off_by_default() -> None:
     default = Limits()
     for name in ("handler_timeout", "idle_timeout", "send_timeout"):
         assert getattr(default, name) == math.inf
@@ -158,7 +158,7 @@ def test_counts(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("value", [0, -1, -math.inf, math.nan, 1.5, 10.0, True, "10", None])
-def test_what_is_no_count(name: str, value: object) -> None:
+def test_invalid_counts(name: str, value: object) -> None:
     with pytest.raises((ValueError, TypeError)) as caught:
         limits(**{name: value})
     assert name in str(caught.value)
@@ -172,7 +172,7 @@ def test_seconds(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("name", TIMEOUTS)
 @pytest.mark.parametrize("value", [0.25, 3, math.inf])
-def test_seconds_of_which_0_makes_no_sense(name: str, value: float) -> None:
+def test_seconds_must_be_above_0(name: str, value: float) -> None:
     assert getattr(limits(**{name: value}), name) == value
     with pytest.raises(ValueError, match=name):
         limits(**{name: 0})
@@ -194,7 +194,7 @@ def test_when_full(value: object, meant: WhenFull) -> None:
     assert limits(when_full=value).when_full is meant
 
 
-def test_what_is_no_when_full() -> None:
+def test_invalid_when_full() -> None:
     with pytest.raises(ValueError, match="drop"):
         limits(when_full="drop")
 

@@ -113,7 +113,7 @@ async def test_options_are_those_of_negotiate(autojump_clock: trio.testing.MockC
     ("value", "error"),
     [(-1, ValueError), (math.nan, ValueError), (True, TypeError), ("5", TypeError)],
 )
-def test_what_is_no_duration_is_refused_at_the_door(
+def test_invalid_duration_is_refused_at_once(
     option: str, value: Any, error: type[Exception]
 ) -> None:
     memory = MemoryListener()
@@ -160,7 +160,7 @@ async def test_in_async_with_a_passed_nursery_is_used_too(
         assert not nursery.cancel_scope.cancel_called
 
 
-async def test_accept_is_a_checkpoint_also_when_one_is_ready(
+async def test_accept_is_a_checkpoint_even_if_a_connection_is_ready(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -210,7 +210,7 @@ async def test_two_tasks_may_accept(autojump_clock: trio.testing.MockClock) -> N
 # ------------------------------------------------------------------------------- what fails is logged
 
 
-async def test_what_fails_is_logged_and_costs_its_own_connection_alone(
+async def test_a_failure_is_logged_and_ends_only_its_own_connection(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="trio_duplex")
@@ -240,7 +240,7 @@ async def test_what_fails_is_logged_and_costs_its_own_connection_alone(
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_where_there_is_no_room_it_tries_again(
+async def test_without_room_it_tries_again(
     code: int, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory = MemoryListener()
@@ -256,7 +256,7 @@ async def test_where_there_is_no_room_it_tries_again(
 @pytest.mark.parametrize(
     "failure", [OSError(errno.EBADF, "bad"), OSError("without a number"), RuntimeError("other")]
 )
-async def test_a_failure_of_the_transport_listener_surfaces_bare(
+async def test_a_failure_of_the_transport_listener_is_raised_without_a_group(
     failure: Exception, autojump_clock: trio.testing.MockClock
 ) -> None:
     memory = MemoryListener()
@@ -277,7 +277,7 @@ async def test_a_failure_of_the_transport_listener_surfaces_bare(
 # ------------------------------------------------------------------------------------------- closing
 
 
-async def test_closing_wakes_who_is_accepting(autojump_clock: trio.testing.MockClock) -> None:
+async def test_closing_wakes_a_task_that_accepts(autojump_clock: trio.testing.MockClock) -> None:
     memory = MemoryListener()
     async with DuplexListener(memory, credentials()) as listener:
         async with trio.open_nursery() as nursery:
@@ -292,7 +292,9 @@ async def test_closing_wakes_who_is_accepting(autojump_clock: trio.testing.MockC
     assert memory.closed
 
 
-async def test_closed_underneath_it_says_so(autojump_clock: trio.testing.MockClock) -> None:
+async def test_closing_the_transport_listener_ends_accept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     memory = MemoryListener()
     async with DuplexListener(memory, credentials()) as listener:
         async with trio.open_nursery() as nursery:
@@ -309,7 +311,7 @@ async def test_closed_underneath_it_says_so(autojump_clock: trio.testing.MockClo
         await receive_all(never)
 
 
-async def test_closed_underneath_it_drops_what_is_not_ready(
+async def test_closing_the_transport_listener_drops_pending_peers(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -325,7 +327,7 @@ async def test_closed_underneath_it_drops_what_is_not_ready(
         assert trio.current_time() == 1
 
 
-async def test_closing_drops_what_is_pending_and_what_nobody_fetched(
+async def test_closing_drops_pending_and_ready_connections(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -427,7 +429,7 @@ async def test_cancelled_from_outside_as_its_body_ends(
     assert memory.closed
 
 
-async def test_a_nursery_that_is_cancelled_leaves_nobody_waiting(
+async def test_cancelling_the_nursery_wakes_all_tasks_that_accept(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The nursery that was passed ends, while a task elsewhere accepts."""

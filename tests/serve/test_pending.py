@@ -26,7 +26,7 @@ from trio_duplex._sockets.address import Address
     ids=ascii,
 )
 @pytest.mark.parametrize("number", [1, 2**40])
-def test_what_is_written_down_is_read_again(number: int, remote: Address | None) -> None:
+def test_a_session_file_is_read_again(number: int, remote: Address | None) -> None:
     entered = 123_456.789_012_345
     packed = pack(number, entered, remote)
     assert unpack(packed) == Pending(number, entered, remote)

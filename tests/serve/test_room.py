@@ -263,7 +263,7 @@ def a_room(**options: Any) -> tuple[Room, list[tuple[str, float, str | None]]]:
     return room, told
 
 
-async def test_per_address_the_newest_is_dropped() -> None:
+async def test_the_newest_peer_of_an_address_is_dropped() -> None:
     room, told = a_room(pending_per_address=2)
     visitors = Visitors(room)
     one = [await visitors.enter(("192.0.2.7", port)) for port in (1, 2, 3)]
@@ -326,7 +326,7 @@ async def until(condition: Any) -> None:
 # --------------------------------------------------------------------------- connections in all
 
 
-async def test_as_many_as_there_is_room_for_are_left_alone(
+async def test_peers_within_the_limits_are_not_dropped(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -448,7 +448,7 @@ async def test_two_listeners_share_the_room(autojump_clock: trio.testing.MockClo
         assert watched.live() == (2, 0, 0)
 
 
-async def test_a_drain_does_not_wait_for_who_has_no_place(
+async def test_a_drain_does_not_wait_for_peers_without_a_place(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -475,7 +475,7 @@ async def gather(*functions: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("role", Role)
-async def test_a_burst_of_honest_peers_gets_through(
+async def test_a_burst_of_proper_peers_gets_through(
     role: Role, autojump_clock: trio.testing.MockClock
 ) -> None:
     """Many more than there are turns, each of which takes a while to answer."""
@@ -572,7 +572,7 @@ async def test_greeting_patience_is_how_long_a_greeting_may_go_unanswered(
 
 
 @pytest.mark.parametrize("at", [0.0, 0.1, 0.4])
-async def test_an_answer_begins_a_second_patience_and_no_more(
+async def test_an_answer_begins_a_second_patience_but_only_once(
     at: float, autojump_clock: trio.testing.MockClock
 ) -> None:
     memory = MemoryListener()
@@ -625,7 +625,7 @@ async def test_the_roles_have_turns_of_their_own(autojump_clock: trio.testing.Mo
         await talk_within(memory.connect(), Role.CLIENT, 0)
 
 
-async def test_turns_go_by_who_came_first(autojump_clock: trio.testing.MockClock) -> None:
+async def test_turns_are_given_in_order_of_arrival(autojump_clock: trio.testing.MockClock) -> None:
     memory = MemoryListener()
     async with serving(memory, client_handshakes=1, window=1) as watched:
         async with trio.open_nursery() as nursery:
@@ -635,7 +635,7 @@ async def test_turns_go_by_who_came_first(autojump_clock: trio.testing.MockClock
         assert [event.number for event in watched.of(HandshakeCompleted)] == [1, 2, 3, 4, 5, 6]
 
 
-async def test_who_waits_for_a_turn_may_be_dropped_for_a_newer_peer(
+async def test_a_peer_that_waits_for_a_turn_may_be_dropped_for_a_newer_one(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -652,7 +652,7 @@ async def test_who_waits_for_a_turn_may_be_dropped_for_a_newer_peer(
 
 
 @pytest.mark.parametrize("role", Role)
-async def test_a_turn_that_does_not_come_in_time_is_our_fault(
+async def test_turn_timeout_is_a_limit_error(
     role: Role, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The peer did nothing wrong; it must not be said to be slow."""
@@ -1016,7 +1016,7 @@ async def test_keepalive(limits: dict[str, float], idle: int | None, millisecond
     assert unacknowledged == milliseconds
 
 
-async def test_a_peer_that_leaves_while_it_waits_is_found_out_at_its_turn(
+async def test_a_peer_that_leaves_while_it_waits_is_noticed_at_its_turn(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()

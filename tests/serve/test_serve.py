@@ -231,7 +231,7 @@ async def test_no_listeners_nothing_to_do() -> None:
     ("value", "error"),
     [(-1, ValueError), (math.nan, ValueError), (True, TypeError), ("5", TypeError)],
 )
-async def test_what_is_no_duration_is_refused_before_a_socket_opens(
+async def test_invalid_duration_opens_no_socket(
     option: str, value: Any, error: type[Exception]
 ) -> None:
     (busy,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
@@ -248,7 +248,7 @@ async def test_what_is_no_duration_is_refused_before_a_socket_opens(
             await serve_tcp(echo, port, credentials(), host="127.0.0.1")
 
 
-async def test_what_is_no_handler_is_refused_before_a_socket_opens() -> None:
+async def test_invalid_handler_opens_no_socket() -> None:
     before = open_descriptors()
     no_handler = cast("Handler", None)
     with pytest.raises(TypeError, match="handler"):
@@ -268,9 +268,7 @@ async def no_observer(event: object) -> None:
     ("option", "value"),
     [("limits", 1000), ("observers", [None]), ("observers", [no_observer]), ("observers", print)],
 )
-async def test_wrong_limits_and_observers_are_refused_before_a_socket_opens(
-    option: str, value: Any
-) -> None:
+async def test_invalid_limits_and_observers_open_no_socket(option: str, value: Any) -> None:
     wrong = {option: value}
     (busy,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with busy:
@@ -285,7 +283,7 @@ async def test_wrong_limits_and_observers_are_refused_before_a_socket_opens(
     assert not memory.closed
 
 
-async def test_what_are_no_credentials_is_refused_before_a_socket_opens() -> None:
+async def test_invalid_credentials_open_no_socket() -> None:
     """A TLS context, as Trio's own functions take it, is an easy mistake."""
     context = cast("Credentials", peer_context(Role.SERVER))
     before = open_descriptors()
@@ -471,7 +469,7 @@ async def test_a_handlers_bug_is_logged_and_ends_its_own_connection(
         assert await receive_all(other) == b"fine"
 
 
-async def test_a_handlers_bug_is_raised_bare_where_asked_for(
+async def test_a_handlers_bug_is_raised_without_a_group_with_raise_handler_errors(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     bug = ZeroDivisionError()
@@ -563,7 +561,7 @@ async def test_a_bug_that_comes_with_a_cancellation_is_not_lost(
         assert "fail_to_clean_up" in caplog.text
 
 
-async def test_a_peers_fault_that_leaves_a_handler_is_no_bug(
+async def test_a_peers_fault_that_leaves_a_handler_is_not_a_bug(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="trio_duplex")
@@ -586,7 +584,7 @@ async def test_a_peers_fault_that_leaves_a_handler_is_no_bug(
         memory = MemoryListener()
 
 
-async def test_the_fault_of_another_peer_does_not_look_like_the_due_end_of_the_data(
+async def test_after_the_fault_of_another_peer_there_is_no_close_notify(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A proxy whose other end broke, and a client that must know that it has not got all."""
@@ -619,7 +617,7 @@ async def test_a_stream_that_breaks_as_it_is_closed_does_no_harm(
 
 
 @pytest.mark.parametrize("children", [False, True])
-async def test_a_system_exit_leaves_bare_with_its_code(
+async def test_a_system_exit_keeps_its_code(
     children: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     memory = MemoryListener()
@@ -698,7 +696,7 @@ async def test_a_cancelled_connection_ends_with_close_notify(
         assert await tls.receive_some() == b""
 
 
-async def test_no_close_hangs_on_a_peer_that_takes_nothing(
+async def test_no_close_hangs_if_the_peer_reads_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Neither where the handler returns, nor where all is cancelled; both take a bounded time."""
@@ -859,7 +857,7 @@ async def test_drain_lets_handlers_finish_and_cancels_what_is_left(
     # And the server has returned.
 
 
-async def test_drain_is_over_when_the_last_handler_is(
+async def test_drain_ends_with_the_last_handler(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory = MemoryListener()
@@ -928,7 +926,7 @@ async def test_drain_lets_pending_peers_go_on(autojump_clock: trio.testing.MockC
     assert handled == [Role.CLIENT]
 
 
-async def test_drain_one_listener_alone(autojump_clock: trio.testing.MockClock) -> None:
+async def test_drain_only_one_listener(autojump_clock: trio.testing.MockClock) -> None:
     one, other = MemoryListener(), MemoryListener()
     async with serving(takes(60), one, other) as server:
         on_one, on_other = await call(one), await call(other)
@@ -996,7 +994,7 @@ async def test_drain_of_a_server_that_has_ended(autojump_clock: trio.testing.Moc
     ("timeout", "error"),
     [(-1, ValueError), (math.nan, ValueError), (True, TypeError), ("1", TypeError)],
 )
-async def test_drain_for_no_duration(
+async def test_drain_with_an_invalid_duration(
     timeout: Any, error: type[Exception], autojump_clock: trio.testing.MockClock
 ) -> None:
     memory = MemoryListener()
@@ -1140,7 +1138,7 @@ async def test_a_closed_handler_nursery_ends_the_server(
 # ------------------------------------------------------------------------------- listeners that fail
 
 
-async def test_no_room_is_waited_out(
+async def test_without_room_it_waits_and_goes_on(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     memory = MemoryListener()
@@ -1153,7 +1151,7 @@ async def test_no_room_is_waited_out(
     assert words == ["listener-paused", "repeated"]  # said once, and how often in the end
 
 
-async def test_no_room_does_not_hold_up_a_drain(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_drain_ends_the_wait_for_room(autojump_clock: trio.testing.MockClock) -> None:
     memory = MemoryListener()
     memory.failures = [OSError(errno.EMFILE, "too many")] * 10_000
     async with serving(echo, memory) as server:
@@ -1165,7 +1163,7 @@ async def test_no_room_does_not_hold_up_a_drain(autojump_clock: trio.testing.Moc
 @pytest.mark.parametrize(
     "failure", [OSError(errno.EBADF, "bad"), RuntimeError("odd"), trio.BrokenResourceError()]
 )
-async def test_a_listener_that_fails_for_good_ends_the_server(
+async def test_a_permanent_failure_of_a_listener_ends_the_server(
     failure: Exception, autojump_clock: trio.testing.MockClock
 ) -> None:
     good, bad = MemoryListener(), MemoryListener()
@@ -1196,7 +1194,9 @@ async def test_a_listener_closed_by_its_owner_lets_its_connections_finish() -> N
         # All are closed, and the server has returned.
 
 
-async def test_a_keyboard_interrupt_leaves_bare(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_keyboard_interrupt_is_raised_without_a_group(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """It strikes in whatever task runs: here in a handler, below two nurseries of ours."""
     memory = MemoryListener()
 

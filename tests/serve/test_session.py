@@ -80,7 +80,7 @@ async def dialled(memory: MemoryListener, role: Role, context: CONTEXT | None = 
 
 
 @each_version
-async def test_a_server_resumes_what_it_is_given(
+async def test_a_server_resumes_the_given_session(
     version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
     memory, mine, theirs = (
@@ -105,7 +105,7 @@ async def test_a_server_resumes_what_it_is_given(
     ]  # a memory stream has no address, and as TLS server nobody is asked
 
 
-async def test_it_is_asked_by_the_address() -> None:
+async def test_the_session_function_gets_the_remote_address() -> None:
     asked: list[object] = []
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
@@ -121,7 +121,9 @@ async def test_it_is_asked_by_the_address() -> None:
     assert asked[0][0] == "127.0.0.1"
 
 
-async def test_a_listener_of_connections_has_it_too(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_duplex_listener_resumes_sessions_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     memory, mine, theirs = MemoryListener(), credentials(TLS12), peer_context(Role.SERVER, TLS12)
     session = await a_session(mine, theirs)
     async with DuplexListener(memory, mine, window=1, session=lambda _: session) as listener:
@@ -131,7 +133,7 @@ async def test_a_listener_of_connections_has_it_too(autojump_clock: trio.testing
                 assert connection.session_reused
 
 
-async def test_a_session_from_before_a_reload_costs_no_connection(
+async def test_a_session_from_before_a_reload_is_ignored(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     files = tmp_path / "node.pem"
@@ -146,7 +148,7 @@ async def test_a_session_from_before_a_reload_costs_no_connection(
         assert await dialled(memory, Role.SERVER, theirs) == b"full"
 
 
-async def test_a_function_that_fails_costs_one_connection_and_is_our_fault(
+async def test_a_session_function_that_fails_ends_only_its_own_connection(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     memory, events = MemoryListener(), list[Event]()
@@ -165,7 +167,7 @@ async def test_a_function_that_fails_costs_one_connection_and_is_our_fault(
         assert await dialled(memory, Role.SERVER) == b"full"
 
 
-async def test_a_session_instead_of_a_function_is_refused_at_the_door() -> None:
+async def test_a_session_instead_of_a_function_is_refused() -> None:
     mine = credentials(TLS12)
     _, client = await connection_pair(client=mine)
     wrong: Any = client.session

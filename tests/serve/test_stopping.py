@@ -121,7 +121,9 @@ async def by_cancelling_the_connection(
 )
 @each_version
 @each_role
-async def test_an_established_peer_is_told(role: Role, version: ssl.TLSVersion, stop: Stop) -> None:
+async def test_an_established_peer_gets_a_close_notify(
+    role: Role, version: ssl.TLSVersion, stop: Stop
+) -> None:
     open_: list[Connection] = []
 
     async def handler(connection: Connection) -> None:
@@ -175,7 +177,7 @@ async def test_a_peer_that_does_not_read_is_not_waited_for(
 @each_version
 @each_role
 @pytest.mark.parametrize("timeout", ["idle_timeout", "send_timeout"])
-async def test_a_connection_that_was_given_up_is_closed_like_any_other(
+async def test_a_broken_connection_is_closed_like_any_other(
     timeout: str, role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
     # Its transport is closed by then, and a close_notify can't be sent: that must not end the server.

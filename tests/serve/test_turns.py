@@ -98,7 +98,7 @@ async def start_in_order(start: Start, count: int, key: str, seconds: float) -> 
 # ------------------------------------------------------------------------------------ by address
 
 
-async def test_the_line_is_served_by_address(autojump_clock: trio.testing.MockClock) -> None:
+async def test_turns_alternate_between_addresses(autojump_clock: trio.testing.MockClock) -> None:
     async with turning(1, patience=math.inf) as (turns, nursery):
         start = starter(turns, nursery)
         start("x", 1)
@@ -174,7 +174,7 @@ async def test_a_mute_flood_costs_other_addresses_a_patience_at_most(
 
 
 @pytest.mark.parametrize("same_address", [False, True])
-async def test_answers_of_one_byte_starve_nobody(
+async def test_answers_of_one_byte_do_not_starve_others(
     same_address: bool, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with turning(64) as (turns, nursery):
@@ -195,7 +195,7 @@ async def test_answers_of_one_byte_starve_nobody(
 
 
 @pytest.mark.parametrize(("most", "greedy", "shed"), [(4, 3, 0), (8, 6, 1), (8, 5, 0)])
-async def test_small_differences_between_addresses_shed_nobody(
+async def test_small_differences_between_addresses_cost_no_turn(
     most: int, greedy: int, shed: int, autojump_clock: trio.testing.MockClock
 ) -> None:
     """One address gives up a turn if it holds twice what the next would hold, and not before."""
@@ -241,7 +241,7 @@ async def test_no_more_are_shed_than_wait(autojump_clock: trio.testing.MockClock
         assert sum(peer.limit is not None for peer in peers) == 1
 
 
-async def test_only_an_admitted_peer_teaches_patience(
+async def test_only_an_admitted_peer_changes_the_patience(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with turning(8) as (turns, nursery):
@@ -262,7 +262,7 @@ async def test_only_an_admitted_peer_teaches_patience(
         assert turns.slow_patience == 0.5
 
 
-async def test_what_is_learned_is_the_longest_quiet_before_or_after_the_answer(
+async def test_the_longest_silence_before_or_after_the_answer_is_learned(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with turning(8) as (turns, _):

@@ -45,7 +45,7 @@ async def test_unix_socket(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_listener_is_where_one_dials(host: str) -> None:
+async def test_address_of_a_listener_can_be_dialled(host: str) -> None:
     (listener,) = await trio.open_tcp_listeners(0, host=host)
     async with listener:
         address = listener_address(listener)
@@ -66,7 +66,7 @@ async def test_a_listener_is_where_one_dials(host: str) -> None:
         (None, None),
     ],
 )
-def test_as_one_dials_it(address: Address | None, expected: tuple[str, int] | str | None) -> None:
+def test_form_for_dialling(address: Address | None, expected: tuple[str, int] | str | None) -> None:
     assert dialled(address) == expected
 
 
@@ -107,7 +107,7 @@ async def test_a_reset_makes_the_kernel_forget_the_peer() -> None:
         assert local_address(ours) is not None
 
 
-async def test_what_is_no_socket_has_no_address() -> None:
+async def test_other_streams_have_no_address() -> None:
     ours, theirs = memory_pair()
     assert local_address(ours) is remote_address(theirs) is None
     assert listener_address(MemoryListener()) is None
@@ -125,11 +125,11 @@ async def test_what_is_no_socket_has_no_address() -> None:
         (None, None),
     ],
 )
-def test_as_people_write_it(address: Address | None, text: str | None) -> None:
+def test_format_address(address: Address | None, text: str | None) -> None:
     assert format_address(address) == text
 
 
-def test_an_error_shows_no_name_as_it_is() -> None:
+def test_unprintable_names_are_escaped_in_errors() -> None:
     """Whoever dials picks the name of an abstract socket."""
     hostile = format_address("@\x1b]0;owned\x07\n")
     assert str(HandshakeError("failed", peer=hostile)).isprintable()

@@ -72,7 +72,7 @@ async def test_an_end_in_the_past_is_heard_at_once() -> None:
             assert await crowd.wait() == ([], [ours])
 
 
-async def test_whoever_comes_meanwhile_may_have_an_earlier_end() -> None:
+async def test_a_new_entry_may_have_an_earlier_end() -> None:
     heard: list[int] = []
     with Crowd() as crowd, pair() as (slow, _), pair() as (quick, _), trio.fail_after(10):
         crowd.add(slow, trio.current_time() + 3600)

@@ -986,7 +986,7 @@ NO_DURATIONS = [
 
 @pytest.mark.parametrize(("value", "error"), NO_DURATIONS)
 @pytest.mark.parametrize("option", ["window", "handshake_timeout"])
-async def test_what_is_no_duration_is_refused_at_the_door(
+async def test_invalid_duration_is_refused_at_once(
     option: str, value: Any, error: type[Exception], autojump_clock: trio.testing.MockClock
 ) -> None:
     ours, theirs = memory_pair()

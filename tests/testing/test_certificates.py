@@ -71,7 +71,7 @@ def test_names_default_to_this_machine(authority: Authority) -> None:
         handshake(certificate.context(Role.SERVER), context, "elsewhere.example")
 
 
-def test_authority_and_certificate_pass_for_trustme_s(authority: Authority) -> None:
+def test_authority_and_certificate_can_replace_trustmes(authority: Authority) -> None:
     trio_duplex.Credentials.mutual(
         certificate_chain=authority.certificate("c.example"), trust=authority
     )
@@ -112,7 +112,7 @@ def test_flaw_is_refused_in_either_role(
 @pytest.mark.parametrize(
     ("flaw", "good_in"), [(Flaw.SERVER_ONLY, Role.SERVER), (Flaw.CLIENT_ONLY, Role.CLIENT)]
 )
-def test_key_usage_is_good_in_one_role_alone(
+def test_key_usage_allows_only_one_role(
     authority: Authority, flaw: Flaw, good_in: Role, role: Role
 ) -> None:
     flawed = authority.flawed(flaw).context(role)
@@ -136,7 +136,7 @@ def test_wrong_name_is_valid_but_for_somebody_else(authority: Authority) -> None
     assert "mismatch" in info.value.verify_message
 
 
-def test_every_flaw_trusts_the_authority_all_the_same(authority: Authority) -> None:
+def test_every_flaw_trusts_the_authority(authority: Authority) -> None:
     for flaw in Flaw:
         assert authority.flawed(flaw).trust_pem == authority.trust_pem
 

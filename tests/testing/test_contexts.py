@@ -47,7 +47,7 @@ class OwnContext(ssl.SSLContext):
 
 
 @each_protocol
-def test_it_begins_as_on_python_org(role: Role | None) -> None:
+def test_contexts_are_those_of_python_org(role: Role | None) -> None:
     context = new_context(role)
     assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2

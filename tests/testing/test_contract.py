@@ -114,7 +114,7 @@ async def test_check_catches(
 
 
 @pytest.mark.parametrize("check", [check_cancelled_receive, check_bulk, check_forced_close])
-async def test_check_passes_what_is_good(
+async def test_check_passes_good_streams(
     check: Callable[..., object], autojump_clock: trio.testing.MockClock
 ) -> None:
     await check(maker(Faulty))  # type: ignore[misc]
@@ -133,7 +133,7 @@ async def test_trio_s_own_checks_run_on_streams_without_half_close() -> None:
     assert calls  # by Trio's checks alone
 
 
-async def test_tls_that_has_not_shaken_hands_hangs_nowhere_but_in_trio_s_own_stream(
+async def test_forced_close_before_the_handshake_hangs_only_in_trio_s_own_stream(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     # Trio's SSLStream performs the handshake in order to close; only a forced close does not.

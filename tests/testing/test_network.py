@@ -128,7 +128,7 @@ async def test_listener_gives_the_other_ends_in_order() -> None:
         assert await (await listener.accept()).receive_some() == bytes([number])
 
 
-async def test_closed_listener_refuses_and_resets_who_waits() -> None:
+async def test_closed_listener_refuses_dials_and_resets_unaccepted_connections() -> None:
     listener = open_memory_listener()
     waiting = await listener.dial()
     await listener.aclose()
@@ -141,7 +141,7 @@ async def test_closed_listener_refuses_and_resets_who_waits() -> None:
         await listener.accept()
 
 
-async def test_closing_wakes_who_accepts() -> None:
+async def test_closing_wakes_a_task_in_accept() -> None:
     listener = open_memory_listener()
 
     async def accept() -> None:
@@ -181,7 +181,7 @@ async def test_connection_pair_is_named_by_role(autojump_clock: trio.testing.Moc
         assert await pair.server.receive_some() == b"hello"
 
 
-async def test_connection_pair_raises_what_does_not_fit_bare() -> None:
+async def test_connection_pair_raises_its_error_without_a_group() -> None:
     with pytest.raises(trio_duplex.HandshakeError):
         await open_connection_pair(client_credentials=Authority().credentials())
 

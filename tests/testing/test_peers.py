@@ -154,7 +154,7 @@ async def test_talk_replaces_saying_and_hearing(where: str) -> None:
     assert report.error is None
 
 
-async def test_what_talk_does_wrong_is_raised() -> None:
+async def test_error_in_talk_is_raised() -> None:
     async def talk(stream: PeerStream) -> None:
         raise ZeroDivisionError
 
@@ -486,7 +486,7 @@ async def test_peers_without_credentials_are_strangers() -> None:
     assert report.alert == "unknown_ca"
 
 
-async def test_patience_ends_what_hangs(autojump_clock: trio.testing.MockClock) -> None:
+async def test_patience_ends_a_peer_that_hangs(autojump_clock: trio.testing.MockClock) -> None:
     ours, theirs = open_memory_stream_pair()
     report = await SilentPeer(patience=33).run(theirs)
     assert isinstance(report.error, trio.TooSlowError)
@@ -539,7 +539,7 @@ async def test_peer_of_one_s_own_and_runs_again() -> None:
         assert report.peer == "stuttering peer"
 
 
-async def test_half_close_of_a_stream_that_has_none_is_the_tests_fault() -> None:
+async def test_half_close_of_a_stream_that_can_not_is_a_type_error() -> None:
     async with serving("memory", window=30) as place:
         connection = await trio_duplex.testing.open_memory_connection(
             place.server.listeners[0],  # type: ignore[arg-type]
@@ -566,7 +566,7 @@ async def test_targets() -> None:
         await SpeakingPeer().run(("127.0.0.1", address[1]))
 
 
-async def test_server_that_is_nowhere_can_not_be_dialled() -> None:
+async def test_server_without_an_address_can_not_be_dialled() -> None:
     class Elsewhere(trio.abc.Listener[trio.abc.Stream]):
         async def accept(self) -> trio.abc.Stream:
             await trio.sleep_forever()

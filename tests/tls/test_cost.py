@@ -157,7 +157,7 @@ async def test_every_curve_serves(
 
 @each_role
 @by_the_byte
-async def test_a_retry_serves_whoever_says_change_cipher_spec_in_between(
+async def test_a_retry_works_with_a_change_cipher_spec_in_between(
     step: int | None, role: Role, autojump_clock: trio.testing.MockClock
 ) -> None:
     """As OpenSSL does, and RFC 8446 appendix D.4 advises: it precedes the second hello."""
@@ -303,7 +303,7 @@ async def ignoring_errors(peer: RawPeer) -> None:
 
 
 @pytest.mark.parametrize("bound", [0, -1, True])
-async def test_a_bound_that_is_none_is_refused_at_the_door(bound: int) -> None:
+async def test_an_invalid_bound_is_refused_at_once(bound: int) -> None:
     ours, _ = memory_pair()
     with pytest.raises(ValueError, match="max_certificate_bytes"):
         await negotiate(ours, credentials(), max_certificate_bytes=bound)

@@ -163,7 +163,7 @@ async def test_input_that_arrives_while_the_reply_is_under_way_cuts_nothing_off(
 
 @each_version
 @each_role
-async def test_a_close_waits_for_no_peer_that_has_ended(
+async def test_a_close_does_not_wait_if_the_peer_has_ended(
     role: Role, version: ssl.TLSVersion
 ) -> None:
     with trio.fail_after(LONG):
@@ -181,7 +181,7 @@ async def test_a_close_waits_for_no_peer_that_has_ended(
 
 @each_version
 @each_role
-async def test_a_close_waits_only_for_delivery_where_nothing_is_unread(
+async def test_a_close_waits_only_for_delivery_if_nothing_is_unread(
     role: Role, version: ssl.TLSVersion
 ) -> None:
     with trio.fail_after(LONG):
@@ -262,7 +262,7 @@ async def test_two_tasks_close_at_once() -> None:
 
 @each_version
 @each_role
-async def test_another_stream_is_drained_where_tls_has_unread_input(
+async def test_another_stream_is_drained_if_tls_has_unread_input(
     role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
     server, client = await connection_pair(version)
@@ -292,7 +292,7 @@ async def test_a_client_that_never_received_waits_a_second_for_tickets(
 @pytest.mark.parametrize("https_compatible", [False, True])
 @each_version
 @each_role
-async def test_a_close_by_force_is_no_due_end(
+async def test_a_close_by_force_sends_no_close_notify(
     role: Role, version: ssl.TLSVersion, https_compatible: bool
 ) -> None:
     with trio.fail_after(LONG):

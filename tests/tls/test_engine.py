@@ -32,7 +32,7 @@ def version(request: pytest.FixtureRequest) -> ssl.TLSVersion:
     return value
 
 
-def test_read_gives_all_records_that_have_come(version: ssl.TLSVersion) -> None:
+def test_read_returns_all_records_that_have_come(version: ssl.TLSVersion) -> None:
     server, client = pair(version)
     for size in (1, 0, 1000, RECORD_SIZE, 5):
         if size:
@@ -43,7 +43,7 @@ def test_read_gives_all_records_that_have_come(version: ssl.TLSVersion) -> None:
 
 
 @pytest.mark.parametrize("most", [1, 10, RECORD_SIZE, RECORD_SIZE + 1, 10 * RECORD_SIZE])
-def test_read_gives_no_more_than_was_asked_for(version: ssl.TLSVersion, most: int) -> None:
+def test_read_returns_at_most_max_bytes(version: ssl.TLSVersion, most: int) -> None:
     server, client = pair(version)
     for _ in range(3):
         client.write(b"y" * RECORD_SIZE)
@@ -57,7 +57,7 @@ def test_read_gives_no_more_than_was_asked_for(version: ssl.TLSVersion, most: in
     assert got == b"y" * 3 * RECORD_SIZE
 
 
-def test_half_a_record_gives_nothing_yet(version: ssl.TLSVersion) -> None:
+def test_half_a_record_returns_nothing_yet(version: ssl.TLSVersion) -> None:
     server, client = pair(version)
     client.write(b"whole")
     words = client.take()
@@ -91,7 +91,7 @@ def test_end_of_the_transport_without_close_notify_is_a_failure(version: ssl.TLS
             server.read(100)
 
 
-def test_fault_behind_data_is_for_the_next_call_and_stays(version: ssl.TLSVersion) -> None:
+def test_fault_behind_data_is_raised_by_all_later_calls(version: ssl.TLSVersion) -> None:
     server, client = pair(version)
     client.write(b"good")
     words = client.take()

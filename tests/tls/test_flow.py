@@ -178,7 +178,7 @@ async def test_a_receive_gives_all_records_that_have_come() -> None:
 
 
 @pytest.mark.parametrize("most", [1, 7, 16_384, 20_000])
-async def test_never_more_than_was_asked_for(most: int) -> None:
+async def test_receive_returns_at_most_max_bytes(most: int) -> None:
     async with connected() as (ours, theirs):
         await theirs.send_all(b"x" * 50_000)
         received = 0
@@ -392,7 +392,7 @@ async def rekeyed(
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
-async def test_what_receiving_owes_is_bounded(transport: str, tmp_path: Path) -> None:
+async def test_answers_that_receiving_must_send_are_bounded(transport: str, tmp_path: Path) -> None:
     """A peer that asks for key updates and reads nothing is not read from for ever."""
     async with rekeyed(transport, tmp_path) as (ours, theirs, forge):
         assert isinstance(ours.transport, trio.SocketStream)

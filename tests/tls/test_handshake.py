@@ -71,7 +71,7 @@ async def refuse(
 
 @each_version
 @each_role
-async def test_a_certificate_that_we_do_not_trust_reads_unknown_ca(
+async def test_an_untrusted_peer_gets_unknown_ca(
     role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
     ours, theirs = memory_pair()
@@ -100,7 +100,7 @@ async def test_a_certificate_that_has_expired_reads_certificate_expired(
 
 
 @each_version
-async def test_a_client_without_a_certificate_is_told_so(
+async def test_a_client_without_a_certificate_gets_certificate_required(
     version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
     ours, theirs = memory_pair()
@@ -216,7 +216,7 @@ async def test_over_tcp_no_reset_overtakes_the_alert(role: Role, version: ssl.TL
 
 @each_version
 @each_role
-async def test_an_alert_of_the_peer_is_told_by_its_name(
+async def test_an_alert_of_the_peer_has_its_name(
     role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
     """The peer does not trust *us*."""
@@ -286,7 +286,7 @@ async def test_last_words_are_bounded_if_nobody_listens(
     assert trio.current_time() == LAST_WORDS_TIMEOUT == 1.0
 
 
-async def test_last_words_are_said_in_spite_of_cancellation(
+async def test_last_words_are_sent_despite_cancellation(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = memory_pair()
@@ -328,7 +328,7 @@ async def test_last_words_to_a_stream_that_is_gone() -> None:
     await send_last_words(ours, b"alert")
 
 
-async def test_last_words_wait_where_another_task_is_sending(
+async def test_last_words_are_not_sent_while_another_task_is_sending(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = trio.testing.lockstep_stream_pair()

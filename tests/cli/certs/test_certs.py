@@ -127,7 +127,7 @@ def test_a_link_is_not_followed() -> None:
 
 
 @pytest.mark.parametrize("missing", ["ca.pem", "ca.key"])
-def test_half_an_authority_issues_nothing(missing: str) -> None:
+def test_an_authority_without_its_key_issues_nothing(missing: str) -> None:
     run("lab", "a.example")
     Path("lab", missing).unlink()
     result = run("lab", "b.example")
@@ -137,7 +137,7 @@ def test_half_an_authority_issues_nothing(missing: str) -> None:
 
 
 @pytest.mark.parametrize("replacement", [b"", b"nothing of the kind", "leaf", "other key"])
-def test_an_authority_that_is_none(replacement: bytes | str) -> None:
+def test_invalid_authorities(replacement: bytes | str) -> None:
     run("lab", "a.example")
     match replacement:
         case "leaf":
