@@ -22,12 +22,14 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
+    MemoryListener,
     credentials,
     echo,
     open_descriptors,
     peer_stream,
     receive_exactly,
     reset,
+    unix_pair,
 )
 from tests.support.room import check_empty
 from trio_duplex import (
@@ -371,6 +373,47 @@ async def test_a_drain_lets_silent_peers_be_greeted_if_told_so(either_way: str) 
             nursery.start_soon(talk, stream, Role.SERVER)
             result = await watched.server.drain(20, keep_silent=True)
         assert (result.finished, result.cancelled, result.dropped) == (1, 0, 0)
+
+
+async def test_woken_for_nothing_is_not_silence() -> None:
+    """A kernel may say that there is something to read, and think better of it."""
+    if not has_epoll():
+        pytest.skip("there is no epoll here")
+    async with serving() as watched:
+        (stream,) = await watched.dial()
+        await until(lambda: watched.pending)
+        (service,) = watched.server._services
+        room = service.waiting_room
+        assert room._crowd is not None
+        (descriptor,) = room._packed
+        room._look(room._crowd, descriptor, overdue=False)
+        assert watched.pending == 1
+        assert watched.of(RoleDecided) == []
+        await talk(stream, Role.CLIENT)
+
+
+async def test_a_stream_that_its_owner_closes_in_its_window_ends_no_server() -> None:
+    listener = MemoryListener()
+    ours, theirs = unix_pair()
+    listener.push(ours)
+    with trio.fail_after(20):
+        async with theirs, trio.open_nursery() as nursery:
+            serve = partial(serve_listeners, window=math.inf)
+            server: Server = await nursery.start(serve, echo, [listener], credentials())
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.aclose_forcefully(ours)
+            result = await server.drain(0)
+    assert result.finished + result.cancelled + result.dropped == 1
+
+
+async def test_listeners_that_nobody_asked_leave_no_descriptor() -> None:
+    mine = credentials()
+    before = open_descriptors()
+    closed, entered = (DuplexListener(MemoryListener(), mine) for _ in range(2))
+    await closed.aclose()
+    async with entered:
+        pass
+    assert open_descriptors() == before
 
 
 # --------------------------------------------------------------------------------------------- limits
