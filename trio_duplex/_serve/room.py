@@ -316,7 +316,9 @@ class Room:
         comes next.
         """
         key = address_key(remote)
-        if not await self._wait_for_room(key, remote):
+        if key is not None and not self._address_may_enter(key):
+            return None
+        if self.taken >= self.limits.connections and not await self._wait_for_room(key, remote):
             return None
         if len(self._pending) >= self.limits.pending:
             crowding = self._crowding()
@@ -346,11 +348,7 @@ class Room:
         limits, told = self.limits, False
         self._waiting += 1
         try:
-            while True:
-                if key is not None and not self._address_may_enter(key):
-                    return False
-                if self.taken < limits.connections:
-                    return True
+            while self.taken >= limits.connections:
                 until = math.inf
                 if self._waiting > len(self._leaving):  # or one is on its way out for us
                     if self.make_room(Limit.CONNECTIONS):
@@ -365,25 +363,21 @@ class Room:
                         return False
                 with trio.move_on_at(until):
                     await self._freed.park()
+                # Others of its address may have come in meanwhile, by another listener.
+                if key is not None and not self._address_may_enter(key):
+                    return False
+            return True
         finally:
             self._waiting -= 1
 
     def _address_may_enter(self, key: str) -> bool:
-        for limit, most, has in (
-            (
-                Limit.PENDING_PER_ADDRESS,
-                self.limits.pending_per_address,
-                self._pending_of.count(key),
-            ),
-            (
-                Limit.CONNECTIONS_PER_ADDRESS,
-                self.limits.connections_per_address,
-                self._taken_of[key],
-            ),
-        ):
-            if has >= most:
-                self._on_limit(limit, most, key)
-                return False
+        limits = self.limits
+        if self._pending_of.count(key) >= limits.pending_per_address:
+            self._on_limit(Limit.PENDING_PER_ADDRESS, limits.pending_per_address, key)
+            return False
+        if self._taken_of and self._taken_of[key] >= limits.connections_per_address:
+            self._on_limit(Limit.CONNECTIONS_PER_ADDRESS, limits.connections_per_address, key)
+            return False
         return True
 
     def make_room(self, limit: Limit) -> bool:
