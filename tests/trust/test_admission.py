@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any, NoReturn
 
 import attrs
@@ -207,6 +209,33 @@ async def test_dates_are_checked_again_on_a_resumed_session(
             await later.admit(PEER.der, no_chain, role, SOMEWHERE, resumed=True)
         assert caught.value.role is role
         assert caught.value.peer == "192.0.2.7:4711"
+
+
+def test_whether_our_own_certificate_has_ended() -> None:
+    """The first that ends counts; the last second belongs to it."""
+    short = FLEET.issue("short.example", not_after=NOW + 3 * DAY)
+    made = material(None, LISTENER, short)
+    end = short.certificate.not_valid_after_utc
+    assert made.not_after == end
+    for at, ended in ((end, False), (end + timedelta(seconds=1), True)):
+        assert attrs.evolve(made, now=lambda at=at: at).has_expired is ended
+    assert not made.has_expired
+    assert attrs.evolve(made, not_after=None).has_expired is False
+
+
+async def test_the_bounds_of_a_resumed_sessions_certificate_belong_to_it() -> None:
+    start, end = PEER.certificate.not_valid_before_utc, PEER.certificate.not_valid_after_utc
+    second = timedelta(seconds=1)
+    for at, admitted in (
+        (start - second, False),
+        (start, True),
+        (end, True),
+        (end + second, False),
+    ):
+        made = attrs.evolve(material(), now=lambda at=at: at)
+        for role in Role:
+            with contextlib.nullcontext() if admitted else pytest.raises(PeerRejectedError):
+                await made.admit(PEER.der, no_chain, role, None, resumed=True)
 
 
 @each_role
