@@ -1128,11 +1128,16 @@ async def test_a_closed_handler_nursery_ends_the_server(
     memory = MemoryListener()
     result = Outcome()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(result.serve, handler_nursery=handlers), echo, memory)
+        serve = partial(result.serve, handler_nursery=handlers)
+        server: Server = await nursery.start(serve, echo, memory)
         with trio.fail_after(1):
             assert await keep_talking(memory.connect()) == b"<broken>"
     assert type(result.error) is RuntimeError
     assert memory.closed
+    assert server._acceptor.room.taken == 0
+    assert not any(service._handling for service in server._services)
+    with trio.fail_after(1):
+        assert await server.drain(0) == DrainResult(finished=0, cancelled=0)
 
 
 # ------------------------------------------------------------------------------- listeners that fail
