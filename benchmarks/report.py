@@ -63,9 +63,12 @@ def report(run: Run, about: Mapping[str, str]) -> str:
         lines.append(f"SKIPPED {subject}: {reason}")
     for scenario in run.scenarios():
         lines += ["", f"{scenario}: {about.get(scenario, '')}", *scenario_table(run, scenario)]
-    lines += ["", "Goals", *(goal_line(goal, run) for goal in GOALS)]
-    missed = [goal for goal in GOALS if goal.verdict(run) is Verdict.MISSED]
-    lines.append(f"  missed: {len(missed)} of {len(GOALS)}")
+    goals = [goal for goal in GOALS if goal.key.scenario in run.scenarios()]
+    lines += ["", "Goals", *(goal_line(goal, run) for goal in goals)]
+    missed = [goal for goal in goals if goal.verdict(run) is Verdict.MISSED]
+    lines.append(f"  missed: {len(missed)} of {len(goals)}")
+    if left_out := len(GOALS) - len(goals):
+        lines.append(f"  {left_out} goals are of other scenarios")
     return "\n".join(lines)
 
 

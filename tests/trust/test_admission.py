@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NoReturn
 
 import attrs
@@ -44,6 +45,36 @@ def material(peer: PeerPolicy | None = None, *own: Leaf, allow_self: bool = Fals
         [leaf.certificate for leaf in own or (LISTENER,)],
         allow_self=allow_self,
     )
+
+
+def test_it_is_made_of_what_it_is_given() -> None:
+    contexts = {role: context(role, LISTENER) for role in Role}
+    roots = ComparedRoots.of(contexts[Role.SERVER])
+    vouching = SelfVouching(frozenset(), frozenset())
+    alpn = dict.fromkeys(Role, ("x/1",))
+    made = Material.of(
+        contexts[Role.SERVER],
+        contexts[Role.CLIENT],
+        AnyTrustedPeer(),
+        [],
+        allow_self=True,
+        self_vouching=vouching,
+        compared_roots=roots,
+        anonymous_clients=True,
+        required_alpn=alpn,
+        fresh_server_context=partial(context, Role.SERVER, LISTENER),
+    )
+    assert made.allow_self
+    assert made.anonymous_clients
+    assert made.compared_roots is roots
+    assert made.self_vouching is vouching
+    assert made.required_alpn == alpn
+    assert made.fresh_server_context is not None
+    assert made.not_after is None
+    for role in Role:
+        assert made.context(role) is contexts[role]
+        assert contexts[role].options & ssl.OP_NO_RENEGOTIATION
+        assert not contexts[role].options & ssl.OP_IGNORE_UNEXPECTED_EOF
 
 
 def no_chain() -> Sequence[bytes]:
@@ -211,6 +242,10 @@ async def test_dates_are_checked_again_on_a_resumed_session(
         assert caught.value.peer == "192.0.2.7:4711"
 
 
+def same(at: datetime) -> datetime:
+    return at
+
+
 def test_whether_our_own_certificate_has_ended() -> None:
     """The first that ends counts; the last second belongs to it."""
     short = FLEET.issue("short.example", not_after=NOW + 3 * DAY)
@@ -218,7 +253,7 @@ def test_whether_our_own_certificate_has_ended() -> None:
     end = short.certificate.not_valid_after_utc
     assert made.not_after == end
     for at, ended in ((end, False), (end + timedelta(seconds=1), True)):
-        assert attrs.evolve(made, now=lambda at=at: at).has_expired is ended
+        assert attrs.evolve(made, now=partial(same, at)).has_expired is ended
     assert not made.has_expired
     assert attrs.evolve(made, not_after=None).has_expired is False
 
@@ -232,7 +267,7 @@ async def test_the_bounds_of_a_resumed_sessions_certificate_belong_to_it() -> No
         (end, True),
         (end + second, False),
     ):
-        made = attrs.evolve(material(), now=lambda at=at: at)
+        made = attrs.evolve(material(), now=partial(same, at))
         for role in Role:
             with contextlib.nullcontext() if admitted else pytest.raises(PeerRejectedError):
                 await made.admit(PEER.der, no_chain, role, None, resumed=True)

@@ -61,6 +61,7 @@ def test_what_was_tightened_on_a_context_is_kept_at_a_reload(role: Role) -> None
         {"ciphers": "eNULL"},
         {"ciphers": "aNULL"},
         {"ciphers": "PSK"},
+        {"ciphers": "AECDH-AES256-SHA:@SECLEVEL=0"},
         {"ciphers": "SRP-AES-256-CBC-SHA:@SECLEVEL=0"},
         {"ciphers": "DHE-RSA-AES128-GCM-SHA256"},
         {"groups": "X25519"},

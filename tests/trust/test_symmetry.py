@@ -271,6 +271,19 @@ def test_an_intermediate_vouches_under_partial_chains_only(partial: bool) -> Non
     assert roots.vouch_for(leaf.der, lambda: chain, both, Role.SERVER) is partial
 
 
+@pytest.mark.parametrize("partial", [False, True])
+def test_a_root_vouches_as_ever_when_another_is_found(partial: bool) -> None:
+    grown = context(Role.SERVER, LISTENER)
+    flag = ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
+    grown.verify_flags = grown.verify_flags | flag if partial else grown.verify_flags & ~flag
+    roots = ComparedRoots.of(grown)
+    grown.load_verify_locations(cadata=STRANGERS.pem.decode())
+    for issuer, vouched_for in ((FLEET, True), (STRANGERS, False)):
+        leaf = issuer.issue("peer.example").der
+        chain = (leaf, issuer.certificate.public_bytes(Encoding.DER))
+        assert roots.vouch_for(leaf, lambda chain=chain: chain, grown, Role.SERVER) is vouched_for  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("seen", [False, True])
 async def test_a_resumed_session_under_grown_trust(
     seen: bool, tmp_path: Path, autojump_clock: MockClock
