@@ -325,7 +325,7 @@ def test_server_that_is_not_entered(pytester: pytest.Pytester) -> None:
     )
     result.assert_outcomes(passed=1, failed=1, errors=1)
     result.stdout.fnmatch_lines(["*never started*async with*"])
-    result.stdout.fnmatch_lines(["*TypeError*not awaited but entered*"])
+    result.stdout.fnmatch_lines(["*TypeError*do not await*enter it*"])
 
 
 def test_missing_extra(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:

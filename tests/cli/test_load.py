@@ -250,7 +250,7 @@ def test_nobody_is_called_so(host: str, files: list[str], monkeypatch: pytest.Mo
         (["a:1", "--size", "0"], "--size"),
         (["a:1", "--size", "65537"], "--size"),
         (["a:1", "--mix", "talking=1"], "'talking'"),
-        (["a:1", "--mix", "http=0"], "nobody"),
+        (["a:1", "--mix", "http=0"], "no peers"),
         (["a:1", "--tls", "1.1"], "--tls"),
         (["a:1", "--cert", "absent.pem"], "absent.pem"),
         (["a:1"], "speaking and silent peers need --cert"),

@@ -29,9 +29,9 @@ def test_mixes(text: str, parts: dict[str, int]) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("", "nobody"),
-        (",", "nobody"),
-        ("speaking=0", "nobody"),
+        ("", "no peers"),
+        (",", "no peers"),
+        ("speaking=0", "no peers"),
         ("http2=1", "'http2'"),
         ("=1", "''"),
         ("speaking=1,speaking=2", "twice"),
@@ -49,7 +49,7 @@ def test_invalid_mixes(text: str, word: str) -> None:
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="no kind") as caught:
+    with pytest.raises(ValueError, match="not a kind") as caught:
         Mix.parse("talking")
     assert all(kind in str(caught.value) for kind in (*KINDS, "hostile"))
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 
 def is_expensive(certificate: x509.Certificate) -> bool:
-    """Whether the private key of this certificate takes longer to sign than a pass to a thread."""
+    """Whether a signature with this certificate's key takes longer than switching to a thread."""
     try:
         key = certificate.public_key()
     except (ValueError, UnsupportedAlgorithm):  # a newer kind than cryptography knows

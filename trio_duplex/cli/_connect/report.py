@@ -22,7 +22,7 @@ _WHY = {
 
 
 def report(facts: Facts, settings: ConnectSettings) -> Iterator[str]:
-    """Tell of an open connection, a line each."""
+    """Yield the lines that describe an open connection."""
     yield f"connected: {_address(facts.local_address)} to {_address(facts.remote_address)}"
     yield f"role: {facts.role} ({_WHY[facts.reason].format(waited=facts.waited)})"
     yield f"TLS: {facts.version}, {facts.cipher}" + (", resumed" if facts.resumed else "")

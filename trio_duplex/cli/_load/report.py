@@ -193,8 +193,7 @@ def _plain(text: str) -> str:
 
 _NOT_ADMITTED = (
     "The server did not admit peers, or (close_notify) finished without an echo. A trio_duplex "
-    "server refuses its own certificate, so use another one for the peers. If the server does not "
-    "echo, use --no-echo."
+    "server refuses its own certificate: use another for peers. Without an echo, use --no-echo."
 )
 _GLARE = (
     "Speaking peers received a ClientHello: theirs came after the server's window had ended (glare). "

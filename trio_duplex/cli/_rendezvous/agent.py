@@ -1,10 +1,10 @@
 """The agent: it dials hubs and waits there as TLS server, for a backend that nobody can dial.
 
-One task a hub keeps enough spares dialled; each connection is a task of its
-own. The first bytes on a spare say that a client has it: then a fresh one is
-dialled, and the backend connected. A hub that closes a spare renews it. While
-no backend can be reached, there are no spares, so that the hub gives its
-clients to agents that can serve them.
+For each hub, one task keeps enough spares connected, and each connection has a task
+of its own. The first bytes on a spare mean that it has got a client: the agent then
+dials a new spare, and connects to the backend. If the hub closes a spare, the agent
+dials another. While no backend can be reached, there are no spares, so that the hub
+gives its clients to agents that can serve them.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from trio_duplex.cli._service.service import Context, Service
 from trio_duplex.cli._system.backoff import Backoff
 
 SHORT_LIFE = 1.0
-"""Seconds. A hub that closes a spare sooner does not renew it: it does not want us, and is dialled
-again only after a delay."""
+"""Seconds. If a hub closes a spare sooner than this, it does not want us, so we wait before we dial
+it again."""
 
 
 RETRY_CONNECT = 0.1
 """Seconds between two tries to reach a backend that refuses."""
 
 MOST_SPARE = 10_000
-"""Of ``--spare inf`` and ``--most-spare inf``: descriptors end before this."""
+"""The value of ``--spare inf`` and ``--most-spare inf``. File descriptors run out before this."""
 
 
 class Agent(Service[AgentSettings]):
@@ -157,7 +157,7 @@ class Spares:
         self._changed = trio.Event()
 
     async def keep(self) -> None:
-        """Keep enough of them, until told to stop; return when the last has ended."""
+        """Keep enough connections to the hub until told to stop; return when the last one has ended."""
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as keeping:
                 keeping.start_soon(self._dial_enough, connections)
@@ -187,7 +187,7 @@ class Spares:
             await self._backend.wait_up()
 
     def _dismiss(self) -> None:
-        """End those that have no client."""
+        """End the connections that have no client."""
         for scope in self._waiting:
             scope.cancel()
 
@@ -244,7 +244,7 @@ class Spares:
         self._told = True
 
     async def _use(self, connection: Connection, scope: trio.CancelScope, before: int) -> None:
-        """Wait with a connection, serve its client, and close it as it deserves."""
+        """Wait for a client and serve it; then close the connection, by force if anything is missing."""
         whole = False
         self._ready += 1
         try:

@@ -1,8 +1,7 @@
 """The hub: local clients on one side, agents that dialled in on the other, joined in pairs.
 
-Nothing of ours is on the wire: an agent is a TLS server that dialled, and what
-it sends and receives are the client's bytes. So that nothing has to be said
-between the two,
+There is no protocol of ours between the two: an agent is a TLS server that dialled,
+and it sends and receives only the client's bytes. This is possible because
 
 - a spare is known to be alive because we read from it, and gone when TLS or TCP
   ends it;

@@ -19,7 +19,7 @@ class Client:
 
     Attributes:
         stream: Its stream.
-        first: What it has said already.
+        first: The bytes that it has already sent.
         paired: Set when there is a spare for it.
         done: Set when its connection has ended.
     """
@@ -58,14 +58,14 @@ class Spare:
         self._watched = trio.Event()
 
     def pair(self, client: Client) -> None:
-        """Have a client: the watch reads nothing more once what it waits for has come."""
+        """Assign a client. The watch then ends after the receive in which it is now."""
         assert self.client is None
         self.client = client
         client.paired.set()
         self.settled.set()
 
     async def watch(self) -> None:
-        """Read until there is a client, or the agent ends it."""
+        """Read and keep what the agent sends, until there is a client or the connection ends."""
         try:
             while self.client is None and len(self.early) < MOST_EARLY:
                 data = await self.connection.receive_some()
@@ -81,7 +81,7 @@ class Spare:
             self.settled.set()
 
     async def receive(self) -> bytes | bytearray:
-        """Receive what the agent sends, that which came before first; ``b""`` at its end.
+        """Return what the agent sends, beginning with the kept bytes; ``b""`` at the end.
 
         Raises:
             trio.BrokenResourceError: As for `Connection.receive_some`.
@@ -91,5 +91,5 @@ class Spare:
                 return await self.connection.receive_some()
             await self._watched.wait()
         data, self.early = self.early, bytearray()
-        # After an end, the connection tells it again: clean or broken.
+        # If the connection has ended, this returns or raises the same as before.
         return data or await self.connection.receive_some()

@@ -1,10 +1,10 @@
 """Run services in one process: start, signals, reload, drain.
 
-SIGTERM or SIGINT drains: nothing new is accepted, and connections may finish.
-A second one ends at once. SIGHUP, the timer of ``--reload-every`` and changed
-files reload: everything is read and checked first, and only if all of it is
-good does any of it come into force. A service whose options changed is
-succeeded by another on the same sockets; its open connections stay with it.
+SIGTERM or SIGINT drains: nothing new is accepted, and connections may finish. A
+second signal ends everything at once. SIGHUP, the timer of ``--reload-every`` and
+changed files cause a reload: everything is read and checked first, and comes into
+force only if all of it is good. If the options of a service have changed, a new
+service takes over its sockets; its open connections stay with the old one.
 """
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ from trio_duplex.cli._service.service import Context, Service
 from trio_duplex.cli._service.settings import ProcessSettings
 
 GC_THRESHOLDS = (20_000, 20, 50)
-"""Of the collector, while serving: its pauses are pauses of every connection, so
-it looks less often than by Python's 700. 600 proxied connections beside 400 open
-ones took 3 collections and 0.07 s, not 113 and 0.14 s (of 6 s in all, CPython
-3.11), though the longest pause grew from 16 to 35 ms. What was there when we began
-to serve is frozen, and not looked at again: to look at it took 0.2 s at once."""
+"""The thresholds of the garbage collector while we serve. A collection delays every
+connection, so there are fewer than with Python's threshold of 700. With 600 proxied
+connections beside 400 open ones there were 3 collections instead of 113, which took
+0.07 s instead of 0.14 s (of 6 s in all, CPython 3.11), but the longest delay grew from 16
+to 35 ms. Objects that existed when we began to serve are frozen, and not visited again:
+to visit them took 0.2 s each time."""
 
 LONGEST_SLEEP = 60.0
 """Seconds after which a timer looks whether a reload has changed it."""

@@ -34,13 +34,13 @@ from trio_duplex.events import ConnectionClosed, Event, HandshakeCompleted
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
 OWN_DESCRIPTORS = 100
-"""Left to listeners, files, pipes and what Python opens."""
+"""How many file descriptors are left for listeners, files, pipes and Python itself."""
 
 PlainHandler = Callable[[trio.SocketStream], Awaitable[None]]
 
 
 def most_connections(descriptors: int) -> float:
-    """How many connections there is room for, if each takes so many file descriptors."""
+    """Return how many connections are possible if each takes this number of file descriptors."""
     if sys.platform == "win32":
         return math.inf
     soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -64,7 +64,7 @@ class Service(abc.ABC, Generic[SettingsT]):
 
     needs_listen: ClassVar[bool] = True
     why_one_process: ClassVar[str] = ""
-    """Why it can't run in several workers, where it can't: what its connections share."""
+    """If the service can't run in several workers: the state that its connections share; else empty."""
     descriptors: ClassVar[int] = 1
     """File descriptors that a connection takes, ours and those that the service opens for it."""
 

@@ -571,10 +571,10 @@ class Supervisor:
 
 
 def _open(pool: ListenerPool, loaded: Loaded) -> None:
-    """Open what is not open yet.
+    """Open the listening sockets that are not open yet.
 
     Raises:
-        ServiceError: An address can't be had, or is no listening socket.
+        ServiceError: An address can't be opened, or is not a listening socket.
     """
 
     async def open_() -> None:

@@ -58,8 +58,8 @@ class Worker(Running):
     """The services in one of several processes.
 
     Args:
-        number: Its number, which its log lines bear.
-        loaded: What to serve.
+        number: The number of the worker, which is in its log lines.
+        loaded: The settings and credentials to serve with.
         pool: The listening sockets, which are closed when it ends.
         channel: Our end of the socket pair.
         watchdog: As for `WorkerHost`.
