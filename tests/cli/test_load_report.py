@@ -86,7 +86,7 @@ def test_the_tables() -> None:
     assert "unfinished" not in shown
     assert "not dialled" not in shown
     assert "--max-open" not in shown
-    assert "times are our own" not in shown
+    assert "the times depend on us" not in shown
 
 
 def test_text_of_the_server_is_not_interpreted() -> None:

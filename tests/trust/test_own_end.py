@@ -65,7 +65,7 @@ async def test_expiry_is_reported_with_each_peer_and_logged_once(
     events, _ = await visited(role, credentials)
     assert [event.not_after for event in events] == [ENDS, ENDS]
     told = [each for each in caplog.records if each.levelno == logging.ERROR]
-    assert "ours ended on" in told[0].getMessage()
+    assert "our own expired on" in told[0].getMessage()
     assert f"{ENDS:%Y-%m-%d %H:%M}" in told[0].getMessage()
     assert [each.getMessage().split()[0] for each in told[1:]] == ["repeated"]
 
