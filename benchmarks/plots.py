@@ -11,15 +11,20 @@ from benchmarks.results import Key, Run
 CUT = 2.0
 """How far beyond the second longest bar a plot goes at most."""
 
-OURS, OTHERS = "#2a6f97", "#b8c4cc"
+OURS, OTHERS = "#2e86c1", "#9fb0bc"
+INK = "#7d8794"
+"""Text and lines: a grey that reads on white and on black, because the page may be either."""
+
+GAP = 5
+"""Points between the end of an error bar and its number."""
 
 PLOTS = (
-    ("handshake", "cpu", "Server CPU for one TLS 1.3 handshake (mutual, P-256), µs"),
-    ("memory-pending", "memory", "Memory for each silent peer held open, kB"),
-    ("memory-idle", "memory", "Memory for each idle connection, kB"),
+    ("handshake", "cpu", "Server CPU for one TLS 1.3 handshake (mutual, P-256), µs (less is better)"),
+    ("memory-pending", "memory", "Memory for each silent peer held open, kB (less is better)"),
+    ("memory-idle", "memory", "Memory for each idle connection, kB (less is better)"),
     ("bulk-receive-tls1.3", "rate", "Received in each second of CPU, MB (more is better)"),
     ("bulk-send-tls1.3", "rate", "Sent in each second of CPU, MB (more is better)"),
-    ("latency", "p99", "From dial to first echo at 200 a second, 99th percentile, ms"),
+    ("latency", "p99", "From dial to first echo at 200 a second, 99th percentile, ms (less is better)"),
 )
 
 
@@ -31,6 +36,8 @@ def draw(run: Run, folder: Path) -> list[Path]:
     # The same run gives the same bytes: no dates, no random ids.
     mpl.rcParams["svg.hashsalt"] = "trio_duplex"
     mpl.rcParams["svg.fonttype"] = "none"
+    for part in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"):
+        mpl.rcParams[part] = INK
     folder.mkdir(parents=True, exist_ok=True)
     grown = [_growth(run, folder / "performance-pending.svg")] if _levels(run) else []
     return grown + [
@@ -58,7 +65,7 @@ def _growth(run: Run, path: Path) -> Path:
     for axes, figure, title in zip(
         panels,
         ("memory", "p99"),
-        ("Memory of all pending peers, MB", "A speaking client's p99, ms"),
+        ("Pending peers' memory, MB (less is better)", "Client's p99, ms (less is better)"),
         strict=True,
     ):
         summaries = [
@@ -86,7 +93,7 @@ def _growth(run: Run, path: Path) -> Path:
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)
     drawing.tight_layout()
-    drawing.savefig(path, metadata={"Date": None})
+    drawing.savefig(path, metadata={"Date": None}, transparent=True)
     plt.close(drawing)
     return path
 
@@ -109,15 +116,17 @@ def _bars(run: Run, scenario: str, figure: str, title: str, path: Path) -> Path:
             [summary.high - summary.median for _, summary in rows],
         ],
         color=[OURS if subject.startswith(BASE) else OTHERS for subject, _ in rows],
-        error_kw={"linewidth": 1, "capsize": 2, "ecolor": "#555555"},
+        error_kw={"linewidth": 1, "capsize": 2, "ecolor": INK},
     )
     # One that is far off would squeeze all others: its bar ends at the edge, and its number says where.
     edge = CUT * rows[1][1].high if len(rows) > 1 else math.inf
     cut = rows[0][1].high > edge
     for position, (_, summary) in enumerate(rows):
         axes.annotate(
-            f" {number(summary.median)}" + (" …" if summary.high > edge else ""),
-            (min(summary.high, 0.9 * edge), position),
+            number(summary.median) + (" …" if summary.high > edge else ""),
+            (min(summary.high, 0.88 * edge), position),
+            xytext=(GAP, 0),
+            textcoords="offset points",
             va="center",
             fontsize=8,
         )
@@ -127,6 +136,6 @@ def _bars(run: Run, scenario: str, figure: str, title: str, path: Path) -> Path:
     if cut:
         axes.set_xlim(0, edge)
     drawing.tight_layout()
-    drawing.savefig(path, metadata={"Date": None})
+    drawing.savefig(path, metadata={"Date": None}, transparent=True)
     plt.close(drawing)
     return path
