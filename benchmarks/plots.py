@@ -19,12 +19,20 @@ GAP = 5
 """Points between the end of an error bar and its number."""
 
 PLOTS = (
-    ("handshake", "cpu", "Server CPU for one TLS 1.3 handshake (mutual, P-256), µs (less is better)"),
+    (
+        "handshake",
+        "cpu",
+        "Server CPU for one TLS 1.3 handshake (mutual, P-256), µs (less is better)",
+    ),
     ("memory-pending", "memory", "Memory for each silent peer held open, kB (less is better)"),
     ("memory-idle", "memory", "Memory for each idle connection, kB (less is better)"),
     ("bulk-receive-tls1.3", "rate", "Received in each second of CPU, MB (more is better)"),
     ("bulk-send-tls1.3", "rate", "Sent in each second of CPU, MB (more is better)"),
-    ("latency", "p99", "From dial to first echo at 200 a second, 99th percentile, ms (less is better)"),
+    (
+        "latency",
+        "p99",
+        "From dial to first echo at 200 a second, 99th percentile, ms (less is better)",
+    ),
 )
 
 
