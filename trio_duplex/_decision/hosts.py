@@ -35,15 +35,15 @@ def host_key(host: str) -> str | None:
     Returns:
         The key, or None if ``host`` is not an IP address.
     """
-    if ":" in host:
-        return _ipv6_key(host)
-    return host if _IPV4(host) else None  # a cache would take longer where there are many
+    if ":" not in host:
+        return host if _IPV4(host) else None
+    # Not from a cache: where there are many addresses it would take longer.
+    network = _IPV6(host)
+    return f"{network[1]}::/64" if network else _any_ipv6_key(host)
 
 
 @lru_cache(maxsize=4096)
-def _ipv6_key(host: str) -> str | None:
-    if network := _IPV6(host):
-        return f"{network[1]}::/64"
+def _any_ipv6_key(host: str) -> str | None:
     try:
         address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:

@@ -31,6 +31,7 @@ from os import PathLike
 import attrs
 
 from trio_duplex._decision.facts import Conduct, Outcome, PeerFacts
+from trio_duplex._decision.hosts import host_key
 from trio_duplex._decision.rules import Change, Choice, Window, as_policy
 from trio_duplex._decision.storage import read_text, write_privately
 from trio_duplex._decision.window import DEFAULT_WINDOW
@@ -138,7 +139,15 @@ class PeerMemory:
 
     def choose(self, peer: PeerFacts, /) -> Choice | Awaitable[Choice]:
         """Choose the short window for a peer that has earned it, else what ``otherwise`` says."""
-        key = peer.key if self._key is None else self._key(peer)
+        address = peer.remote_address
+        if self._key is not None:
+            key = self._key(peer)
+        elif isinstance(address, tuple):
+            key = address[0]
+            if key not in self._entries:  # as an IPv4 address is, which is its own key
+                key = host_key(key)
+        else:
+            key = None
         entry = self._entries.get(key) if key is not None else None
         if (
             entry is None
