@@ -40,7 +40,7 @@ class Pending:
 
 
 def pack(number: int, entered: float, remote: Address | None) -> bytes:
-    """Write down what is known of a pending peer; `unpack` reads it."""
+    """Pack what is known of a pending peer into bytes."""
     if isinstance(remote, tuple):
         if len(remote) == 2:
             head = _HEAD.pack(_Kind.IPV4, number, entered, remote[1], 0, 0)
@@ -54,7 +54,7 @@ def pack(number: int, entered: float, remote: Address | None) -> bytes:
 
 
 def unpack(packed: bytes) -> Pending:
-    """Read what `pack` has written."""
+    """Unpack the bytes that `pack` has made."""
     kind, number, entered, port, flow, scope = _HEAD.unpack_from(packed)
     text = packed[_HEAD.size :].decode("utf-8", "surrogatepass")
     remote: Address | None = None

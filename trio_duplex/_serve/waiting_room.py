@@ -1,14 +1,15 @@
-"""The waiting room of one listener: its peers whose role is not decided, and one task for all of them.
+"""The waiting room of one listener: the peers whose role is not decided yet, and one task for all of them.
 
 Until a peer has spoken, or its window has ended, nothing is made for it: no task, no scope, no stream,
 and no object that the garbage collector tracks. It is a descriptor, some bytes that say who it is
 (`_serve/pending.py`), and an entry in the books. One task, the attendant, waits for all of them
 (`_sockets/crowd.py`): for first bytes, and for the end of the earliest window, which is the deadline of
-its cancel scope. What it finds, it goes by the bytes: at the end of a window it looks once more.
-Then a peer gets its stream, its place and its task; one that has left is closed, and gets none.
+its cancel scope. It decides by the bytes and never by the scope, so at the end of a window it reads
+once more. Then the peer gets its stream, its place and its task. A peer that has left gets none of
+them: its descriptor is closed.
 
-What is not a socket can't be watched so, and some systems have no epoll. There each peer has a task
-from the beginning, with the window in it (`_stream/detect.py`).
+Streams that are not sockets can't be watched in this way, and some systems have no epoll. In these
+cases each peer has a task from the beginning, with the window in it (`_stream/detect.py`).
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ from trio_duplex._stream.negotiate import abandon
 
 
 class Owner(Protocol):
-    """Who gets the connections, and hears of those that come to nothing."""
+    """Gets the connections, and is told which negotiations fail."""
 
     def entered(self) -> None:
         """A connection was accepted."""
         ...
 
     def begun(self, place: Place) -> None:
-        """A connection has a place, and a task of its own, from now on."""
+        """A connection has got a place and a task of its own."""
         ...
 
     def waits_again(self, place: Place) -> None:
-        """A connection has left its place and its task, and waits without them."""
+        """A connection has given up its place and its task, and waits without them."""
         ...
 
     def take(self, connection: Connection, place: Place) -> Awaitable[None]:
@@ -72,7 +73,7 @@ class _Window:
 
 
 class WaitingRoom:
-    """The pending peers of one listener. A context manager, around the nursery that it is given.
+    """The pending peers of one listener. A context manager, to be entered around its nursery.
 
     Args:
         acceptor: Negotiates with them, and is told what fails.
@@ -112,23 +113,23 @@ class WaitingRoom:
             self._crowd.__exit__(exc_type, exc, traceback)
 
     def __len__(self) -> int:
-        """Tell how many wait without a task."""
+        """Return how many peers wait without a task."""
         return len(self._packed)
 
     def open(self, nursery: trio.Nursery) -> None:
-        """Have the attendant, and the tasks of peers, run in a nursery; call it once, before `enter`."""
+        """Start the attendant; it and the tasks of peers run in ``nursery``. Call this once, before `enter`."""
         self._nursery = nursery
         if self._crowd is not None:
             nursery.start_soon(self._attend, self._crowd, name="trio_duplex attendant")
 
     def close_door(self) -> None:
-        """Hear that nobody will enter any more: the attendant ends when all have left."""
+        """Let the attendant end when no peer is left, because no new one will enter."""
         self._accepting = False
         if self._crowd is not None:
             self._crowd.wake()
 
     def drop_unheard(self) -> int:
-        """Have those who wait dropped, now and later; tell how many there are now."""
+        """Drop the peers that wait, now and later; return how many there are now."""
         self._dropping = True
         if self._crowd is not None:
             self._crowd.wake()
@@ -136,15 +137,15 @@ class WaitingRoom:
 
     @property
     def leaving_unheard(self) -> int:
-        """Peers that `drop_unheard` has dropped, and that are not gone yet."""
+        """How many peers `drop_unheard` has dropped that are not gone yet."""
         return len(self._packed) if self._dropping else 0
 
     # ------------------------------------------------------------------------------------ entering
 
     def enter(self, connection: Connected, remote: Address | None, number: int) -> None:
-        """Have an accepted connection wait. The room has admitted it, and given it its number.
+        """Let an accepted connection wait. The room has admitted it and given it its number.
 
-        A socket that is no stream yet is taken over.
+        If it is a socket, the waiting room owns it from now on.
         """
         self._owner.entered()
         if isinstance(connection, trio.abc.Stream):
@@ -192,7 +193,7 @@ class WaitingRoom:
     async def _ask(
         self, crowd: Crowd, stream: trio.SocketStream, place: Place, facts: PeerFacts, asked: object
     ) -> None:
-        """Wait for a window policy that takes its time; then the peer waits as the others do."""
+        """Wait until an async policy has chosen the window; then let the peer wait like the others."""
         choice: Choice | None = None
         try:
             try:
@@ -219,9 +220,9 @@ class WaitingRoom:
     def _wait(
         self, crowd: Crowd, descriptor: int, pending: Pending, window: _Window, begun: float
     ) -> None:
-        """Have a peer wait for its first bytes until its window, which has begun then, ends."""
-        # By a rule for silent peers we do not even look: it would depend on the weather
-        # whether a peer that speaks all the same is served, or crosses our ClientHello.
+        """Let a peer wait for its first bytes until the end of its window, which began at ``begun``."""
+        # With a rule for silent peers we do not read first: whether a peer that speaks anyway is
+        # served, or crosses our ClientHello, would then depend on chance.
         if window.choice.role is Role.CLIENT:
             self._decide(descriptor, pending, window, None)
             return
@@ -251,7 +252,7 @@ class WaitingRoom:
     # ------------------------------------------------------------------------------------- waiting
 
     async def _attend(self, crowd: Crowd) -> None:
-        """Wait for all peers, until none is left and none can come; in bounded batches."""
+        """Wait for all peers until none is left and no new one can enter. Batches are bounded."""
         try:
             while self._packed or self._accepting or self._asking:
                 if self._dropping and self._packed:
@@ -271,8 +272,8 @@ class WaitingRoom:
                     await trio.lowlevel.checkpoint()
 
     def _look(self, crowd: Crowd, descriptor: int, *, overdue: bool) -> None:
-        """See what a peer has sent, and decide; the look at the end of its window is the last one."""
-        if descriptor not in self._packed:  # dropped by what an observer of another has done
+        """Read what a peer has sent, and decide. At the end of its window this is the last read."""
+        if descriptor not in self._packed:  # an observer has caused it to be dropped meanwhile
             return
         opening: bytes | None = None
         reset = False
@@ -311,7 +312,7 @@ class WaitingRoom:
     def _decide(
         self, descriptor: int, pending: Pending, window: _Window, opening: bytes | None
     ) -> None:
-        """Begin the negotiation: the peer's first bytes are there, or its window has ended."""
+        """Begin the negotiation, because the first bytes are there or the window has ended."""
         stream = _stream_of(descriptor)
         place = self._place(pending, has_spoken=opening is not None)
         lesson = None if window.facts is None else Lesson(self._policy, window.facts, place)
@@ -331,7 +332,7 @@ class WaitingRoom:
         self._owner.lost(None)
 
     def _drop_some(self, most: int) -> None:
-        """Close peers that have said nothing, and say nothing of it."""
+        """Close the oldest peers, without an event: they have sent nothing."""
         while self._packed and most > 0:
             self._end_waiting(next(iter(self._packed)), None)
             most -= 1
@@ -341,14 +342,14 @@ class WaitingRoom:
         pending, _ = self._take_out(self._crowd, descriptor)
         self._end(descriptor, pending, error)
 
-    # What the room asks of whoever holds pending connections.
+    # The room's `Holder` protocol.
 
     def key_of(self, number: int) -> Hashable:
-        """What a connection counts for."""
+        """Return the key under which a connection counts."""
         return key_of(number, self._find(number).remote)
 
     def entered_at(self, number: int) -> float:
-        """When a connection came in."""
+        """Return when a connection was accepted."""
         return self._find(number).entered
 
     def _find(self, number: int) -> Pending:

@@ -37,7 +37,7 @@ _PASSING = {
 """Errors that concern only one connection, and not the listener, by the manual page accept(2)."""
 
 Connected = Socket | trio.abc.Stream
-"""What a listener gives: a socket that nobody has wrapped yet, and that does not block, or a stream."""
+"""An accepted connection: a socket that does not block, and is not wrapped yet; or a stream."""
 
 
 class Entrance:
@@ -68,12 +68,12 @@ class Entrance:
             self._direct.detach()
 
     async def accept(self) -> tuple[Connected, Address | None]:
-        """Accept a connection, as ``listener.accept()`` does, and tell where its peer is.
+        """Accept a connection, like ``listener.accept()``, and return the peer's address, too.
 
-        A checkpoint where it must wait, and after each batch.
+        This is a checkpoint if it has to wait, and after each batch.
 
         Returns:
-            The connection, and the peer's address, or None where there is none to tell.
+            The connection, and the peer's address or None if it does not say.
 
         Raises:
             OSError: The listener failed, or the machine has no room.

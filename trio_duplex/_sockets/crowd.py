@@ -34,10 +34,10 @@ NEVER, OVERDUE = -1, -2
 """In place of that integer, for a descriptor that is not in the heap, or not any more."""
 
 FAR = 1e9
-"""Seconds on Trio's clock that nobody lives to see: an end beyond that is none."""
+"""Seconds on Trio's clock, about 30 years. An end beyond that counts as no end."""
 
 STALE = 64
-"""Entries of the heap that may be out of date, beside as many as there are descriptors."""
+"""Out-of-date entries that the heap may hold, in addition to one for each descriptor."""
 
 
 def has_epoll() -> bool:
@@ -46,10 +46,9 @@ def has_epoll() -> bool:
 
 
 class Crowd:
-    """Descriptors that are waited for, each until its end. A context manager, which ends the watch.
+    """Descriptors that are waited for, each until its end. A context manager.
 
-    It does not own the descriptors: nobody but it may use one meanwhile, and `discard` comes before
-    its ``close``.
+    It does not own the descriptors. Call `discard` before you close one.
 
     Raises:
         OSError: There is no descriptor left for it.
@@ -107,11 +106,11 @@ class Crowd:
             heapq.heapify(self._heap)
 
     def watch_again(self, descriptor: int) -> None:
-        """Go on with a descriptor that `wait` has returned as readable, and that was not."""
+        """Watch a descriptor again that `wait` has returned as readable, but that was not."""
         self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLONESHOT)
 
     def wake(self) -> None:
-        """Have `wait` return soon, though with nothing."""
+        """Make `wait` return soon, even if it has found nothing."""
         self._until = self._scope.deadline = -math.inf
 
     async def wait(self) -> tuple[list[int], list[int]]:
