@@ -1,7 +1,7 @@
-"""A listener of connections: for every framework that takes a Trio listener.
+"""`DuplexListener`: a Trio listener of negotiated connections, for frameworks that take a listener.
 
-`accept` gives connections in the order in which they become *ready*, because
-each is negotiated on its own, in the background: see `_serve/acceptor.py`.
+`accept` returns connections in the order in which they become *ready*, because each is
+negotiated separately, in the background; see `_serve/acceptor.py`.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from trio_duplex._trust.credentials import Credentials
 
 
 class DuplexListener(trio.abc.Listener[Connection]):
-    """A listener whose `accept` gives negotiated connections.
+    """A listener whose `accept` returns negotiated connections.
 
     ``trio.serve_listeners(handler, [DuplexListener(listener, credentials)])``
-    works, as does every framework that takes a Trio listener. The negotiations
-    need a nursery to run in: either the listener's own, which lives from
-    ``async with listener`` to its end (``trio.serve_listeners`` enters it), or
-    the one that you pass.
+    works, and so does every framework that takes a Trio listener. The negotiations
+    need a nursery to run in: either the listener's own, which exists during
+    ``async with listener`` (``trio.serve_listeners`` enters it), or one that you
+    pass.
 
-    What fails in a negotiation is logged, and costs its own connection alone.
+    If a negotiation fails, that is logged, and affects only its own connection.
 
     Args:
         listener: Any listener of streams. It is closed with this one.
@@ -49,18 +49,18 @@ class DuplexListener(trio.abc.Listener[Connection]):
         max_certificate_bytes: As for `negotiate`.
         announcements: As for `negotiate`.
         limits: Bounds on pending peers and handshakes. A connection counts
-            until it is handed over by `accept`.
+            until `accept` has returned it.
         observers: As for `serve_listeners`.
         muted_networks: As for `serve_listeners`.
         nursery: The nursery for the negotiations; None to use the listener's
             own.
 
     Attributes:
-        transport_listener: The listener underneath.
+        transport_listener: The underlying listener.
 
     Raises:
         ValueError: A duration is negative or NaN.
-        TypeError: ``credentials`` are none.
+        TypeError: ``credentials`` is not a `Credentials`.
     """
 
     def __init__(
@@ -93,8 +93,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         )
         self._nursery = nursery
         self._own_nursery: AbstractAsyncContextManager[trio.Nursery, bool | None] | None = None
-        # Closing cancels this, because a nursery that was passed in is not
-        # ours to cancel.
+        # Closing cancels this scope. It must not cancel the nursery, which may be the user's.
         self._scope = trio.CancelScope()
         self._accepting = False
         self._closed = False
@@ -113,12 +112,12 @@ class DuplexListener(trio.abc.Listener[Connection]):
         traceback: TracebackType | None,
     ) -> None:
         try:
-            await self._drop()  # not aclose(): its checkpoint would replace exc with Cancelled
+            await self._drop()  # not aclose(), whose checkpoint could replace exc with Cancelled
         finally:
             if self._own_nursery is not None and self._nursery is not None:
                 self._nursery.cancel_scope.cancel()
-                # The nursery is not shown the exception, which it would wrap
-                # in a group of its own, nor may it put a Cancelled in its place.
+                # Do not pass the exception to the nursery, which would wrap it in a group. And a
+                # Cancelled of the nursery must not replace it.
                 try:
                     await self._own_nursery.__aexit__(None, None, None)
                 except* trio.Cancelled:
@@ -129,8 +128,9 @@ class DuplexListener(trio.abc.Listener[Connection]):
         """Wait for the next connection that is ready.
 
         Raises:
-            OSError: The transport listener failed; what ``trio.serve_listeners``
-                knows to be passing (``EMFILE`` and its kin) may be tried again.
+            OSError: The transport listener failed. After an error that
+                ``trio.serve_listeners`` knows to be temporary (such as ``EMFILE``),
+                you may call `accept` again.
             trio.ClosedResourceError: The listener was closed.
             RuntimeError: There is no nursery: neither ``async with`` nor
                 ``nursery=`` was used.
@@ -155,7 +155,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
         return ready
 
     async def aclose(self) -> None:
-        """Close the transport listener and drop what is not ready or not fetched yet."""
+        """Close the transport listener, and drop all connections that `accept` has not returned."""
         await self._drop()
         await trio.lowlevel.checkpoint()
 
@@ -167,7 +167,7 @@ class DuplexListener(trio.abc.Listener[Connection]):
             await trio.aclose_forcefully(self.transport_listener)
 
     async def _run(self) -> None:
-        """Accept and negotiate until closed; errors go to whoever calls `accept`."""
+        """Accept and negotiate until closed. `accept` raises the errors."""
         try:
             with self._scope:
                 with await self._open_waiting_room() as waiting:
@@ -176,8 +176,8 @@ class DuplexListener(trio.abc.Listener[Connection]):
                         await self._accept_into(negotiations, waiting)
                         negotiations.cancel_scope.cancel()
         finally:
-            # Also where the nursery that was passed in is cancelled: who waits
-            # in `accept`, elsewhere, would wait for ever.
+            # This must run even if the user's nursery is cancelled, because tasks that wait in
+            # `accept` outside of it would otherwise wait for ever.
             self._ready_in.close()
             self._acceptor.reporter.log.flush()
 
@@ -186,10 +186,10 @@ class DuplexListener(trio.abc.Listener[Connection]):
         while True:
             try:
                 await self._acceptor.accept_each(self.transport_listener, waiting.enter)
-            except trio.ClosedResourceError:  # closed underneath us
+            except trio.ClosedResourceError:  # its owner has closed the transport listener
                 self._ready_in.close()
                 return
-            except Exception as exc:  # noqa: BLE001 - for whoever accepts
+            except Exception as exc:  # noqa: BLE001 - `accept` raises it
                 await self._ready_in.send(exc)
 
     async def _open_waiting_room(self) -> WaitingRoom:
@@ -198,21 +198,21 @@ class DuplexListener(trio.abc.Listener[Connection]):
                 return WaitingRoom(self._acceptor, _Ready(self._ready_in))
             except (
                 OSError
-            ) as exc:  # no descriptor is left: for whoever accepts, and may do so again
+            ) as exc:  # no descriptor is left: `accept` raises it, and may be called again
                 await self._ready_in.send(exc)
                 await trio.sleep(CAPACITY_PAUSE)
 
 
 @attrs.frozen(eq=False)
 class _Ready:
-    """Hands connections over to `DuplexListener.accept`, in the order in which they are ready."""
+    """Passes connections to `DuplexListener.accept`, in the order in which they are ready."""
 
     channel: trio.MemorySendChannel[Connection | Exception]
 
     async def take(self, connection: Connection, place: Place) -> None:
         try:
             await self.channel.send(connection)
-        except BaseException as exc:  # closed or cancelled before anybody took it
+        except BaseException as exc:  # closed or cancelled before `accept` returned it
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(connection)
             if not isinstance(exc, trio.ClosedResourceError):
@@ -220,7 +220,7 @@ class _Ready:
         finally:
             place.end()
 
-    # Nobody waits for any of them in particular.
+    # These events do not matter here, because nobody waits for a particular connection.
 
     def entered(self) -> None:
         pass

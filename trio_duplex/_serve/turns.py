@@ -1,28 +1,32 @@
-"""Handshakes take turns: so many at once in one role, the others wait in line.
+"""Handshakes take turns: a bounded number at the same time in one role; further peers wait in line.
 
-Who is served next, and who loses its turn for that, goes by three rules.
+A peer needs a turn because a handshake takes memory, and it may keep the turn only
+while it makes progress. Three rules decide which peer gets the next turn, and which
+peer loses its turn for that. (To take a turn away is called to *shed* the peer.)
 
-*By address.* The next turn goes to the address that holds the fewest, among
-equals to the one that has waited longest. An address that holds at least twice
-as many as the next would then hold gives one up, as soon as one of its peers
-has been quiet for longer than the patience. So what one address does costs the
-others nothing, be it a flood or a fleet behind a NAT.
+*By address.* The next turn goes to the address that holds the fewest turns; among
+equal addresses, to the one that has waited longest. An address is greedy if it holds
+at least twice as many turns as the next address would hold with one more. It then
+gives one up, as soon as one of its peers has been quiet for longer than the patience.
+So neither a flood from one address nor a fleet behind a NAT can take all turns from
+other addresses.
 
-*By time.* Among addresses that hold alike, a turn may be taken from a peer that
-has been quiet for longer than the patience: it may be mute. But an honest peer
-may be as slow, and if the patience were all that counted, a fleet of those
-would be shed for ever: each just before it answers. So a quarter of the turns
-is left to peers that are late, for as long as their handshake may last. If there
-are more, the address that has most of them sheds its youngest, since the oldest
-has the best chance of being about to answer.
+*By time.* If no address is greedy, a turn may be taken from a peer that has been
+quiet for longer than the patience, because it may be mute and never answer. But a
+proper peer may be slow, too. If only the patience counted, a fleet of such peers
+would never be served: each would lose its turn just before it answers. So a quarter
+of the turns is left to peers that are late, for as long as their handshake may last.
+If there are more late peers than that, the address with the most of them loses its
+youngest, because the oldest one is the most likely to answer soon.
 
-*By what was learned.* If such a late peer is admitted in the end, then peers
-are slow here, and all but a quarter of the turns get that much time, for some
-minutes. Only an admitted peer teaches that: a stranger who answers slowly
-changes nothing. The quarter that keeps to the patience goes on getting through
-mute peers, whatever was learned.
+*By experience.* If a late peer is admitted in the end, peers here are slow, and all
+turns except a quarter get twice as much time as it took, for some minutes. Only an
+admitted peer has this effect: a stranger that answers slowly changes nothing. The
+other quarter of the turns keeps to the patience, so that mute peers are always
+removed from some turns, whatever was learned.
 
-An answer begins a second patience, and no more than that: one byte is an answer.
+When a peer answers, its patience begins again, but only once, because one byte is
+enough for an answer.
 """
 
 from __future__ import annotations
@@ -36,19 +40,19 @@ from trio_duplex._serve.addresses import ByAddress, Ranking
 from trio_duplex._serve.limits import Limit
 
 LEARNED_FOR = 300.0
-"""Seconds for which slowness is remembered: fleets come back together, after a cut."""
+"""Seconds for which slowness is remembered. After an outage, a whole fleet reconnects at once."""
 
 LEARNED_MARGIN = 2.0
-"""What to multiply it with: the next may lose a packet, or be the slower device."""
+"""The factor for the learned time. The next peer may lose a packet, or be a slower device."""
 
 GREEDY = 2
-"""An address is greedy if it holds so many times what the next in line would hold.
-With a smaller ratio, fleets behind NATs would shed each other's peers over every
-small difference."""
+"""An address is greedy if it holds this many times as many turns as the next in line would hold.
+With a smaller factor, fleets behind NATs would take turns from each other because of every small
+difference."""
 
 
 class Waiter(Protocol):
-    """What can hold a turn."""
+    """A peer that can hold a turn, or wait for one."""
 
     @property
     def key(self) -> Hashable:
@@ -56,59 +60,60 @@ class Waiter(Protocol):
         ...
 
     def drop(self, limit: Limit, value: float) -> None:
-        """End, as soon as possible, because of a limit that has that value; then `leave`."""
+        """End as soon as possible because of a limit with this value, and then call `leave`."""
         ...
 
 
 class Turns:
-    """Handshakes in one role: so many at once, the others wait in line.
+    """The turns of one role. Peers without a turn wait in line.
 
     Args:
-        most: How many at once.
+        most: How many turns there are.
         patience: Seconds for which a peer may be quiet while others wait.
-        limit: The limit which that patience is.
+        limit: The limit that defines the patience, for errors.
     """
 
     def __init__(self, most: float, patience: float, limit: Limit) -> None:
         self.most = most
         self.patience = patience
         self.limit = limit
-        self._held: dict[Hashable, int] = {}  # turns, by address
-        # Holders, each with the moment since which it has been quiet, longest first: within
-        # the patience, beyond it, and beyond what was learned. `_sort` moves them on.
+        self._held: dict[Hashable, int] = {}  # how many turns each address holds
+        # The peers that hold turns, each with the time since which it has been quiet, the longest
+        # first: _fresh within the patience, _slow beyond the patience, and _late beyond the learned
+        # time. `_sort` moves them from one to the next.
         self._fresh: dict[Waiter, float] = {}
         self._slow: dict[Waiter, float] = {}
         self._late: dict[Waiter, float] = {}
-        self._waited: dict[Waiter, float] = {}  # those that took long to answer, and how long
-        self._late_of: ByAddress[Waiter] = ByAddress()
-        self._sheddable: ByAddress[Waiter] = ByAddress()  # the slow and the late
-        self._greediest = Ranking()  # their addresses, by the turns that these hold
-        self._line: dict[Waiter, trio.Event] = {}
-        self._line_of: ByAddress[Waiter] = ByAddress()
-        self._next = Ranking()  # the addresses in line, by the turns that they hold
-        self._leaving: set[Waiter] = set()  # shed, but still holding their turns
+        self._waited: dict[Waiter, float] = {}  # how long peers took until they answered
+        self._late_of: ByAddress[Waiter] = ByAddress()  # the late peers of each address
+        self._sheddable: ByAddress[Waiter] = ByAddress()  # the slow and late peers of each address
+        self._greediest = Ranking()  # the addresses of these, by how many turns they hold
+        self._line: dict[Waiter, trio.Event] = {}  # the peers that wait
+        self._line_of: ByAddress[Waiter] = ByAddress()  # the waiting peers of each address
+        self._next = Ranking()  # the addresses of these, by how many turns they hold
+        self._leaving: set[Waiter] = set()  # peers that were shed, but still hold their turns
         self._learned = 0.0
         self._learned_at = 0.0
         self._changed = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:
-        """Tell how many turns are held."""
+        """Return how many turns are held."""
         return len(self._fresh) + len(self._slow) + len(self._late) + len(self._leaving)
 
     @property
     def in_line(self) -> int:
-        """How many wait."""
+        """How many peers wait."""
         return len(self._line)
 
     @property
     def slow_patience(self) -> float:
-        """Seconds for which a peer may be quiet, by what was learned lately."""
+        """Seconds for which a peer may be quiet, with what was learned recently."""
         if self._learned and trio.current_time() - self._learned_at > LEARNED_FOR:
             self._learned = 0.0
         return max(self.patience, LEARNED_MARGIN * self._learned)
 
     def take(self, waiter: Waiter) -> bool:
-        """Take a turn if one is free and nobody waits."""
+        """Take a turn if one is free and no peer is in line; return whether it did."""
         if self._line or len(self) >= self.most:
             return False
         self._hold(waiter)
@@ -118,8 +123,8 @@ class Turns:
         """Wait in line for a turn, and take it.
 
         Args:
-            waiter: Who waits.
-            timeout: Seconds to wait at most.
+            waiter: The peer that waits.
+            timeout: How many seconds to wait at most.
 
         Returns:
             Whether it got one.
@@ -140,7 +145,7 @@ class Turns:
         return True
 
     def answered(self, waiter: Waiter) -> None:
-        """Begin another patience: the peer has shown that it takes part. Call it once."""
+        """Begin the patience again, because the peer has answered. Call this only once for a turn."""
         now = trio.current_time()
         since = self._quiet_since(waiter)
         if since is not None:
@@ -150,7 +155,7 @@ class Turns:
             self._fresh[waiter] = now
 
     def admitted(self, waiter: Waiter) -> None:
-        """Learn from a peer that has proved honest how long one may take."""
+        """Learn from an admitted peer how long a peer may take."""
         now = trio.current_time()
         since = self._quiet_since(waiter)
         took = max(0.0 if since is None else now - since, self._waited.get(waiter, 0.0))
@@ -162,10 +167,10 @@ class Turns:
         for zone in (self._fresh, self._slow, self._late):
             if waiter in zone:
                 return zone[waiter]
-        return None  # it is being shed
+        return None  # it was shed
 
     def leave(self, waiter: Waiter) -> None:
-        """Give up the turn, or the place in line; may be called again."""
+        """Give up the turn or the place in line, if there is one. This may be called again."""
         self._waited.pop(waiter, None)
         if self._line.pop(waiter, None) is not None:
             self._out_of_line(waiter)
@@ -216,7 +221,7 @@ class Turns:
             self._greediest.discard(waiter.key)
 
     def _sort(self, now: float) -> None:
-        """Move on those that have been quiet for too long to stay where they are."""
+        """Move peers that have been quiet for too long from fresh to slow, and from slow to late."""
         while self._fresh:
             waiter, since = next(iter(self._fresh.items()))
             if since + self.patience > now:
@@ -235,7 +240,7 @@ class Turns:
             self._late_of.add(waiter.key, waiter)
 
     def _victim(self) -> Waiter | None:
-        """Return who is to lose its turn to the next in line; None while nobody may be shed."""
+        """Return the peer that loses its turn to the next in line; None if no peer may be shed."""
         if not self._slow and not self._late:
             return None
         greediest, holds = self._greediest.highest()
@@ -249,7 +254,7 @@ class Turns:
         return None
 
     def _next_change(self) -> float:
-        """Return when the next one will have been quiet for too long; inf if none will."""
+        """Return when the next peer will have been quiet for too long; inf if there is none."""
         times = [
             next(iter(zone.values())) + patience
             for zone, patience in (
@@ -261,7 +266,7 @@ class Turns:
         return min(times, default=float("inf"))
 
     async def shed_overdue(self) -> NoReturn:
-        """Take turns from peers that have been quiet, one for each that waits; runs for ever."""
+        """Take turns from peers that have been quiet, one for each peer in line; runs for ever."""
         while True:
             self._sort(trio.current_time())
             victim = self._victim() if len(self._line) > len(self._leaving) else None
@@ -270,13 +275,13 @@ class Turns:
                 self._leaving.add(victim)
                 victim.drop(self.limit, self.patience)
                 continue
-            # With nobody in line, there is nothing to do at that time either.
+            # Without a peer in line, nothing has to be done at that time.
             until = self._next_change() if self._line else float("inf")
             with trio.move_on_at(until):
                 await self._changed.park()
 
 
 def _youngest(of: ByAddress[Waiter], waiters: dict[Waiter, float]) -> Waiter:
-    """Return the youngest of the address that has most, or of all if each has one."""
+    """Return the youngest peer of the address with the most, or of all if each address has one."""
     key = of.most()
     return next(reversed(waiters)) if key is None else of.youngest(key)

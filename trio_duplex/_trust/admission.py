@@ -70,7 +70,7 @@ class Material:
     slow_key: bool = False
     """Whether to sign with a key of ours takes so long that it is done in a thread."""
     not_after: datetime | None = None
-    """When the first of our own certificates ends; None if we have none."""
+    """When the first of our own certificates expires; None if we have none."""
 
     @classmethod
     def of(

@@ -44,7 +44,7 @@ class ComparedRoots:
         """Take the trust roots of one of two contexts that have the same."""
         roots = context.get_ca_certs(binary_form=True)
         if not context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN:
-            # A chain can't end in an intermediate then.
+            # Without partial chains, a chain can't end in an intermediate.
             roots = [root for root in roots if _is_self_issued(root)]
         return cls(trusted_certificates(context), frozenset(roots))
 

@@ -13,13 +13,13 @@ import sys
 __all__ = ["main"]
 
 _OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""How standard output fails; files have their own messages where they are written."""
+"""Errors of standard output. Errors of files are reported by the code that writes them."""
 
 _EXTRA = {"cattrs", "click", "rich", "trustme"}
 
 
 def main() -> None:
-    """Run the command with the process's arguments; what the console script calls.
+    """Run the command with the process's arguments. The console script calls this.
 
     Raises:
         SystemExit: Always. 0: all well; 1: something failed, or the extra
@@ -33,7 +33,7 @@ def main() -> None:
             command(prog_name="trio-duplex")
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # a full disk is found out here, and not after all is over
+                sys.stdout.flush()  # raises here if the disk is full, and not at the interpreter's exit
     except ModuleNotFoundError as exc:
         missing = (exc.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -45,7 +45,7 @@ def main() -> None:
         # Python flushes once more at exit, and that must not fail loudly.
         if sys.stdout is not None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if exc.errno != errno.EPIPE:  # a reader that has left knows it
+        if exc.errno != errno.EPIPE:  # EPIPE: the reader has left, so nobody needs to be told
             sys.stderr.write(f"trio-duplex: can't write standard output: {exc.strerror}\n")
         sys.exit(1)
     except KeyboardInterrupt:  # while still importing

@@ -1,7 +1,7 @@
-"""Options that subcommands share, and how their values are read.
+"""Options that subcommands share, and the functions that parse their values.
 
-The readers are plain functions, which click takes as types; a value that they
-refuse ends in a usage error (exit code 2).
+Click accepts plain functions as types. If such a function refuses a value, the
+command ends with a usage error (exit code 2).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class PemFile(click.Path):
-    """A file that can be read; what can't is a usage error."""
+    """A readable file. If it can't be read, that is a usage error."""
 
     def __init__(self) -> None:
         super().__init__(exists=True, dir_okay=False, readable=True, path_type=Path)
 
 
 def seconds(value: str) -> float:
-    """Read a duration: 0 or more seconds, or ``inf``."""
+    """Parse a duration: 0 or more seconds, or ``inf``."""
     try:
         duration = float(value)
     except ValueError:
@@ -35,26 +35,26 @@ def seconds(value: str) -> float:
 
 
 def finite_seconds(value: str) -> float:
-    """Read a duration that ends."""
+    """Parse a finite duration."""
     duration = seconds(value)
     if math.isinf(duration):
-        raise click.BadParameter("it must end, or a silent peer waits for ever")
+        raise click.BadParameter("it must be finite, or a silent peer would wait for ever")
     return duration
 
 
 def positive(value: str) -> float:
-    """Read a number above 0 that ends."""
+    """Parse a finite number above 0."""
     try:
         number = float(value)
     except ValueError:
         raise click.BadParameter(f"{value!r} is not a number") from None
-    if not 0 < number < math.inf:  # NaN is neither
+    if not 0 < number < math.inf:  # this also refuses NaN
         raise click.BadParameter(f"{value} is not a number above 0")
     return number
 
 
 def host_port(value: str) -> tuple[str, int]:
-    """Read ``HOST:PORT``, with IPv6 addresses in brackets."""
+    """Parse ``HOST:PORT``, with IPv6 addresses in brackets."""
     host, colon, port = value.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
@@ -68,7 +68,7 @@ def host_port(value: str) -> tuple[str, int]:
 
 
 def dialled_host_port(value: str) -> tuple[str, int]:
-    """Read ``HOST:PORT`` where somebody may listen: any port but 0."""
+    """Parse ``HOST:PORT`` for dialling: any port except 0."""
     host, port = host_port(value)
     if port == 0:
         raise click.BadParameter("nobody listens at port 0")
@@ -76,12 +76,12 @@ def dialled_host_port(value: str) -> tuple[str, int]:
 
 
 def format_host_port(host: str, port: int) -> str:
-    """Write an address as `host_port` reads it."""
+    """Format an address in the form that `host_port` parses."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def listen_option(*, default: str) -> Callable[[F], F]:
-    """``--listen``: where to accept peers, as `host_port` gives it."""
+    """``--listen``: the address to accept peers on, parsed by `host_port`."""
     return click.option(
         "--listen",
         type=host_port,
