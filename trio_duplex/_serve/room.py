@@ -1,14 +1,15 @@
-"""Room for connections: who may come in, who waits, and who makes way.
+"""The room for connections: which are admitted, which wait, and which are dropped.
 
-Silence is cheap for the peer and means work for us, so the bounds are where the
-cost is. A peer in its detection window costs little; where there is no room,
-the address that has most of them makes way with its oldest. A peer that we have
-greeted costs ten times as much: those handshakes take turns (`_serve/turns.py`).
+A silent peer costs us work, but costs the peer nothing, so there is a bound for each
+kind of cost. A peer in its detection window costs little. When there is no room for
+more of these, the address with the most of them makes room: its oldest is dropped. A
+peer that we have greeted costs much more, so those handshakes take turns
+(`_serve/turns.py`).
 
-Bookkeeping without I/O. A connection is its number here. While it is pending, somebody
-holds it: the waiting room of its listener, or its place, once it has a task. Whoever
-holds it is told to drop it. The room owns all transitions: a place tells it what has
-happened, and changes nothing.
+This is bookkeeping without I/O. A connection is represented by its number. While it is
+pending, it has a holder: the waiting room of its listener, or, once it has a task, its
+place. To drop a connection, the room calls its holder. The room owns all transitions: a
+place reports what has happened, and changes nothing itself.
 """
 
 from __future__ import annotations
@@ -31,30 +32,30 @@ from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._stream.supervision import Supervision
 
 FAIR_CHANCE = 0.5
-"""Seconds that a pending peer is safe from making room when all places are taken.
-A speaking peer has spoken by then. Without it, the newest of a burst would each
-push out the one before."""
+"""Seconds for which a pending peer can't be dropped to make room when all places are taken.
+A speaking peer has spoken by then. Without this, each new peer of a burst would push out the
+one before it."""
 
 CROWDING = 8
-"""An address that has one in so many of the pending peers makes room before all others,
-also if that means to wait until its oldest has had its fair chance."""
+"""An address that has one in this many of the pending peers makes room before all others, even
+if we have to wait until its oldest peer has had its fair chance."""
 
 LimitListener = Callable[[Limit, float, "str | None"], object]
 
 
 class Told(Protocol):
-    """Hears what happens to places."""
+    """Is told what happens to places."""
 
     def decided(self, place: Place, decision: Decision) -> None:
-        """A role is decided."""
+        """A role has been decided."""
         ...
 
     def crossed(self, place: Place, decision: Decision) -> None:
-        """Two ClientHellos crossed, and the decision says in which role it goes on."""
+        """Two ClientHellos have crossed; the decision has the role in which it goes on."""
         ...
 
     def peer_changed(self, place: Place, change: Change) -> None:
-        """A memory takes a peer for another kind from now on."""
+        """A memory has changed the kind of a peer."""
         ...
 
     def policy_failed(self, place: Place, error: Exception) -> None:
@@ -63,26 +64,28 @@ class Told(Protocol):
 
 
 class Holder(Protocol):
-    """Whoever holds pending connections: a waiting room many, a place its own."""
+    """Holds pending connections: a waiting room holds many, and a place holds its own."""
 
     def key_of(self, number: int) -> Hashable:
-        """What a connection counts for: its address (see `address_key`), or its number."""
+        """Return the key that a connection counts for: its address (see `address_key`), or its number."""
         ...
 
     def entered_at(self, number: int) -> float:
-        """When a connection came in, on Trio's clock."""
+        """Return when a connection was accepted, on Trio's clock."""
         ...
 
     def drop_pending(self, number: int, limit: Limit, value: float) -> bool:
-        """End a connection because of a limit; tell whether it is gone, or will be soon.
+        """End a connection because of a limit.
 
-        If it is gone, it has been given up with `Room.give_up`.
+        Returns:
+            True if it has ended; `Room.give_up` has been called for it. False if
+            it will end soon.
         """
         ...
 
 
 class NothingSaidError(Exception):
-    """The server drains, and this peer has not said anything yet: nothing to report."""
+    """The server drains, and this peer has not sent anything yet. This is not reported."""
 
 
 class Place(Supervision):
@@ -91,14 +94,14 @@ class Place(Supervision):
     Attributes:
         number: Counts connections of one server, from 1.
         remote: The peer's address.
-        key: What it counts for: its address (see `address_key`), or its number
-            if it has none.
-        entered: When it came in, on Trio's clock.
+        key: The key that it counts for: its address (see `address_key`), or its
+            number if it has no address.
+        entered: When it was accepted, on Trio's clock.
         decision: The role decision, once there is one.
-        decided_at: When that was, on Trio's clock.
+        decided_at: When the role was decided, on Trio's clock.
         has_spoken: Whether the peer has sent anything.
-        identity: A digest of its certificate, if those are counted.
-        turns: Where it holds a turn, or waits for one.
+        identity: A digest of its certificate, if `Limits` bound identities.
+        turns: The turns of which it holds one, or for which it waits; or None.
     """
 
     __slots__ = (
@@ -135,11 +138,11 @@ class Place(Supervision):
         """The peer's address as text."""
         return format_address(self.remote)
 
-    # What the negotiation tells: see `Supervision`.
+    # Called by the negotiation; see `Supervision`.
 
     def stage(self, deadline: float) -> trio.CancelScope:
         scope = self._scope = trio.CancelScope(deadline=deadline)
-        if self._ended_by is not None:  # before it had a scope
+        if self._ended_by is not None:  # it was dropped before it had a scope
             scope.cancel()
         return scope
 
@@ -175,7 +178,7 @@ class Place(Supervision):
         scope = self._scope
         assert scope is not None  # this is part of a stage
         began, deadline = trio.current_time(), scope.deadline
-        scope.deadline = math.inf  # the peer's time stops: that we have no turn is not its fault
+        scope.deadline = math.inf  # stop the peer's time, because the wait is not its fault
         try:
             await self._room.wait_for_turn(self, role)
         finally:
@@ -189,7 +192,7 @@ class Place(Supervision):
     def admitted(self, certificate: bytes | None) -> None:
         self._room.admit(self, certificate)
 
-    # What becomes of it.
+    # Called by the room and by the server.
 
     def key_of(self, number: int) -> Hashable:  # noqa: ARG002 - its own
         return self.key
@@ -202,11 +205,11 @@ class Place(Supervision):
         return False
 
     def drop(self, limit: Limit, value: float) -> None:
-        """Have this connection end, as soon as it runs, because of a limit."""
+        """Make this connection end, as soon as its task runs, because of a limit."""
         self._end(self.limit_error(DROPPED, limit, value))
 
     def drop_unheard(self) -> bool:
-        """Have this connection end if the peer has not said anything; tell whether."""
+        """Make this connection end if the peer has not sent anything; return whether it will."""
         if self.has_spoken or self._ended_by is not None:
             return False
         self._end(NothingSaidError())
@@ -214,7 +217,7 @@ class Place(Supervision):
 
     @property
     def leaves_unheard(self) -> bool:
-        """Whether `drop_unheard` has dropped it, and it is not gone yet."""
+        """Whether `drop_unheard` has dropped it, and its task has not ended yet."""
         return isinstance(self._ended_by, NothingSaidError)
 
     def _end(self, error: Exception) -> None:
@@ -223,19 +226,19 @@ class Place(Supervision):
             self._scope.cancel()
 
     def limit_error(self, summary: str, limit: Limit, value: float) -> LimitError:
-        """Return the error in which this connection ends because of a limit."""
+        """Return the error for this connection if it ends because of a limit."""
         role = self.decision.role if self.decision else None
         return limit_error(summary, limit, value, peer=self.peer, role=role)
 
     def negotiated(self) -> None:
-        """Hear that the negotiation is over, well or not."""
-        # The error's traceback leads to all that there was, and back to us; and the
-        # scope is over, while this lasts as long as the connection.
+        """Note that the negotiation has ended, with or without success."""
+        # Drop both references, because a place lives as long as its connection. The scope has
+        # ended, and the error's traceback refers to all objects of the negotiation and to us.
         self._ended_by = self._scope = None
         self._room.negotiated(self)
 
     def end(self) -> None:
-        """Hear that the connection is closed; call it exactly once."""
+        """Note that the connection is closed. Call this exactly once."""
         self.negotiated()
         self._room.free(self)
 
@@ -246,7 +249,7 @@ DROPPED = "dropped to make room for others"
 def limit_error(
     summary: str, limit: Limit, value: float, *, peer: str | None, role: Role | None = None
 ) -> LimitError:
-    """Return the error in which a connection ends because of a limit."""
+    """Return the error of a connection that ends because of a limit."""
     return LimitError(
         summary,
         peer=peer,
@@ -259,7 +262,7 @@ def limit_error(
 
 
 def key_of(number: int, remote: Address | None) -> Hashable:
-    """What a connection counts for: its address (see `address_key`), or itself if it has none."""
+    """Return the key that a connection counts for: its address (see `address_key`), or its number."""
     key = address_key(remote)
     return number if key is None else key
 
@@ -272,7 +275,7 @@ class Room:
         on_limit: Called with the limit, its value and the peer when a
             connection gets no place, or is held up. One that had its place
             ends in a `LimitError` instead.
-        told: Hears what happens to places.
+        told: Is told what happens to places.
     """
 
     def __init__(
@@ -296,16 +299,16 @@ class Room:
         self._on_limit = on_limit
         self._pending: dict[int, Holder] = {}  # by number, oldest first
         self._pending_of: ByAddress[int] = ByAddress()
-        # Counted only if they are bounded: each would be an entry for each connection.
+        # These are counted only if they are bounded, because each needs an entry for each connection.
         self._taken_of: Counter[Hashable] = Counter()
         self._identities: Counter[Hashable] = Counter()
-        self._leaving: set[int] = set()  # dropped, but not gone yet
-        self._waiting = 0  # accepted, and without a place yet
+        self._leaving: set[int] = set()  # dropped, but the task has not ended yet
+        self._waiting = 0  # accepted, but without a place
         self._freed = trio.lowlevel.ParkingLot()
 
     @property
     def pending(self) -> int:
-        """Peers in their window, or waiting for their turn."""
+        """How many peers are in their window, or wait for their turn."""
         return len(self._pending)
 
     async def enter(self, remote: Address | None) -> int | None:
@@ -332,7 +335,7 @@ class Room:
         return self.number
 
     def hold(self, number: int, key: Hashable, holder: Holder) -> None:
-        """Take note of who holds a connection that is pending, or goes on being so."""
+        """Set the holder of a pending connection."""
         if number in self._leaving:
             return
         if number not in self._pending:
@@ -340,7 +343,7 @@ class Room:
         self._pending[number] = holder
 
     def give_up(self, number: int, key: Hashable) -> None:
-        """Take back the place of a connection that has ended while it was pending."""
+        """Free the room of a connection that has ended while it was pending."""
         self._stop_pending(number, key)
         self._free(key, None)
 
@@ -381,21 +384,21 @@ class Room:
         return True
 
     def make_room(self, limit: Limit) -> bool:
-        """Drop a pending peer, if one has had its fair chance; tell whether."""
+        """Drop a pending peer, if one has had its fair chance; return whether there was one."""
         if self._next_chance() > trio.current_time():
             return False
         victim = self._first_to_go()
-        assert victim is not None  # or there would have been no chance
+        assert victim is not None  # otherwise _next_chance() is inf
         self._drop_pending(victim, limit)
         return True
 
     def _next_chance(self) -> float:
-        """When the next to go will have had its fair chance; inf if nobody is pending."""
+        """Return when the first peer to drop will have had its fair chance; inf if none is pending."""
         victim = self._first_to_go()
         return math.inf if victim is None else self._entered_at(victim) + FAIR_CHANCE
 
     def _first_to_go(self) -> int | None:
-        """The oldest pending peer of the address that has most of them, or of all."""
+        """Return the oldest pending peer of the address with the most of them, or of all."""
         crowding = self._crowding()
         if crowding is not None and (
             self._entered_at(crowding) + FAIR_CHANCE <= trio.current_time()
@@ -409,7 +412,7 @@ class Room:
         return self._pending[number].entered_at(number)
 
     def _crowding(self) -> int | None:
-        """The oldest pending peer of the address that has most; None if each has one."""
+        """Return the oldest pending peer of the address with the most; None if each has only one."""
         key = self._pending_of.most()
         return None if key is None else self._pending_of.oldest(key)
 
@@ -431,7 +434,7 @@ class Room:
         await self._freed.park()
 
     def take_turn_nowait(self, place: Place, role: Role) -> bool:
-        """Let a place begin its handshake, if it may; tell whether. It is pending no more then."""
+        """Take a turn, if one is free; return whether it did. The place is then no longer pending."""
         turns = place.turns = self.turns[role]
         if turns.take(place):
             self._stop_pending(place.number, place.key)
@@ -439,10 +442,10 @@ class Room:
         return False
 
     async def wait_for_turn(self, place: Place, role: Role) -> None:
-        """Wait in line until a place may begin its handshake.
+        """Wait in line for a turn. After that the place is no longer pending.
 
         Raises:
-            LimitError: Its turn did not come within ``Limits.turn_timeout``.
+            LimitError: There was no turn within ``Limits.turn_timeout``.
         """
         timeout = self.limits.turn_timeout
         if not await self.turns[role].wait(place, timeout):
@@ -452,17 +455,17 @@ class Room:
         self._stop_pending(place.number, place.key)
 
     def give_up_turn(self, place: Place) -> None:
-        """Take back a place's turn, because it needs one in the other role; it is pending again."""
+        """Give up a place's turn, because it needs one in the other role; it is pending again."""
         if place.turns is not None:
             place.turns.leave(place)
             place.turns = None
         self.hold(place.number, place.key, place)
 
     def admit(self, place: Place, certificate: bytes | None) -> None:
-        """Take note that a peer has proved honest.
+        """Note that the policy has admitted a peer, and count its identity.
 
         Raises:
-            LimitError: It has as many connections as one identity may have.
+            LimitError: The identity has as many connections as it may have.
         """
         if place.turns is not None:
             place.turns.admitted(place)
@@ -477,17 +480,17 @@ class Room:
             place.identity = identity
 
     def negotiated(self, place: Place) -> None:
-        """Give up a place's turn: its negotiation is over; may be called again."""
+        """Give up a place's turn, because its negotiation has ended. This may be called again."""
         if place.turns is not None:
             place.turns.leave(place)
             place.turns = None
         self._stop_pending(place.number, place.key)
-        if place.number in self._leaving:  # dropped, and gone; or it did not hear of it in time
+        if place.number in self._leaving:  # it was dropped, even if it succeeded before it noticed
             self._leaving.remove(place.number)
             self._freed.unpark_all()
 
     def free(self, place: Place) -> None:
-        """Take back the place of a connection that has ended."""
+        """Free the room of a connection that has ended."""
         self._free(place.key, place.identity)
 
     def _free(self, key: Hashable, identity: bytes | None) -> None:
@@ -501,7 +504,7 @@ class Room:
             self._pending_of.discard(key, number)
 
     async def run_background_tasks(self) -> None:
-        """Take turns from those who are quiet; runs for ever."""
+        """Take turns from quiet peers; runs for ever."""
         async with trio.open_nursery() as nursery:
             for turns in self.turns.values():
                 nursery.start_soon(turns.shed_overdue)
