@@ -381,6 +381,22 @@ async def test_when_all_are_busy_the_newest_waits(autojump_clock: trio.testing.M
         assert sorted(times) == [0, 0, 0, 10, 20]
 
 
+async def test_who_waits_for_long_is_told_of_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Each time that a place is free, another one gets it."""
+    listeners = [MemoryListener() for _ in range(3)]
+    async with serving(*listeners, connections=1) as watched:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, listeners[0].connect(), Role.CLIENT, 10)
+            await trio.sleep(1)
+            for memory in listeners:
+                nursery.start_soon(talk, memory.connect(), Role.CLIENT, 10)
+            await trio.sleep(30)
+            assert watched.live() == (0, 0, 1)
+        await settled()
+        assert watched.server.statistics().closed == 4
+        assert [event.limit for event in watched.of(LimitReached)] == ["connections"] * 3
+
+
 async def test_when_all_are_busy_the_newest_is_reset() -> None:
     with trio.fail_after(20):
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
