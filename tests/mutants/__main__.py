@@ -159,10 +159,11 @@ def _print_report(sample: list[Mutant], results: _Results) -> None:
     for room, mutants in _by_room(sample):
         tried = [mutant for mutant in mutants if mutant.name in results.known]
         kinds = Counter(results.known[mutant.name].kind for mutant in tried)
-        counted = len(tried) - kinds["same"]
+        counted = len(tried) - kinds["same"] - kinds["unplaced"]
         print(
             f"\n{room}: {counted} of {len(mutants)} tried, {kinds['noticed']} noticed"
             f" ({100 * kinds['noticed'] / max(1, counted):.1f} %)"
+            f"; {kinds['unplaced']} could not be put in place"
         )
         for mutant in sorted(tried, key=lambda one: (one.module, one.line)):
             verdict = results.known[mutant.name]

@@ -47,8 +47,9 @@ class Verdict:
     """What became of a change.
 
     Attributes:
-        kind: ``noticed``, ``survived``, ``unreached`` (no test runs the line), or ``same``
-            (the compiler makes the same code of it).
+        kind: ``noticed``, ``survived``, ``unreached`` (no test runs the line), ``same`` (the
+            compiler makes the same code of it), or ``unplaced`` (no function object has the
+            code, so nothing was tried).
         test: The test that noticed it.
         tried: How many tests ran.
         of: How many tests reach it.
@@ -171,7 +172,7 @@ class Collected:
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         items = {item.nodeid: item for item in session.items}
-        functions = _functions_by_code()
+        functions = functions_by_code()
         gc.collect()
         gc.freeze()
 
@@ -181,6 +182,8 @@ class Collected:
             pairs = list(code_changes(mutant))
             if not pairs:
                 return Verdict("same")
+            if not any(old in functions for old, _ in pairs):
+                return Verdict("unplaced")
 
             def work(chosen: Sequence[str], say: Callable[[bytes], None]) -> None:
                 for old, new in pairs:
@@ -216,7 +219,9 @@ def code_differences(
             yield from code_differences(before, after)
 
 
-def _functions_by_code() -> dict[types.CodeType, list[types.FunctionType]]:
+def functions_by_code() -> dict[types.CodeType, list[types.FunctionType]]:
+    """Every function object of the package."""
+    gc.unfreeze()  # what is frozen, `gc.get_objects` does not list: tests/conftest.py does that
     found: dict[types.CodeType, list[types.FunctionType]] = {}
     for one in gc.get_objects():
         if isinstance(one, types.FunctionType) and one.__code__.co_filename.startswith(
