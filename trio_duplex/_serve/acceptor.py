@@ -1,9 +1,9 @@
-"""From a listener to negotiated connections, under limits, with everything told.
+"""Accepting and negotiating for one server, under its limits, and reporting every event.
 
-Detection never sits inside ``accept``: one silent peer would hold up everybody
-behind it by a whole window. Each accepted connection is admitted by the `Room`, and
-waits in the waiting room of its listener until its role is decided. Then it has a task
-of its own; what fails costs only that connection.
+Detection is never part of ``accept``, where one silent peer would delay all connections
+after it by a whole window. The `Room` admits each accepted connection, which then waits
+in the waiting room of its listener until its role is decided. After that it has a task
+of its own, and a failure ends only that connection.
 """
 
 from __future__ import annotations
@@ -61,23 +61,23 @@ if TYPE_CHECKING:
     from trio_duplex._serve.waiting_room import Owner
 
 CAPACITY_ERRNOS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-"""What accept(2) says when the machine has no room for one more."""
+"""The errors of accept(2) if the machine has no room for one more connection."""
 
 CAPACITY_PAUSE = 0.1
-"""Seconds until the next try after that: Trio's own figure."""
+"""Seconds until the next try after such an error, the same as in ``trio.serve_listeners``."""
 
 TASK_NAME = "trio_duplex connection"
-"""Of each connection's task; Trio would make a new string of 100 bytes for each."""
+"""The name of all connections' tasks. Trio would otherwise make a string of 100 bytes for each."""
 
 Listener = trio.abc.Listener[trio.abc.Stream]
 
 
 class Numbered(Protocol):
-    """What can be told apart in events: a `Place`, or a peer that has none yet."""
+    """A connection that events can be about: a `Place`, or a peer that has none yet."""
 
     @property
     def number(self) -> int:
-        """Counts connections of one server."""
+        """The number of the connection; each server counts from 1."""
         ...
 
     @property
@@ -90,15 +90,15 @@ class Acceptor:
     """Accepts and negotiates for one server, on any number of listeners.
 
     Args:
-        credentials: What is in force; may be replaced.
+        credentials: The credentials in force, which may be replaced.
         settings: How to negotiate.
         limits: The bounds, for all listeners together; None for the defaults.
         observers: Functions of one event.
-        muted_networks: Networks whose peers are not worth a line of the log.
+        muted_networks: Networks whose peers are logged only at DEBUG.
 
     Raises:
-        TypeError: One of them is something else.
-        ValueError: A muted network is none.
+        TypeError: An argument has the wrong type.
+        ValueError: A muted network can't be parsed.
     """
 
     def __init__(
@@ -129,11 +129,11 @@ class Acceptor:
     async def accept_each(
         self, listener: Listener, enter: Callable[[Connected, Address | None, int], object]
     ) -> NoReturn:
-        """Accept for ever; ``enter`` takes over each connection, its peer's address and its number.
+        """Accept for ever; call ``enter`` with each connection, its peer's address and its number.
 
         Raises:
-            OSError: ``accept`` failed for good. Where it only lacks room, the
-                oldest pending peer makes room, and it is tried again.
+            OSError: ``accept`` failed permanently. If it fails only because there is
+                no room, the oldest pending peer makes room, and we try again.
             trio.ClosedResourceError: The listener was closed.
         """
         if isinstance(listener, trio.SocketListener):
@@ -160,16 +160,16 @@ class Acceptor:
     async def attend(
         self, stream: trio.abc.Stream, place: Place, owner: Owner, heard: Heard | None = None
     ) -> None:
-        """Negotiate, and hand over; on failure report it, and give up the place.
+        """Negotiate, and pass the connection to its owner; report a failure, and give up the place.
 
-        It is what a connection's task runs, with nothing around it: each frame is held
-        for each of them.
+        A connection's task runs this method directly, because every frame around it would
+        take memory for each connection.
 
         Args:
             stream: The accepted stream.
             place: Its place.
             owner: Gets the connection.
-            heard: What the wait for the first bytes has brought; None to wait for them here.
+            heard: The result of waiting for the first bytes; None to wait for them here.
         """
         connection = None
         settings, remote = self.settings, place.remote
@@ -183,14 +183,14 @@ class Acceptor:
             finally:
                 if connection is None:
                     await abandon(stream)
-        except* Exception as group:  # noqa: BLE001 - a policy may raise anything, beside Cancelled
-            self.failed(place, sole(group))
+        except* Exception as group:  # noqa: BLE001 - a policy may raise anything, even with Cancelled
+            self.failed(place, unwrap_single(group))
         finally:
             place.negotiated()
             if connection is None:
                 place.end()
-                owner.lost(place)
-        del detecting, heard  # this frame lasts as long as the connection
+                owner.negotiation_failed(place)
+        del detecting, heard  # this frame lives as long as the connection
         self.tell_of_expiry(place)
         if connection is None:
             return
@@ -219,7 +219,7 @@ class Acceptor:
         )
 
     def tell_of_expiry(self, place: Numbered) -> None:
-        """Report that a certificate of ours has ended, if it has: whatever the peer's alert, if any, says."""
+        """Report it if a certificate of ours has expired, because the peer's alert may not say so."""
         material = self._in_force()
         if material.not_after is not None and material.has_expired:
             self.reporter.report(
@@ -232,7 +232,7 @@ class Acceptor:
         return self.credentials.material
 
     def statistics(self) -> Statistics:
-        """The counts so far and the live numbers, frozen."""
+        """Return the counts so far and the current numbers."""
         return self.reporter.counts.statistics(
             pending=self.room.pending,
             handshaking={role: len(turns) for role, turns in self.room.turns.items()},
@@ -241,7 +241,7 @@ class Acceptor:
         )
 
     async def run_background_tasks(self) -> None:
-        """Say what the limits are, then run what the room needs; for ever, beside the listeners."""
+        """Log the limits, then run the background tasks of the room for ever."""
         self.reporter.log.limits(
             connections=self.limits.connections,
             pending=self.limits.pending,
@@ -265,7 +265,7 @@ class Acceptor:
                 NegotiationFailed(number=number, peer=peer, error=error, probe=probe)
             )
 
-    # What the room tells of its places.
+    # The room's `Told` protocol.
 
     def decided(self, place: Place, decision: Decision) -> None:
         """Report a role decision."""
@@ -293,27 +293,27 @@ class Acceptor:
 
     async def _pause(self, listener: Listener, error: OSError) -> None:
         if isinstance(listener, trio.SocketListener) and not listener.socket.is_readable():
-            # accept(2) asks for a descriptor before it looks for a connection.
-            # It fails with EMFILE also if none is there, for which nobody should make room.
+            # accept(2) allocates a descriptor before it looks for a connection, so it fails with
+            # EMFILE even on an empty backlog. Make room only if a connection is waiting.
             await trio.lowlevel.wait_readable(listener.socket)
             return
         self.reporter.report(ListenerPaused(error=error, seconds=CAPACITY_PAUSE, peer=None))
         taken = self.room.taken
         self.room.make_room(Limit.OPEN_FILES)
-        if self.room.taken < taken:  # it is gone already
+        if self.room.taken < taken:  # the dropped peer has already ended
             await trio.lowlevel.checkpoint()
             return
         with trio.move_on_after(CAPACITY_PAUSE):
             await self.room.wait_freed()
 
 
-def sole(group: ExceptionGroup[Exception]) -> Exception:
-    """The exception that ``except*`` wrapped, or the group where it holds more."""
+def unwrap_single(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the exception in a group made by ``except*``, or the group if it has several."""
     return group.exceptions[0] if len(group.exceptions) == 1 else group
 
 
 async def _reset(connection: Connected) -> None:
-    """Close at once and, over TCP, with a reset: no lingering, no TIME_WAIT."""
+    """Close at once, over TCP with a reset, so that nothing lingers and there is no TIME_WAIT."""
     if isinstance(connection, trio.SocketStream):
         connection = connection.socket
     if isinstance(connection, trio.abc.Stream):

@@ -231,5 +231,5 @@ class _Ready:
     def waits_again(self, place: Place) -> None:
         pass
 
-    def lost(self, place: Place | None) -> None:
+    def negotiation_failed(self, place: Place | None) -> None:
         pass

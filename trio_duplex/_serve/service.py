@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from trio_duplex._events.events import ConnectionClosed, HandlerFailed
-from trio_duplex._serve.acceptor import Acceptor, Listener, sole
+from trio_duplex._serve.acceptor import Acceptor, Listener, unwrap_single
 from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._serve.handler import Handler
 from trio_duplex._serve.room import Place
@@ -133,7 +133,7 @@ class Service:
         """A connection has left its place and its task, and waits without them."""
         self._negotiating.discard(place)
 
-    def lost(self, place: Place | None) -> None:
+    def negotiation_failed(self, place: Place | None) -> None:
         """A negotiation ended without a connection."""
         if place is not None:
             self._negotiating.discard(place)
@@ -173,7 +173,7 @@ class Service:
                     finished_properly = was_the_peers_turn(exc, connection)
                     raise
         except* Exception as group:  # noqa: BLE001 - a handler may raise anything, even with Cancelled
-            error = sole(group)
+            error = unwrap_single(group)
         finally:
             # A close_notify tells the peer that the data is complete. So do not send one after an
             # error, whether that was a bug or the fault of another stream from which this peer

@@ -27,7 +27,7 @@ from trio_duplex._decision.facts import PeerFacts
 from trio_duplex._decision.rules import Choice, Fixed
 from trio_duplex._errors import LimitError
 from trio_duplex._role import Role
-from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, sole
+from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, unwrap_single
 from trio_duplex._serve.limits import Limit
 from trio_duplex._serve.pending import Pending, pack, unpack
 from trio_duplex._serve.room import DROPPED, Place, key_of, limit_error
@@ -59,7 +59,7 @@ class Owner(Protocol):
         """Take over a negotiated connection and its place, until it is closed."""
         ...
 
-    def lost(self, place: Place | None) -> None:
+    def negotiation_failed(self, place: Place | None) -> None:
         """A negotiation ended without a connection; its place, if it had one, is given up."""
         ...
 
@@ -204,12 +204,12 @@ class WaitingRoom:
                 await abandon(stream)
                 raise
         except* Exception as group:  # noqa: BLE001 - a policy may raise anything, beside Cancelled
-            self._acceptor.failed(place, sole(group))
+            self._acceptor.failed(place, unwrap_single(group))
         finally:
             self._asking -= 1
             if choice is None:
                 place.end()
-                self._owner.lost(place)
+                self._owner.negotiation_failed(place)
                 crowd.wake()
         if choice is not None:
             self._owner.waits_again(place)
@@ -329,7 +329,7 @@ class WaitingRoom:
             self._acceptor.failed(pending, error)
             self._acceptor.tell_of_expiry(pending)
         self._room.give_up(pending.number, key_of(pending.number, pending.remote))
-        self._owner.lost(None)
+        self._owner.negotiation_failed(None)
 
     def _drop_some(self, most: int) -> None:
         """Close the oldest peers, without an event: they have sent nothing."""
