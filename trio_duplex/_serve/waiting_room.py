@@ -282,7 +282,7 @@ class WaitingRoom:
         except BlockingIOError:
             if (
                 not overdue
-            ):  # a kernel may say that there is something to read, and think better of it
+            ):  # a kernel may report a socket as readable although there is nothing to read
                 crowd.watch_again(descriptor)
                 return
         except OSError:

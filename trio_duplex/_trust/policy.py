@@ -1,9 +1,9 @@
 """Peer policies: who the peer may be, asked the same way in both roles.
 
 A policy is called with the peer's identity, the role that we play and the
-remote address, after the handshake and before the handler. If it does not raise
-`PeerRejectedError` or return False, the peer is admitted. Everything here is a
-pure function of those three.
+remote address, after the handshake and before the handler. The peer is admitted
+only if the policy returns None or True. Everything here is a pure function of
+those three.
 """
 
 from __future__ import annotations

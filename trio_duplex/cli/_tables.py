@@ -19,14 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 PIPE_WIDTH = 10_000
-"""Columns where nobody looks: one line for each row of a table, for grep."""
+"""The width of output to a pipe: wide enough for one line for each row, so that grep works."""
 
 LEAST_FOLDED = 24
-"""Columns that text needs to be read when it is folded."""
+"""The least width of a folded column that is still readable."""
 
 
 def new_console() -> Console:
-    """A console on standard output that takes all text as it is."""
+    """Make a console on standard output that does not interpret any markup."""
     console = Console(markup=False, emoji=False, highlight=False)
     if console.is_terminal:
         return console
@@ -38,10 +38,10 @@ class Column:
     """A column.
 
     Attributes:
-        title: Its head.
-        right: Whether its cells are numbers, which stand to the right.
-        folds: Whether its cells are text, which may go on in the next line.
-        style: The style of its cells.
+        title: The heading.
+        right: Whether the cells are right-aligned, as numbers are.
+        folds: Whether the cells are text that may continue on the next line.
+        style: The style of the cells.
     """
 
     title: str
@@ -51,11 +51,11 @@ class Column:
 
 
 class Rows:
-    """A table, or the same as a list where it does not fit.
+    """A table, or a list with the same content if the table does not fit.
 
     Args:
-        columns: The columns; the first ``names`` of them say what a row is about.
-        names: How many they are.
+        columns: The columns; the first ``names`` of them name the row.
+        names: How many columns name the row.
     """
 
     def __init__(self, *columns: Column, names: int = 1) -> None:

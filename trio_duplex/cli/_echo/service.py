@@ -1,4 +1,4 @@
-"""``trio-duplex echo``: send back what comes, and say who came."""
+"""``trio-duplex echo``: send back what each peer sends, and log the peers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Echo(Service[EchoSettings]):
     """
 
     async def handle(self, context: Context, connection: Connection) -> None:
-        """Say who came, and send back what comes."""
+        """Log the peer, and send back what it sends."""
         facts = Facts.of(connection)
         log.info(
             "connected",
