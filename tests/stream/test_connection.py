@@ -51,16 +51,32 @@ async def connected(
 # ------------------------------------------------------------------------------ Trio's own contract
 
 
+each_way = pytest.mark.parametrize("bare", [False, True], ids=["direct", "bare"])
+"""Whether `Connection.tls` is asked for at once, after which everything goes through it."""
+
+
+async def open_pair(
+    bare: bool,
+    version: ssl.TLSVersion,
+    streams: tuple[trio.abc.Stream, trio.abc.Stream] | None = None,
+) -> tuple[Connection, Connection]:
+    ends = await connection_pair(version, streams=streams)
+    for end in ends:
+        assert not bare or type(end.tls) is trio.SSLStream
+    return ends
+
+
 @pytest.mark.slow
 @each_version
+@each_way
 async def test_contract_in_memory(
-    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+    bare: bool, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
     async def pair() -> tuple[Connection, Connection]:
-        return await connection_pair(version)
+        return await open_pair(bare, version)
 
     async def clogged() -> tuple[Connection, Connection]:
-        return await connection_pair(version, streams=trio.testing.lockstep_stream_pair())
+        return await open_pair(bare, version, trio.testing.lockstep_stream_pair())
 
     await trio.testing.check_half_closeable_stream(pair, clogged)
 
@@ -77,9 +93,12 @@ async def test_contract_with_held_tickets(
 
 @pytest.mark.slow
 @each_version
-async def test_contract_over_tcp(version: ssl.TLSVersion) -> None:
+@each_way
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+async def test_contract_over_sockets(transport: str, bare: bool, version: ssl.TLSVersion) -> None:
     async def pair() -> tuple[Connection, Connection]:
-        return await connection_pair(version, streams=await tcp_pair())
+        streams = await tcp_pair() if transport == "tcp" else unix_pair()
+        return await open_pair(bare, version, streams)
 
     with trio.fail_after(30):
         await trio.testing.check_half_closeable_stream(pair, None)

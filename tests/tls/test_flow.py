@@ -285,6 +285,76 @@ async def test_conflicts_are_refused_and_harmless() -> None:
     assert received == [b"still good"]
 
 
+class Failing(trio.abc.Stream):
+    """Passes on, but the next `send_all` raises when it has sent half."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.fails = False
+        self.sent = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.fails:
+            self.fails = False
+            await self.stream.send_all(memoryview(data)[: len(data) // 2])
+            raise OSError("half of it has left")
+        self.sent += len(data)
+        await self.stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.stream.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.stream.aclose()
+
+
+async def test_nothing_follows_a_send_that_failed_half_way() -> None:
+    """No data, and at the close no close_notify."""
+    ours, theirs = memory_stream_pair()
+    failing = Failing(ours)
+    end, peer = flows(failing, theirs)
+    failing.fails = True
+    with pytest.raises(OSError, match="half"):
+        await end.send_all(b"some data")
+    for _ in range(2):
+        with pytest.raises(trio.BrokenResourceError):
+            await end.send_all(b"more")
+    await end.aclose()
+    assert failing.sent == 0
+    with pytest.raises(trio.BrokenResourceError):
+        await peer.receive_some()
+
+
+async def test_once_there_is_a_bare_stream_all_goes_through_it() -> None:
+    async with connected() as (ours, theirs):
+        await ours.send_all(b"one")
+        assert ours.tls is ours.tls
+        assert ours._bridge is not None
+        await ours.send_all(b"two")
+        assert ours._bridge.writes == 1
+        await theirs.send_all(b"three")
+        receiving = ours.tls.receive_some
+        async with trio.open_nursery() as nursery:
+            assert await ours.receive_some() == b"three"
+            nursery.start_soon(receiving)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):  # by the stream's own detector
+                await ours.receive_some()
+            nursery.cancel_scope.cancel()
+
+
+async def test_bare_stream_refuses_a_send_while_one_is_under_way_on_the_direct_way() -> None:
+    async with connected() as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send_all, bytes(6_000_000))
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(trio.BusyResourceError):
+            await ours.tls.send_all(b"between")
+        assert await receive_exactly(theirs, 6_000_000) == bytes(6_000_000)
+
+
 async def test_bare_stream_refuses_a_rival_of_a_call_on_the_direct_way() -> None:
     async with connected() as (ours, theirs):
         received: list[bytes | bytearray] = []

@@ -215,7 +215,7 @@ class Acceptor:
             detected,
             remote,
             place,
-            resumption=Resumption.found(settings, detected, remote, self._in_force()),
+            resumption=Resumption.found(settings, detected, remote, self._in_force),
         )
 
     def tell_of_expiry(self, place: Numbered) -> None:

@@ -46,7 +46,11 @@ class Resumption:
 
     @classmethod
     def found(
-        cls, settings: Settings, detected: Detected, remote: Address | None, material: Material
+        cls,
+        settings: Settings,
+        detected: Detected,
+        remote: Address | None,
+        in_force: Callable[[], Material],
     ) -> Resumption | None:
         """Ask a server's ``session`` option, if the role is the client's.
 
@@ -55,7 +59,7 @@ class Resumption:
         """
         if detected.decision.role is not Role.CLIENT or settings.session is None:
             return None
-        session = settings.session(remote)
+        material, session = in_force(), settings.session(remote)
         try:
             return None if session is None else cls.of(session, material)
         except ValueError:

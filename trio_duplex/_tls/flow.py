@@ -392,11 +392,11 @@ class Flow:
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until the transport takes bytes."""
-        if self._bare is not None:
-            await self._bare.wait_send_all_might_not_block()
-            return
         self._start_sending()
         try:
+            if self._bare is not None:
+                await self._bare.wait_send_all_might_not_block()
+                return
             await checkpoint_if_cancelled()
             await self._take_wire()
             try:
@@ -430,8 +430,10 @@ class Flow:
             try:
                 await self.transport.send_all(words)
                 words = b""
-            except trio.BusyResourceError:  # a receive answers a key update: it went first
-                await checkpoint()
+            except (
+                trio.BusyResourceError
+            ):  # a receive that answers a key update, or a call on `tls`
+                await trio.sleep(FIRST_LOOK)
             except BaseException:
                 self.cut = True
                 raise
@@ -533,6 +535,9 @@ class Flow:
             self.engine.close_notify()
         await self._take_wire()
         try:
+            if self._bare is None:  # whose own send may be under way on the transport
+                with contextlib.suppress(OSError):  # `leave` meets the same
+                    self._push()  # mostly it fits, and a pass of the scheduler is saved
             words, self._unsent = bytes(self._unsent) + self.engine.take(), b""
             with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 left = False
