@@ -420,6 +420,30 @@ async def test_when_all_are_busy_the_newest_is_reset() -> None:
             await busy[1].aclose()
 
 
+async def test_a_reset_is_told_also_where_a_pending_peer_could_go_soon(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    memory = MemoryListener()
+    async with serving(memory, connections=2, when_full="reset") as watched:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, memory.connect(), Role.CLIENT, 10)
+            await trio.sleep(1)
+            memory.connect()
+            await trio.sleep(FAIR_CHANCE / 2)
+            late = memory.connect()
+            with pytest.raises(trio.BrokenResourceError):
+                await send_until_broken(late)
+            assert trio.current_time() < 1 + FAIR_CHANCE
+            assert [event.limit for event in watched.of(LimitReached)] == ["connections"]
+            nursery.cancel_scope.cancel()
+
+
+async def send_until_broken(stream: trio.abc.Stream) -> None:
+    while True:
+        await stream.send_all(b"x")
+        await trio.sleep(0.01)
+
+
 @pytest.mark.slow
 async def test_a_burst_of_speaking_peers_does_not_push_itself_out(
     autojump_clock: trio.testing.MockClock,

@@ -52,6 +52,13 @@ from trio_duplex import (
     serve_tcp,
 )
 from trio_duplex._serve.acceptor import CAPACITY_PAUSE
+from trio_duplex.events import (
+    Accepted,
+    ConnectionClosed,
+    Event,
+    HandshakeCompleted,
+    RoleDecided,
+)
 
 
 @asynccontextmanager
@@ -1030,6 +1037,24 @@ async def test_drain_over_tcp() -> None:
             await connection.aclose()
             with pytest.raises(OSError):
                 await trio.open_tcp_stream("127.0.0.1", port)
+
+
+async def test_each_event_names_the_peer_by_its_address() -> None:
+    events: list[Event] = []
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_tcp, host="127.0.0.1", observers=[events.append])
+            server: Server = await nursery.start(serve, echo, 0, credentials())
+            stream = await trio.open_tcp_stream(*server.addresses[0])
+            address = "{}:{}".format(*stream.socket.getsockname())
+            tls = peer_stream(stream, Role.CLIENT)
+            await tls.send_all(b"x")
+            assert await receive_exactly(tls, 1) == b"x"
+            await tls.aclose()
+            await server.drain(10)
+    assert [(type(event), event.peer) for event in events] == [
+        (kind, address) for kind in (Accepted, RoleDecided, HandshakeCompleted, ConnectionClosed)
+    ]
 
 
 # ---------------------------------------------------------------------------------- handler_nursery

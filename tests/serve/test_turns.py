@@ -95,6 +95,19 @@ async def start_in_order(start: Start, count: int, key: str, seconds: float) -> 
     return peers
 
 
+async def test_an_answer_of_a_peer_that_has_no_turn_changes_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It was shed, and its answer came all the same."""
+    async with turning(1) as (turns, _):
+        peer = Peer(turns, "a")
+        turns.answered(peer)
+        turns.admitted(peer)
+        turns.leave(peer)
+        assert turns.take(peer)
+        turns.leave(peer)
+
+
 # ------------------------------------------------------------------------------------ by address
 
 
