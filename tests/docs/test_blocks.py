@@ -58,3 +58,14 @@ def test_every_example_is_shown() -> None:
 def test_links_have_texts() -> None:
     for page in pages():
         assert "[](" not in page.read_text(encoding="utf-8"), page.name
+
+
+def test_readme_leads_to_every_guide() -> None:
+    """And every file that it names is there: on a code host it is the table of contents."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([\w./-]+)\)", text)
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+    named = {target.removeprefix("docs/") for target in targets}
+    beside = {"index", "install", "five-minutes", "contributing", "testing-reference"}
+    beside |= {"announcement", "odd-peers"}  # from pages that it does name
+    assert {page.stem for page in pages()} - {name.removesuffix(".md") for name in named} <= beside
