@@ -211,7 +211,7 @@ def _parse_list(text: bytes) -> x509.CertificateRevocationList:
 
 
 def _place(block: Block, pem: Pem) -> str:
-    return f"block {block.number} of the {pem.what} ({block.label})"
+    return f"block {block.number} of the {pem.where} ({block.label})"
 
 
 def _defect(block: Block, pem: Pem, labels: tuple[str, ...]) -> str | None:
@@ -272,8 +272,8 @@ def _nothing_found(pem: Pem, found: list[Block], wanted: str) -> str:
         blocks_found = f"only block {labels}" if len(found) == 1 else f"only blocks {labels}"
         if any(block.is_key for block in found) and wanted != "private key":
             blocks_found += ": a private key in its place"
-        return f"there is no {wanted} in the {pem.what}, {blocks_found}"
-    return f"no {wanted} can be read from the {pem.what}: {_what_it_is(pem)}"
+        return f"there is no {wanted} in the {pem.where}: {blocks_found}"
+    return f"no {wanted} can be read from the {pem.where}: {_what_it_is(pem)}"
 
 
 _SIGNED_DATA = bytes.fromhex("06092a864886f70d010702")  # RFC 2315 section 14
@@ -295,7 +295,7 @@ def _what_it_is(pem: Pem) -> str:
             f"openssl pkcs12 -in {file}.p12 -nodes -out {output}"
         )
     if not data.startswith(b"\x30"):
-        return "it is not PEM, which has lines such as -----BEGIN CERTIFICATE-----"
+        return "it is not PEM, which has lines such as -----BEGIN CERTIFICATE-----; look at its first line"
     start = _content_start(data)
     if data[start:].startswith(_SIGNED_DATA):
         command = f"openssl pkcs7 -inform DER -print_certs -in {file} -out {output}"

@@ -12,6 +12,7 @@ import base64
 import binascii
 import contextlib
 import os
+import shlex
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -79,6 +80,11 @@ class Pem:
     what: str
     data: bytes
     path: str | None = None
+
+    @property
+    def where(self) -> str:
+        """What it is and, if it is a file, which: for messages."""
+        return self.what if self.path is None else f"{self.what}, {shlex.quote(self.path)}"
 
     def __repr__(self) -> str:
         return f"<{self.what}: {len(self.data)} bytes>"
