@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*words: str, folder: Path, **options: int) -> subprocess.CompletedProcess[str]:
+def run(*words: str, folder: Path, stdout: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*RUN, *words],
         cwd=folder,
@@ -42,7 +42,7 @@ def run(*words: str, folder: Path, **options: int) -> subprocess.CompletedProces
         text=True,
         check=False,
         timeout=120,
-        **options,  # type: ignore[call-overload]
+        stdout=stdout,
     )
 
 
