@@ -12,8 +12,9 @@ from typing import Any
 import attrs
 import pytest
 
-from trio_duplex import Limits, WhenFull
+from trio_duplex import Limits, Role, WhenFull
 from trio_duplex._serve.limits import Limit, open_files, raise_open_files
+from trio_duplex._serve.room import limit_error
 
 COUNTS = (
     "connections",
@@ -215,3 +216,12 @@ def test_the_table_in_the_documentation() -> None:
         value = getattr(default, name)
         assert rows[name] == ("none" if value == math.inf else f"{value:g}")
     assert rows["when_full"] == f'`"{default.when_full.value}"`'
+
+
+@pytest.mark.parametrize("role", [None, *Role])
+@pytest.mark.parametrize("limit", Limit)
+def test_an_error_of_a_limit_has_its_facts(limit: Limit, role: Role | None) -> None:
+    error = limit_error("no room", limit, 7, peer="192.0.2.7:4711", role=role)
+    assert (error.limit, error.value, error.peer, error.role) == (limit, 7, "192.0.2.7:4711", role)
+    assert "7" in (error.seen or "")
+    assert error.advice

@@ -381,6 +381,32 @@ async def test_when_all_are_busy_the_newest_waits(autojump_clock: trio.testing.M
         assert sorted(times) == [0, 0, 0, 10, 20]
 
 
+async def test_who_was_to_make_room_and_stays_is_waited_for_no_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It was dropped as its negotiation ended well, and did not hear of it."""
+    told: list[tuple[str, float, str | None]] = []
+    nobody: Any = None
+    room = Room(Limits(connections=1), lambda *what: told.append(what), nobody)
+    number = await room.enter(None)
+    assert number == 1
+    first = Place(room, number, None, trio.current_time())
+    room.hold(number, first.key, first)
+    await trio.sleep(FAIR_CHANCE)
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def second() -> None:
+            assert await room.enter(None) == 2
+
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == []  # somebody is leaving for it
+        first.negotiated()
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == [(Limit.CONNECTIONS, 1, None)]  # nobody is: it waits for an end
+        first.end()
+
+
 async def test_who_waits_for_long_is_told_of_once(autojump_clock: trio.testing.MockClock) -> None:
     """Each time that a place is free, another one gets it."""
     listeners = [MemoryListener() for _ in range(3)]

@@ -33,6 +33,7 @@ from tests.support.peers import (
 )
 from tests.support.room import check_empty
 from trio_duplex import (
+    DrainResult,
     DuplexListener,
     LimitError,
     Limits,
@@ -363,6 +364,25 @@ async def test_a_drain_drops_who_has_said_nothing(either_way: str, keep_silent: 
         for stream in watched.dialled:
             assert await stream.receive_some(1) == b""
         assert watched.errors() == []
+
+
+async def test_a_drain_waits_for_who_is_in_the_middle_of_its_hello(either_way: str) -> None:
+    async with serving(window=20.0) as watched:
+        slow, mute = await watched.dial(2)
+        await slow.send_all(b"\x16\x03\x01")
+        (service,) = watched.server._services
+        await until(lambda: watched.pending == 2)
+        await until(lambda: any(place.has_spoken for place in service._negotiating))
+        async with trio.open_nursery() as nursery:
+            results: list[DrainResult] = []
+
+            @nursery.start_soon
+            async def drain() -> None:
+                results.append(await watched.server.drain(0.3))
+
+            assert await mute.receive_some(1) == b""
+            assert not results
+        assert results == [DrainResult(finished=0, cancelled=1, dropped=1)]
 
 
 async def test_a_drain_lets_silent_peers_be_greeted_if_told_so(either_way: str) -> None:
