@@ -381,6 +381,53 @@ async def test_when_all_are_busy_the_newest_waits(autojump_clock: trio.testing.M
         assert sorted(times) == [0, 0, 0, 10, 20]
 
 
+def decision(role: Role) -> Decision:
+    return Decision(role, Reason.SILENT if role is Role.CLIENT else Reason.SPOKE, 0.0, 5.0)
+
+
+async def entered(room: Room) -> Place:
+    number = await room.enter(("192.0.2.7", 4711))
+    assert number is not None
+    place = Place(room, number, ("192.0.2.7", 4711), trio.current_time())
+    room.hold(number, place.key, place)
+    return place
+
+
+@pytest.mark.parametrize("after", list(Role), ids=str)
+async def test_a_crossing_gives_up_the_turn_of_the_other_role_only(after: Role) -> None:
+    room, _ = a_room()
+    place = await entered(room)
+    place.decided(decision(Role.CLIENT))
+    assert room.take_turn_nowait(place, Role.CLIENT)
+    assert (len(room.turns[Role.CLIENT]), room.pending) == (1, 0)
+    place.crossed(decision(after))
+    stays = after is Role.CLIENT
+    assert (len(room.turns[Role.CLIENT]), room.pending) == ((1, 0) if stays else (0, 1))
+    place.end()
+    assert (len(room.turns[Role.CLIENT]), room.pending, room.taken) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+async def test_who_has_spoken_is_not_unheard(role: Role) -> None:
+    room, _ = a_room()
+    place = await entered(room)
+    place.decided(decision(role))
+    assert place.drop_unheard() is (role is Role.CLIENT)
+    assert place.leaves_unheard is (role is Role.CLIENT)
+
+
+async def test_a_stage_of_one_that_was_dropped_before_is_cancelled() -> None:
+    room, _ = a_room()
+    place, other = await entered(room), await entered(room)
+    place.drop(Limit.PENDING, 1)
+    assert place.stage(math.inf).cancel_called
+    assert not other.stage(math.inf).cancel_called
+    with pytest.raises(LimitError) as caught:
+        place.check()
+    assert caught.value.limit is Limit.PENDING
+    other.check()
+
+
 async def test_who_was_to_make_room_and_stays_is_waited_for_no_more(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

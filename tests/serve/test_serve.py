@@ -1052,9 +1052,17 @@ async def test_each_event_names_the_peer_by_its_address() -> None:
             assert await receive_exactly(tls, 1) == b"x"
             await tls.aclose()
             await server.drain(10)
-    assert [(type(event), event.peer) for event in events] == [
-        (kind, address) for kind in (Accepted, RoleDecided, HandshakeCompleted, ConnectionClosed)
+    assert [(type(event), event.peer, event.number) for event in events] == [  # type: ignore[attr-defined]
+        (kind, address, 1) for kind in (Accepted, RoleDecided, HandshakeCompleted, ConnectionClosed)
     ]
+
+
+async def test_a_cancellation_from_outside_is_not_swallowed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with trio.move_on_after(1) as scope:
+        await serve_listeners(echo, [MemoryListener()], credentials())
+    assert scope.cancelled_caught
 
 
 # ---------------------------------------------------------------------------------- handler_nursery
