@@ -700,6 +700,27 @@ async def test_a_window_begins_when_it_is_chosen(either_way: str) -> None:
         assert decided.decision.waited >= 0.1 + SHORT
 
 
+async def test_a_window_that_is_chosen_during_a_drain_is_waited_for(either_way: str) -> None:
+    """Nobody can come any more, and yet one will wait."""
+    slow = Slow(SHORT)
+    async with serving(window=windows.Ask(slow, timeout=60)) as watched:
+        (stream,) = await watched.dial()
+        await until(lambda: slow.asked)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, stream, Role.SERVER)
+
+            async def answer() -> None:
+                (service,) = watched.server._services
+                await until(lambda: service._accepting.cancel_called)
+                await trio.testing.wait_all_tasks_blocked()
+                slow.answer.set()
+
+            nursery.start_soon(answer)
+            with trio.fail_after(10):
+                result = await watched.server.drain(20, keep_silent=True)
+        assert result == DrainResult(finished=1, cancelled=0)
+
+
 @pytest.mark.parametrize("way", ["cancelled", "drained", "dropped", "left"])
 async def test_what_becomes_of_a_peer_whose_window_is_being_chosen(
     way: str, either_way: str
