@@ -1,4 +1,4 @@
-"""The client role: say our ClientHello, look at what comes back, and shake hands."""
+"""The client role: send our ClientHello, look at what comes back, and complete the handshake."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ async def as_client(n: Negotiation) -> tuple[Attempt, Glare | None]:
         says that we are the server, the attempt is void, and `answer_client_hello` is next.
 
     Raises:
-        NotTLSError: The answer is no TLS.
+        NotTLSError: The answer is not TLS.
         SelfConnectionError: The answer is a ClientHello of ours.
-        GlareError: It is another one, and the crossing could not be resolved.
+        GlareError: The answer is another ClientHello, and the crossing could not be resolved.
         HandshakeError: TLS failed; our alert has been sent.
     """
     attempt = await n.begin(Role.CLIENT)
@@ -62,10 +62,10 @@ async def as_client(n: Negotiation) -> tuple[Attempt, Glare | None]:
 async def _read_answer(
     n: Negotiation, handshake: Handshake, answer: bytes
 ) -> tuple[bytes, OpeningKind]:
-    """Read on until the answer to our ClientHello tells what it is.
+    """Read until it is clear what the peer has answered to our ClientHello.
 
     Returns:
-        All that was received; and ``OTHER_TLS`` for an answer, as TLS goes, or
+        All that was received; and ``OTHER_TLS`` if it is an answer that TLS allows, or
         ``CLIENT_HELLO``.
     """
     while (opening := classify(answer)).kind is OpeningKind.INCOMPLETE:

@@ -1,4 +1,4 @@
-"""The server role: read the peer's opening, see that it is not ours, and shake hands."""
+"""The server role: read the peer's opening, check that it is not our own, and complete the handshake."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ async def as_server(n: Negotiation, opening: bytes) -> Attempt:
 
     Args:
         n: The negotiation.
-        opening: What the peer has sent so far; it may be nothing.
+        opening: What the peer has sent so far; may be empty.
 
     Raises:
-        NotTLSError: The opening is no ClientHello.
+        NotTLSError: The opening is not a ClientHello.
         PeerClosedError: The peer left before it was one.
         SelfConnectionError: It is a ClientHello of ours; the peer was sent an alert.
         HandshakeError: TLS failed; likewise.
@@ -58,9 +58,10 @@ async def answer_client_hello(n: Negotiation, opening: bytes) -> Attempt:
 
 
 async def _read_opening(n: Negotiation, received: bytes) -> tuple[bytes, bytes | None]:
-    """Read on until the opening tells what it is and, if a ClientHello, whose.
+    """Read until it is clear what the opening is and, if it is a ClientHello, whose.
 
-    Six bytes tell a ClientHello, 43 its random; they may come one at a time.
+    Six bytes are enough to recognise a ClientHello, and 43 to read its random. They may come one
+    at a time.
 
     Returns:
         All that was received, and the random; None if it can't be found.
@@ -96,7 +97,7 @@ async def _read_opening(n: Negotiation, received: bytes) -> tuple[bytes, bytes |
 
 
 async def answer_overlong_record(n: Negotiation, received: bytes) -> None:
-    """Send an alert if that is what is wrong: no other fault of a first record is a TLS peer's."""
+    """Send an alert if the first record is too long: a peer with any other fault there does not speak TLS."""
     if is_overlong(received):
         await send_alert(n.stream, ALERT_RECORD_OVERFLOW)
 

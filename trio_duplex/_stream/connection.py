@@ -67,16 +67,16 @@ class Connection(trio.abc.HalfCloseableStream):
         local_address: Our end: ``(host, port)``, IPv6's four fields, a Unix
             socket's path, or None.
         remote_address: The peer's end, likewise.
-        cancel_scope: Covers this connection's handler alone. Cancel it, or set
+        cancel_scope: Covers only this connection's handler. Cancel it, or set
             its ``deadline`` (absolute, on Trio's clock), from any task. Where
             no server runs the handler, enter it yourself.
         close_timeout: Seconds for `aclose`; 5 by default.
         idle_timeout: Seconds in which the peer neither sends a byte nor
             acknowledges one of ours, after which a receive raises; ``math.inf``
-            by default. Over TCP on Linux the kernel's counts tell, so that a
-            transfer which moves is never ended, and one into the void is.
-            Elsewhere whole TLS records count that were received, and pieces of
-            64 KiB that the transport took.
+            by default. Over TCP on Linux the kernel's own counters decide. So a
+            transfer that is moving is never ended, and one to a peer that has
+            vanished is. Elsewhere, what counts is whole TLS records that were
+            received, and pieces of 64 KiB that the transport took.
         send_timeout: Seconds for one `send_all`, or one
             `wait_send_all_might_not_block`, after which it raises; ``math.inf``
             by default.
@@ -128,10 +128,10 @@ class Connection(trio.abc.HalfCloseableStream):
         """The bare ``trio.SSLStream`` over the same transport.
 
         It is made when it is first asked for, and from then on everything goes through
-        it, which takes about twice the CPU for each call. What it tells of the
-        connection, such as its version, the connection tells itself. Its own methods
-        may be used in place of the connection's, which add that the alert of a fatal
-        record error reaches the peer, and that closing is bounded.
+        it, at about twice the CPU for each call. Facts such as the TLS version are
+        attributes of the connection, too, and do not need it. You may call its methods
+        instead of the connection's. The connection's methods also send the alert of a
+        fatal record error to the peer, and bound the time that closing takes.
         """
         return self._flow.tls
 
@@ -227,14 +227,14 @@ class Connection(trio.abc.HalfCloseableStream):
         return self._peer
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """Receive and decrypt some data; ``b""`` when the peer has ended it in due form.
+        """Receive and decrypt some data; ``b""`` once the peer has ended it with a close_notify.
 
         Args:
             max_bytes: The most to return, in bytes; None for 64 KiB.
 
         Raises:
-            trio.BrokenResourceError: Nothing more can come. What ended it is
-                in the message and, as a type, in ``__cause__``: an
+            trio.BrokenResourceError: Nothing more can come. The reason is in the
+                message and, as a type, in ``__cause__``: an
                 ``ssl.SSLEOFError`` is a ragged end (no close_notify: data may
                 be missing), any other ``ssl.SSLError`` a broken TLS protocol
                 (the peer is sent the alert) or the peer's own alert, an
@@ -259,7 +259,8 @@ class Connection(trio.abc.HalfCloseableStream):
                     raise
                 raise error from cause
             finally:
-                del error, cause  # else this frame holds what holds it: only a collection frees it
+                # Otherwise the error and this frame refer to each other until a collection.
+                del error, cause
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         if data:
@@ -302,7 +303,7 @@ class Connection(trio.abc.HalfCloseableStream):
         except trio.BrokenResourceError as exc:
             await self._send_alert()
             cause = self._flow.engine.failure or exc.__cause__
-            if self._may_be_refused():  # the verdict stands unread behind the reset
+            if self._may_be_refused():  # its verdict may be unread, received before the reset
                 cause = await self._flow.unread_alert() or cause
             error = self._late_verdict(cause) or self._explained(exc, cause)
             try:
@@ -323,20 +324,20 @@ class Connection(trio.abc.HalfCloseableStream):
             )
 
     async def _give_up(self, why: str) -> NoReturn:
-        """End the connection for want of life in the peer."""
+        """End the connection because the peer shows no sign of life."""
         self._broken = why
         self._gave_up = True
         await trio.aclose_forcefully(self._flow.transport)
         raise trio.BrokenResourceError(why)
 
     def _given_up(self, error: trio.ClosedResourceError) -> Exception:
-        """What another task's call is told: not that it was closed here, if it was given up."""
+        """Replace a closed-here error by the reason, if it was us who gave the connection up."""
         return trio.BrokenResourceError(self._broken) if self._gave_up else error
 
     def _explained(
         self, error: trio.BrokenResourceError, cause: BaseException | None
     ) -> trio.BrokenResourceError:
-        """An error that says why, or ``error`` itself: ``SSLStream`` has no words for it."""
+        """Return an error that says why, or ``error`` itself; what ``SSLStream`` raises has no message."""
         if isinstance(cause, ssl.SSLEOFError):
             self._broken = "the peer ended the stream without close_notify: data may be missing"
         elif isinstance(cause, ssl.SSLError):
@@ -376,12 +377,12 @@ class Connection(trio.abc.HalfCloseableStream):
         await self._give_up(f"the peer took no data within {self.send_timeout:g} s (send_timeout)")
 
     async def send_eof(self) -> None:
-        """Send the close_notify: nothing more comes from us. Receiving goes on.
+        """Send a close_notify: we will send nothing more. Receiving goes on.
 
         A peer with TLS 1.3 may go on sending (RFC 8446 section 6.1). One with
         TLS 1.2 must answer with its own close_notify at once, and drop what it
         has not sent yet (RFC 5246 section 7.2.1); many keep to the rule of
-        TLS 1.3 there too, this library among them. To do it again changes nothing.
+        TLS 1.3 there too, this library among them. A second call does nothing.
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
@@ -434,7 +435,7 @@ class Connection(trio.abc.HalfCloseableStream):
         )
 
     def _tickets_may_be_unread(self) -> bool:
-        # A TLS 1.3 server sends session tickets after the handshake, and the first receive takes
+        # A TLS 1.3 server sends session tickets after the handshake, and the first receive reads
         # them. Where there was none, they are unread or still on their way, and the kernel answers
         # them with a reset once we have closed, forgetting what it has not delivered of ours.
         return self._may_be_refused() and self.bytes_sent > 0
@@ -462,10 +463,10 @@ class Connection(trio.abc.HalfCloseableStream):
 
 
 async def close_by_force(connection: Connection) -> None:
-    """Close at once, shielded, and in such a way that the peer can tell it from a due end.
+    """Close at once, shielded, in such a way that the peer does not take it for a normal end.
 
-    There is no close_notify; and no FIN but a reset, where the peer takes a FIN for a due
-    end (``https_compatible``).
+    No close_notify is sent. Where the peer takes a FIN for a normal end
+    (``https_compatible``), the connection is reset.
     """
     with trio.CancelScope(shield=True):
         await connection._flow.close_by_force()  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - likewise

@@ -2,7 +2,7 @@
 
 As the TLS client we look at the peer's answer before OpenSSL does. If it is a ClientHello,
 it is one of ours that comes back, or that of a peer that spoke after our window had closed.
-What the two randoms mean is decided in `_decision/glare.py`.
+`_decision/glare.py` decides by the two randoms.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ async def resolve_crossing(
 
     Args:
         n: The negotiation.
-        handshake: The one that we have begun as the client.
+        handshake: Our handshake, begun as the client.
         ours: The random of our ClientHello.
         answer: What the peer has sent so far.
         late_by: Seconds from our ClientHello to the peer's.
@@ -74,7 +74,7 @@ async def resolve_crossing(
         raise own_hello_error(n, "a ClientHello of ours came back") from refusal
     n.learn(Conduct.LATE, n.decision.waited + late_by, admitted=False)
     if n.either and left is None and theirs is not None:
-        # Through a reader, because to resolve takes time in proportion to what has
+        # Through a reader, because resolving takes time in proportion to what has
         # come, and it may come byte by byte.
         reader, parts = HelloReader(CLIENT_HELLO_TYPE), [answer]
         try:
@@ -120,7 +120,7 @@ def _decision_after(before: Decision, resolution: Resolution, late_by: float) ->
 
 
 def is_abort(error: HandshakeError) -> bool:
-    """Whether a failure after glare is the end of a peer that knows nothing of this."""
+    """Whether a failure after glare means that the peer can't resolve glare, and has aborted."""
     # It sends its alert in the clear. Where we have gone on as a TLS 1.3 server, OpenSSL
     # expects another version in the record's header by now, and says only that.
     reason = error.tls_reason or ""

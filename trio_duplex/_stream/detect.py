@@ -27,7 +27,7 @@ than that just takes a second read, and a buffer is allocated at each try."""
 
 @attrs.frozen
 class Heard:
-    """What the wait for a peer's first bytes has brought.
+    """The result of the wait for a peer's first bytes.
 
     Attributes:
         opening: The bytes; None if the window has ended without any.
@@ -45,7 +45,7 @@ class Heard:
 
 @attrs.frozen
 class Detected:
-    """What the window has shown.
+    """The result of the detection window.
 
     Attributes:
         decision: The role.
@@ -67,14 +67,14 @@ async def detect(
 ) -> Detected:
     """Find out which role the peer leaves to us, before anything of TLS exists.
 
-    No frame below it but the wait itself: where each pending peer has a task, each
-    holds these. A server's waiting room does the same for sockets without a task for
+    It waits directly, without further coroutines below it: where each pending peer has a
+    task, each task holds these frames. A server's waiting room does the same for sockets without a task for
     each (`_serve/waiting_room.py`).
 
     Raises:
         PeerClosedError: The peer left in the window.
-        HandshakeTimeoutError: The peer has spoken, but not so much that its role is
-            known, within ``handshake_timeout``; or it was silent, and a rule says
+        HandshakeTimeoutError: The peer has spoken, but within ``handshake_timeout`` it has
+            not sent enough to tell its role; or it was silent, and a rule says
             that it always speaks.
         DuplexError: What ``supervision`` ended it with.
     """
@@ -86,7 +86,7 @@ async def detect(
         lesson = Lesson.of(settings.window, stream, remote, supervision)
         choice = await lesson.choose()
         begun = trio.current_time()
-    # By a rule for silent peers we do not even look: it would depend on the weather
+    # By a rule for silent peers we do not even look: it would depend on timing
     # whether a peer that speaks all the same is served, or crosses our ClientHello.
     if choice.role is not Role.CLIENT:
         try:
@@ -124,23 +124,23 @@ async def conclude(
     remote: Address | None,
     supervision: Supervision,
 ) -> Detected:
-    """Find out what the peer's first bytes mean, or that there were none.
+    """Decide by the peer's first bytes, or by the fact that there were none.
 
-    Waits only for the rest of what may be an announcement.
+    Waits only where the bytes may be the beginning of an announcement.
 
     Raises:
         PeerClosedError, HandshakeTimeoutError, DuplexError: As `detect`.
     """
     opening, choice, lesson, started = heard.opening, heard.choice, heard.lesson, heard.started
     announced, began = 0, trio.current_time()
-    # A peer of which a rule says that it speaks can't make a client of us.
+    # A peer that a rule calls speaking can't make us the TLS client.
     if opening is not None and settings.announcements and choice.role is None:
         try:
             opening, announced = await _split_off_announcement(
                 opening, stream, settings.handshake_timeout, remote, supervision
             )
         except (PeerClosedError, HandshakeTimeoutError):
-            # So much is known: it has spoken.
+            # This much is known: the peer has spoken.
             waited = began - started
             supervision.decided(
                 Decision(Role.SERVER, Reason.SPOKE, waited, choice.seconds, choice.rule)
@@ -162,7 +162,7 @@ async def conclude(
 def _decide(
     choice: Choice, *, spoke: bool, announced: bool, waited: float, remote: Address | None
 ) -> Decision:
-    """Draw the conclusion from what the window has shown.
+    """Decide the role by the result of the window.
 
     Raises:
         HandshakeTimeoutError: The peer was silent, and a rule says that it always speaks.
@@ -191,7 +191,7 @@ async def _split_off_announcement(
     remote: Address | None,
     supervision: Supervision,
 ) -> tuple[bytes | bytearray, int]:
-    """Read on until the opening tells whether it begins with an announcement, and take that away.
+    """Read until it is clear whether the opening begins with an announcement, and strip it.
 
     The peer has spoken, so this is no longer in the window's time. At most nine
     bytes are needed; nearly always they are there.

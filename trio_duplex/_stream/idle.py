@@ -1,15 +1,15 @@
 """Whether a peer is idle: it has neither sent nor acknowledged a byte for a given time.
 
-What we hand to the kernel is no sign of life, since the kernel takes some hundred
-kilobytes for a peer that is gone. Nor is it a sign when a receive returns: one TLS record
-may take longer than the time allowed, and the transfer is moving all the same. So
-the kernel's counts decide, where there are any. An acknowledgment without bytes is an
-answer to keepalive, and does not count.
+A send that succeeds does not show that the peer is alive: the kernel takes some hundred
+kilobytes for a peer that is gone. A receive that does not return does not show that it is
+idle: one TLS record may take longer than the time allowed while the transfer is moving. So
+the kernel's counters decide, where there are any. An acknowledgment without bytes is only
+an answer to keepalive, and does not count.
 
-The kernel tells how many bytes, not when; and when something came last, not what it was.
-So the counts are looked at once soon after a wait began, when our last answer has usually
-been acknowledged, and from then on when the time is over; more often only while something
-of ours is on its way.
+The kernel tells how many bytes have come, but not when; and when the last packet came, but
+not what it was. So the counters are read once soon after a wait began, when our last answer has usually
+been acknowledged, and from then on when the time is over. They are read more often only while
+something of ours is on its way.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from __future__ import annotations
 from trio_duplex._sockets.progress import Progress
 
 LOOKS = 8
-"""Looks per ``idle_timeout`` while something of ours is on its way. A peer is given up at
-most such a part of the time too late, and never too early."""
+"""How often the counters are read in one ``idle_timeout`` while something of ours is on its
+way. A peer is given up too late by at most one such part of the time, and never too early."""
 
 
 class IdleWatch:
@@ -44,9 +44,9 @@ class IdleWatch:
 
         Args:
             now: The time.
-            progress: How far the peer has come; None if nobody tells.
-            last_sent: When the transport last took something of ours; what counts
-                if nobody tells.
+            progress: How far the peer has come; None if the kernel does not tell.
+            last_sent: When the transport last took something of ours; used if the
+                kernel does not tell.
         """
         if progress is None:
             self._alive = max(self._alive, last_sent)

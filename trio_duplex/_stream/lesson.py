@@ -1,6 +1,6 @@
-"""One connection and the window policy: asked once how long to wait, and told what became of it.
+"""Asks a window policy how long to wait for one peer, and tells it afterwards what became of the peer.
 
-With plain seconds for a window nothing of this exists.
+Where the window is plain seconds, there is no `Lesson`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from trio_duplex._stream.supervision import Supervision
 
 @attrs.frozen(eq=False)
 class Lesson:
-    """What a policy is asked about one connection, and learns from it.
+    """A window policy's part in one connection: the question and, later, the lesson.
 
     Args:
         policy: The policy.
         facts: What is known of the peer.
-        supervision: Hears if the policy fails, and if a peer changes its kind.
+        supervision: Is told if the policy fails, and if a peer changes its kind.
     """
 
     policy: WindowPolicy
@@ -46,14 +46,14 @@ class Lesson:
         facts = PeerFacts(
             remote_address=remote,
             local_address=local_address(stream),
-            # Where the peer is said to be elsewhere, the kernel has measured the way to a proxy.
+            # With an address that was given to us, the kernel's round trip is that to a proxy.
             round_trip=round_trip(stream) if remote_address(stream) == remote else None,
             now=time.time(),
         )
         return cls(policy, facts, supervision)
 
     async def choose(self) -> Choice:
-        """Ask the policy; where it fails, say so, and do what it names for that case.
+        """Ask the policy. If it fails, report that, and use what it names for that case.
 
         Raises:
             DuplexError: What ``supervision`` ended it with.
@@ -63,7 +63,7 @@ class Lesson:
         )
 
     async def settle(self, choice: object) -> Choice:
-        """Wait for the choice, where the policy has yet to make it.
+        """Wait for the choice, if the policy has not made it yet.
 
         Args:
             choice: What `choose_nowait` has returned.
@@ -76,10 +76,10 @@ class Lesson:
         return choice
 
     async def _wait_for(self, choice: object) -> object:
-        """Wait for a choice that is to come.
+        """Wait for a choice that is not made yet.
 
         Returns:
-            A choice, or what chooses in its place: a policy within another, so it has an end.
+            A choice, or the policy that chooses in its place. Policies are nested, so this ends.
         """
         timeout = choice.timeout if isinstance(choice, Asked) else ASK_TIMEOUT
         try:

@@ -82,14 +82,15 @@ async def negotiate(
             roles arranged beforehand, such as through a relay: both speak at
             once, and the crossing is resolved.
         announcements: Whether to understand an announcement, by which a dialler
-            says that it will be the TLS server: we are the TLS client at once
-            then. False takes it for what it is else, no TLS client.
+            says that it will be the TLS server: then we are the TLS client at
+            once. With False an announcement is a `NotTLSError`, as any other
+            alert at the start is.
         announce: Whether to send an announcement; only with ``role=Role.SERVER``.
         remote_address: Where the peer is, for policies, messages and
             `Connection.remote_address`, if the stream does not tell (it is no
             socket) or tells that of a proxy between us. None asks the stream.
-            A policy such as `NamedByAddress` believes it: take it only from
-            somebody whom you trust.
+            Policies such as `NamedByAddress` rely on it, so take it only from
+            a source that you trust.
 
     Returns:
         The open connection, with its role.
@@ -97,17 +98,17 @@ async def negotiate(
     Raises:
         PeerClosedError: The peer left before its opening was complete.
         NotTLSError: The opening is no ClientHello, or the answer to our own
-            ClientHello is no TLS.
+            ClientHello is not TLS.
         HandshakeError: TLS failed; our alert has been sent. A
             HandshakeTimeoutError says that it took too long, a GlareError that
-            both ends sent a ClientHello, and the peer can't resolve that, or
+            both ends sent a ClientHello, and that the peer can't resolve it or
             our ``role`` was given.
         PeerRejectedError: The credentials' ``peer`` policy does not admit the
             peer. A SelfConnectionError says that it is ourselves.
         ValueError: A duration is negative or NaN, or ``session`` belongs to
             another context; the stream has not been touched.
-        TypeError: ``credentials`` are none, or ``remote_address`` is no
-            address; likewise.
+        TypeError: ``credentials`` or ``remote_address`` is of another type;
+            likewise.
     """
     check_credentials(credentials)
     settings = Settings(
@@ -119,7 +120,7 @@ async def negotiate(
         unsent_bytes=DEFAULT_UNSENT if has_trios_bound(stream) else None,
     )
     check_announce(announce, role)
-    # A session belongs to the contexts of now: none reloaded meanwhile will do.
+    # Pin the current contexts: the session is tied to them, and a reload would replace them.
     resumption = None if session is None else Resumption.of(session, credentials.material)
     remote = stream_address(stream) if remote_address is None else check_address(remote_address)
     supervision = Supervision()

@@ -1,4 +1,4 @@
-"""One negotiation whose role is decided: all that either role goes by, and where it takes its turn."""
+"""What both roles need to know of one negotiation, and the one place where a handshake takes its turn."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Resumption:
         remote: Address | None,
         in_force: Callable[[], Material],
     ) -> Resumption | None:
-        """Ask a server's ``session`` option, if the role is the client's.
+        """Ask the server's ``session`` option, if we are the TLS client.
 
         A session of a context that a reload has replaced meanwhile is left out, because a
         reload must not cost connections.
@@ -72,7 +72,7 @@ class Attempt:
 
     Attributes:
         handshake: The handshake.
-        material: What it presents, and verifies the peer by.
+        material: Our certificate, and what the peer is verified against.
     """
 
     handshake: Handshake
@@ -81,14 +81,14 @@ class Attempt:
 
 @attrs.frozen(eq=False)
 class Negotiation:
-    """A negotiation whose role is decided; made once, by whoever has the stream.
+    """A negotiation whose role is decided. It is made once, by the function that has the stream.
 
     Attributes:
         stream: The raw stream; closing it on failure is the caller's task.
         settings: How to negotiate.
-        in_force: Tells what we present and whom we trust, as it is now. A
-            handshake begins with that, and at the verdict it is asked again.
-        detected: What the window has shown.
+        in_force: Returns what we present and whom we trust at the moment. It is asked
+            when the handshake begins, and again at the verdict.
+        detected: The result of the detection window.
         remote: The peer's address.
         supervision: Is told each stage, and may hold it up or end it.
         resumption: What to resume in the client role.
@@ -118,7 +118,7 @@ class Negotiation:
 
     @property
     def decision(self) -> Decision:
-        """The role that the window has led to."""
+        """The role that was decided by the window."""
         return self.detected.decision
 
     @property

@@ -1,4 +1,4 @@
-"""Our own ClientHellos: known again when an echo or a relay sends one back to us."""
+"""Recognises our own ClientHellos when an echo or a relay sends one back to us."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from trio_duplex._errors import SelfConnectionError
 from trio_duplex._stream.negotiation import Negotiation
 
 SENT_HELLOS = SentHellos()
-"""Of the whole process: the two ends of a splice may be two listeners of it."""
+"""One memory for the whole process, because the two ends of a splice may be two of its listeners."""
 
 
 def remembered(n: Negotiation, random: bytes) -> AbstractContextManager[None]:
-    """Remember our hello's random while this block runs, and a while after, if the peer dialled."""
+    """Remember our hello's random during this block, and for a while afterwards, if the peer dialled."""
     return SENT_HELLOS.remember(random) if n.accepted else nullcontext()
 
 
 def is_ours(n: Negotiation, random: bytes | None) -> bool:
-    """Whether this random is of a hello that we sent to a peer that dialled, and this one did."""
+    """Whether the peer dialled, and its random is that of a hello that we sent to another such peer."""
     return n.accepted and random in SENT_HELLOS
 
 
 def own_hello_error(n: Negotiation, summary: str) -> SelfConnectionError:
-    """Return what to raise where `is_ours`."""
+    """Return the error to raise if `is_ours`."""
     return SelfConnectionError(
         summary,
         role=n.decision.role,

@@ -1,6 +1,6 @@
-"""What a negotiation tells of itself as it goes, and where it lets itself be held up or ended.
+"""Callbacks by which a negotiation reports its progress, and can be delayed or ended from outside.
 
-`negotiate` has nobody to tell. A server that keeps limits subclasses it.
+`negotiate` uses the base class, which does nothing. A server with limits uses a subclass.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from trio_duplex._role import Decision, Role
 LOGGER = logging.getLogger("trio_duplex")
 
 INTERVAL = 1.0
-"""Seconds between two lines about policies that fail: as for the faults that a server logs."""
+"""Seconds between two log lines about failing policies, as for the faults that a server logs."""
 
 _last_failure = float("-inf")
 
 
 class Supervision:
-    """The stages of one negotiation, in order. This one lets everything pass.
+    """The stages of one negotiation, in order. This class limits nothing.
 
-    A stage is what lies between `stage` and `check`: whoever supervises may
-    cancel its scope, and `check` then says why.
+    A stage begins with `stage` and ends with `check`. A supervisor may cancel the stage's
+    scope; `check` then raises the reason.
     """
 
     __slots__ = ()
 
     def stage(self, deadline: float) -> trio.CancelScope:
-        """Begin the next stage: return the scope to run it in, and run it at once.
+        """Begin the next stage: return the cancel scope to run it in. Enter it at once.
 
         Args:
             deadline: When the stage must be over, on Trio's clock. `take_turn`
@@ -40,10 +40,10 @@ class Supervision:
         return trio.CancelScope(deadline=deadline)
 
     def check(self) -> None:
-        """Raise why the stage was ended from outside, if it was; call it after each stage."""
+        """Raise the reason if the stage was ended from outside. Call this after each stage."""
 
     def policy_failed(self, error: Exception) -> None:
-        """Hear that a window policy has raised, or took too long: our own fault, not the peer's."""
+        """A window policy has raised, or took too long: that is our own fault, not the peer's."""
         global _last_failure  # noqa: PLW0603 - there is one log
         now = time.monotonic()
         if now - _last_failure >= INTERVAL:
@@ -51,36 +51,36 @@ class Supervision:
             LOGGER.error("window policy failed: %r", error, exc_info=error)
 
     def peer_changed(self, change: Change) -> None:
-        """Hear that a memory of peers takes a peer for another kind from now on."""
+        """A memory of peers regards a peer as of another kind from now on."""
 
     def spoke(self) -> None:
-        """Hear that the peer has sent something that does not tell its role yet."""
+        """The peer has sent something, but not enough to decide its role."""
 
     def decided(self, decision: Decision) -> None:
-        """Hear that the role is decided; no TLS object exists yet."""
+        """The role is decided; no TLS object exists yet."""
 
     def crossed(self, decision: Decision) -> None:
-        """Hear that two ClientHellos crossed, and in which role we go on.
+        """Two ClientHellos have crossed, and it is decided in which role we go on.
 
         If the role has changed, the turn is given up: `take_turn` comes next.
         """
 
     async def take_turn(self, role: Role) -> None:
-        """Wait, within a stage, until a handshake in ``role`` may begin: the TLS object is next.
+        """Wait, within a stage, until a handshake in ``role`` may begin. The TLS object is made after that.
 
         Raises:
             LimitError: Its turn did not come in time.
         """
 
     def answered(self) -> None:
-        """Hear that the peer has answered our ClientHello."""
+        """The peer has answered our ClientHello."""
 
     def admitted(self, certificate: bytes | None) -> None:
-        """Hear that the peer may take part.
+        """The peer has been verified, and its policy admits it.
 
         Args:
             certificate: Its leaf certificate, DER; None if it showed none.
 
         Raises:
-            LimitError: It may not, for lack of room: it is refused as by a policy.
+            LimitError: There is no room for it. The peer is then refused as if by a policy.
         """

@@ -1,9 +1,9 @@
-"""From a role to a connection: play it, or the other one after glare, and judge the peer.
+"""From a decided role to a connection: handshake, and decide whether the peer is admitted.
 
-The role is decided by now. What is left is under one absolute deadline: the handshake
-(`_stream/as_server.py`, `_stream/as_client.py`), and whether this peer may take part.
+Both are under one absolute deadline: the handshake (`_stream/as_server.py`,
+`_stream/as_client.py`), and the policy's verdict on the peer.
 
-The role may still change, once: where the peer's ClientHello crossed ours and has the
+The role may still change, once: if the peer's ClientHello crossed ours and has the
 larger random, we start over as the server (`_stream/crossing.py`). The decision, the
 turn and what the policy learns change with it.
 """
@@ -27,11 +27,11 @@ from trio_duplex._trust.admission import Material
 
 
 async def take_role(n: Negotiation) -> Connection:
-    """Do what was decided: wait for a turn, handshake, and judge the peer.
+    """Wait for a turn, complete the handshake, and decide whether the peer is admitted.
 
     Raises:
         HandshakeTimeoutError: It took longer than ``handshake_timeout``.
-        DuplexError: What else may go wrong; see `negotiate`.
+        DuplexError: Something else went wrong; see `negotiate`.
     """
     decision, glare = n.decision, None
     timeout = n.settings.handshake_timeout
@@ -81,11 +81,11 @@ async def _start_over_as_server(n: Negotiation, glare: Glare) -> Attempt:
 
 
 async def _admit(n: Negotiation, attempt: Attempt, role: Role, glare: Glare | None) -> None:
-    """Have the peer judged, and let it in or turn it away."""
+    """Ask the policy about the peer; admit the peer, or refuse it."""
     handshake = attempt.handshake
     judged_by: Material | None = None
     try:
-        # A policy may take its time, and be replaced meanwhile: then the new one is asked too.
+        # A policy may be replaced while it is being asked. Then the new one is asked, too.
         while (in_force := n.in_force()) is not judged_by:
             await in_force.admit(
                 handshake.engine.peer_certificate(),
@@ -102,7 +102,7 @@ async def _admit(n: Negotiation, attempt: Attempt, role: Role, glare: Glare | No
         else:
             conduct = Conduct.SPOKE if role is Role.SERVER else Conduct.SILENT
             n.learn(conduct, n.decision.waited, admitted=True)
-    except Exception:  # a refusal, or a policy that failed: out either way
+    except Exception:  # a refusal, or a policy that failed: the peer is not admitted in either case
         await handshake.refuse()
         raise
     await handshake.finish()

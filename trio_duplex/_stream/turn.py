@@ -1,13 +1,13 @@
-"""Whose turn it was to speak when a handler was cancelled.
+"""Whether a handler that was cancelled was waiting for its peer.
 
-A close_notify says that we have said all there was to say. If a handler is cancelled while it
-waits to receive from its connection, that is honest: the peer was to speak. Anywhere else,
-sending, computing or waiting for somebody, half an answer may have left, and it must not
-look like a whole one.
+A close_notify tells the peer that it has received everything. If a handler is cancelled while
+it waits to receive from its connection, that is true: it was the peer's turn to send. If it is
+cancelled anywhere else (sending, computing, waiting for a backend), half an answer may have
+been sent, and must not look like a whole one.
 
-Where a handler was is in the tracebacks of the `Cancelled` exceptions, one for each task
-that was cancelled. A task in ``trio.sleep_forever()`` has nothing more to say either: it
-waits for its cancellation, and for nothing else.
+The tracebacks of the `Cancelled` exceptions, one for each task that was cancelled, tell where
+the handler was. A task in ``trio.sleep_forever()`` counts as waiting for the peer: it waits
+only to be cancelled, so it has nothing more to send.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TLS_STREAM: type[trio.SSLStream[trio.abc.Stream]] = trio.SSLStream
 
 
 def was_the_peers_turn(error: BaseException, connection: Connection) -> bool:
-    """Whether a handler was cancelled, and each of its tasks waited to receive, or for ever.
+    """Whether a handler was cancelled while all of its tasks waited to receive, or slept for ever.
 
     Args:
         error: What left the handler, with its tracebacks.
@@ -44,7 +44,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 def _waits(error: BaseException, connection: Connection) -> bool:
-    """Whether the task that was cancelled with this error waited to receive, or for ever."""
+    """Whether the task that was cancelled with this error waited to receive, or slept for ever."""
     caller = None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         code = frame.f_code
@@ -56,7 +56,7 @@ def _waits(error: BaseException, connection: Connection) -> bool:
             if any(stream is each for each in made_streams(connection)):
                 return True
         elif code is trio.sleep_forever.__code__:
-            # Trio's sleep() comes through here, too, and does end.
+            # Trio's sleep() calls this too, but it ends.
             return caller is not trio.sleep_until.__code__
         caller = code
     return False

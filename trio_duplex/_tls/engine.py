@@ -47,8 +47,8 @@ class Engine:
         session: TLS session to resume, in the client role.
 
     Attributes:
-        ssl_object: OpenSSL's connection. Its methods that read, write or shake
-            hands are called here only.
+        ssl_object: OpenSSL's connection. Only this class calls
+            the methods that read, write or handshake.
         ended: Whether the peer's close_notify has been read.
         failure: The first fatal error, without its traceback, or None.
     """
@@ -101,27 +101,27 @@ class Engine:
 
     @property
     def has_unread(self) -> bool:
-        """Whether anything of the peer's was fed that `read` has not given."""
+        """Whether anything was fed that `read` has not returned yet."""
         return bool(self._aside or self._incoming.pending or self.ssl_object.pending())
 
     def unread(self) -> bytes:
-        """Give back what was fed and OpenSSL has not taken: what follows the peer's close_notify."""
+        """Return what was fed and OpenSSL has not read: the bytes that follow the peer's close_notify."""
         return self._incoming.read()
 
     @property
     def owed(self) -> int:
-        """Bytes that `take` would give, held tickets aside."""
+        """How many bytes `take` would return, without held tickets."""
         return self._outgoing.pending
 
     def take(self) -> bytes:
-        """Give what must be sent next, held tickets in front; ``b""`` if nothing must."""
+        """Return the bytes to send next, held tickets first; ``b""`` if there is nothing to send."""
         words = self._outgoing.read()
         if words and self._held:
             words, self._held = self._held + words, b""
         return words
 
     def hold(self) -> None:
-        """Put aside what is owed now, until something else is."""
+        """Hold back the bytes that are ready to send, until there are others to send after them."""
         self._held += self._outgoing.read()
 
     # ----------------------------------------------------------------- the handshake
@@ -133,7 +133,7 @@ class Engine:
             Whether our end of it is done.
 
         Raises:
-            ssl.SSLError: It failed; the alert is owed.
+            ssl.SSLError: It failed; `take` returns the alert.
         """
         try:
             self.call(self.ssl_object.do_handshake)
@@ -185,7 +185,7 @@ class Engine:
             return b""
         pending = self._incoming.pending
         if not pending and not self._incoming.eof and not self.ssl_object.pending():
-            return None  # OpenSSL would say the same, at the price of an exception
+            return None  # OpenSSL would raise for this, and an exception is slow
         try:
             if pending <= RECORD_SIZE or most <= RECORD_SIZE:
                 # Mostly one record. The object's own buffer is sized by the argument.
@@ -205,10 +205,12 @@ class Engine:
             self.failure = _twin(exc)
         else:
             return self._read_on(bytearray(), most)
-        raise _twin(self.failure)  # here, where no traceback of OpenSSL's error hangs on it
+        raise _twin(
+            self.failure
+        )  # here, so that the traceback of OpenSSL's error does not keep other objects alive
 
     def _read_on(self, data: bytearray, most: int) -> bytes | bytearray | None:
-        """Add all that has come to ``data``; what fails after the first byte is for the next call."""
+        """Append all that has come to ``data``; a failure after the first byte is raised by the next call."""
         length = len(data)
         data += bytes(
             min(most, length + self._incoming.pending + self.ssl_object.pending()) - length
@@ -242,7 +244,7 @@ class Engine:
         self.call(self.ssl_object.write, data)
 
     def close_notify(self) -> None:
-        """Say that we send no more; the close_notify is owed then.
+        """Write a close_notify: we will send no more.
 
         TLS refuses to say so while records of the peer's are unread, unless what
         it says of them is ignored; so it is.
@@ -253,7 +255,7 @@ class Engine:
                 self.ssl_object.unwrap()
 
     def half_close(self) -> None:
-        """Say that we send no more, and go on reading; the close_notify is owed then.
+        """Write a close_notify, and go on reading.
 
         ``SSLObject.unwrap`` writes it, and looks for the peer's at once. Data that it finds
         in its place is a fatal error. So what has come is decrypted and put aside before, and
@@ -265,7 +267,7 @@ class Engine:
         if self.failure is not None:
             raise _twin(self.failure)
         aside = bytearray()
-        with contextlib.suppress(ssl.SSLError):  # its failure is for whoever reads on
+        with contextlib.suppress(ssl.SSLError):  # a failure is raised by the next read
             while data := self.read(RECORD_SIZE):
                 aside += data
         self._aside = bytes(aside)

@@ -72,7 +72,7 @@ from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT, send_last_words
 T = TypeVar("T")
 
 RECEIVE_SIZE = 64 * 1024
-"""Bytes to return at most, if nobody says: as many as Trio takes from a socket at once."""
+"""The most bytes to return, by default: as many as Trio takes from a socket at once."""
 
 MOST_OWED = 64 * 1024
 """Bytes that receiving may owe before it waits for the wire. An answer to a key update has 26."""
@@ -166,10 +166,10 @@ class Flow:
         self._sending = False
         self._through_bare = False  # a send of ours is under way on the bare stream
         self._wire_held = False
-        self._free: trio.lowlevel.ParkingLot | None = None  # made when somebody waits
+        self._free: trio.lowlevel.ParkingLot | None = None  # made when a task waits
         self._unsent: bytes | memoryview = b""  # taken from the engine, but not by the socket yet
         self._dry = True  # whether the last read took all that the socket had
-        self._broken = False  # by TLS or by the transport
+        self._broken = False  # by a close_notify, or because the transport ended
         self._closing = False
         self._closed = False
 
@@ -200,7 +200,7 @@ class Flow:
         return stream
 
     def _closed_stream(self) -> trio.SSLStream[trio.abc.Stream]:
-        """A bare stream that is closed, as ours is: a close of one that says nothing never waits."""
+        """Return a closed bare stream, because ours is closed. Closing it never waits."""
         stand_in = _StandIn(self)
         stream: trio.SSLStream[trio.abc.Stream] = trio.SSLStream(
             _Gone(), cast("ssl.SSLContext", stand_in), https_compatible=True
@@ -213,7 +213,7 @@ class Flow:
 
     @property
     def is_unwrapped(self) -> bool:
-        """Whether the transport is its owner's again: ``tls.unwrap()`` gave it back."""
+        """Whether ``tls.unwrap()`` has given the transport back to its owner."""
         # What trio.SSLStream does, and its type does not say.
         return self._bare is not None and cast("object", self._bare.transport_stream) is None
 
@@ -289,7 +289,7 @@ class Flow:
             return waited
 
     async def _pay(self) -> bool:
-        """Send what receiving owes, if it need not wait or is much; tell whether it was a checkpoint."""
+        """Send what receiving owes, if that does not wait, or if it is much; return whether it was a checkpoint."""
         if self._bare is not None:  # made while we waited: its next call takes this along
             return False
         if self._wire_held:  # by whoever sends, who takes this along
@@ -301,7 +301,7 @@ class Flow:
         return await self._flush()
 
     def _push_quietly(self) -> None:
-        """Push what receiving owes; where that fails, the next send meets the same and is told."""
+        """Push what receiving owes. If that fails, the next send fails likewise, and raises it."""
         if not (self._bare is not None or self._wire_held or self.cut or self._closing):
             with contextlib.suppress(OSError):
                 self._push()
@@ -310,7 +310,7 @@ class Flow:
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send all of ``data``, `SEND_PIECE` bytes at a time."""
-        if self.cut or self.ended:  # one who tries on and on must let others run
+        if self.cut or self.ended:  # a task that calls this in a loop must let others run
             await checkpoint()
             self._check()
             raise trio.ClosedResourceError("send_eof was called on this connection")
@@ -408,7 +408,7 @@ class Flow:
             self._end_sending()
 
     async def send_eof(self) -> None:
-        """Send the close_notify: nothing more comes from us. Receiving goes on."""
+        """Send a close_notify: we will send nothing more. Receiving goes on."""
         self._start_sending()
         try:
             await checkpoint_if_cancelled()
@@ -486,7 +486,7 @@ class Flow:
             self._unsent = memoryview(words)[sent:] if sent < len(words) else b""
 
     async def _take_wire(self) -> bool:
-        """Hold the wire, after whoever holds it; tell whether it was a checkpoint."""
+        """Wait until the wire is free, and hold it; return whether it was a checkpoint."""
         waited = False
         while self._wire_held:
             await self._until_free()
@@ -500,14 +500,14 @@ class Flow:
             self._free.unpark_all()
 
     async def _until_free(self) -> None:
-        """Wait until somebody releases the wire, or a send is over."""
+        """Wait until the wire is released, or a send is over."""
         self._free = self._free or trio.lowlevel.ParkingLot()
         await self._free.park()
 
     # --------------------------------------------------------------------- the end
 
     async def aclose(self, known: Known | None = None) -> None:
-        """Say what is left to say, as `leave` does it, and close the transport; cancelled, only close.
+        """Send a close_notify as `leave` does, and close the transport. If cancelled, only close it.
 
         Args:
             known: What is known of the peer beside what TLS has unread.
@@ -518,7 +518,7 @@ class Flow:
         self._closing = True
         try:
             await checkpoint_if_cancelled()
-            # Those would be taken for a due end, or go unread.
+            # They would look like a normal end, or not be read.
             while (self._sending or self._through_bare) and not self.cut:
                 await self._until_free()
             if not self.cut:
@@ -551,7 +551,7 @@ class Flow:
             self._release_wire()
 
     async def close_by_force(self) -> None:
-        """Close at once, in such a way that the peer can tell it from a due end."""
+        """Close at once, in such a way that the peer does not take it for a normal end."""
         if not self.is_unwrapped:
             self.cut = True
             with trio.CancelScope() as scope:
@@ -561,19 +561,19 @@ class Flow:
     async def _close_transport(self) -> None:
         if self._sending or self._through_bare:
             self.cut = True
-        if self.cut and self.https_compatible:  # whose peer takes a FIN for a due end
+        if self.cut and self.https_compatible:  # the peer takes a FIN for a normal end
             reset_at_close(self.transport)
         self._closing = self._closed = True
         try:
             await (self.transport if self._bare is None else self._bare).aclose()
         finally:
             if self._bridge is not None:
-                self._bridge.detach()  # which would hold us, as we hold it
+                self._bridge.detach()  # it refers to us, and we to it
             if self._free is not None:
                 self._free.unpark_all()
 
     async def send_alert(self) -> None:
-        """Send the alert of a fatal error and see it off: `send_last_words`.
+        """Send the alert of a fatal error as `send_last_words` does.
 
         While another task is sending, that task takes it along.
         """
@@ -633,11 +633,13 @@ class Flow:
             raise trio.ClosedResourceError("this connection was closed")
         if self.engine.failure is None:
             raise trio.BrokenResourceError
-        if not receiving:  # which finds out by itself, and takes a ragged end for one if it may
+        if (
+            not receiving
+        ):  # the stream finds out by itself, and takes a ragged end for a clean one if told to
             raise trio.BrokenResourceError from self.engine.failure
 
     def _lost(self, error: OSError) -> Exception:
-        """What to raise where the socket failed."""
+        """Return the error to raise when the socket failed."""
         if self._socket is not None and self._socket.fileno() == -1:  # closed here
             return trio.ClosedResourceError("this connection was closed")
         self._broken = True
@@ -661,7 +663,7 @@ class _Gone(trio.abc.Stream):
 
 
 class _StandIn:
-    """Stands in an ``SSLContext``'s place, and gives the bare stream a bridge to the engine."""
+    """Takes an ``SSLContext``'s place, and gives the bare stream a bridge to the engine."""
 
     bridge: _Bridge
 
@@ -702,7 +704,7 @@ class _Bridge:
         )
 
     def detach(self) -> None:
-        """Forget the flow, which is closed: what is left are the facts of the connection."""
+        """Forget the flow, which is closed. Only the facts of the connection are kept."""
         self.__dict__["_flow"] = None
 
     def read(self, most: int) -> bytes | bytearray:
@@ -724,7 +726,7 @@ class _Bridge:
         if self._flow is None or self._flow._closed:  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             raise trio.BrokenResourceError("all was said when this connection was closed")
         self._call(self._engine.call, self._ssl_object.unwrap)
-        # What came after the close_notify is not TLS, and the stream hands it on.
+        # What came after the close_notify is not TLS; ``unwrap()`` returns it.
         self._incoming.write(self._flow.engine.unread())
 
     def do_handshake(self) -> None:

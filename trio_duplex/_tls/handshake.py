@@ -53,17 +53,18 @@ from trio_duplex._wire.records import CLIENT_HELLO_TYPE, HEADER_SIZE, SERVER_HEL
 from trio_duplex._wire.server_name import object_to_name
 
 MAX_CERTIFICATE_BYTES = 32 * 1024
-"""Bytes of the peer's handshake behind its hello, at most, if nobody says. A chain of three with RSA
+"""The most bytes of the peer's handshake after its hello, by default. A chain of three with RSA
 keys of 4,096 bits takes 7 KB, one of two with ML-DSA-87, the largest lattice signatures, 20 KB.
 OpenSSL itself takes 100 KB, in which 240 certificates cost 30 ms."""
 
 _INLINE_FLIGHT = 8 * 1024
-"""Up to here OpenSSL takes the peer's flight in Trio's thread, beyond it in one of its own: each
+"""Up to this many bytes, OpenSSL reads the peer's flight in Trio's thread, and above it in a worker
+thread: each
 certificate costs 0.13 ms before any of them is verified, and 32 KiB hold 140 of the smallest. So
 no chain holds up others for longer than 5 ms. The chains of today have 2 to 5 KB."""
 
 HELLO_PIECE = 4096
-"""Bytes to ask for while the peer's hello is not whole, so that little comes with it unlooked at."""
+"""Bytes to ask for while the peer's hello is not whole, so that little else comes with it."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -87,7 +88,7 @@ class Handshake:
             (`_tls/workers.py`).
 
     Attributes:
-        engine: The TLS connection; after `finish`, for whoever carries its data.
+        engine: The TLS connection; after `finish`, a `Flow` carries its data.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class Handshake:
         self._max_flight = max_certificate_bytes
         self._flight = 0  # bytes that the peer has sent behind its hello
         self._our_hello = b""  # in the server role, and what we have sent with it
-        self._early = b""  # what came behind a hello, and OpenSSL has not seen yet
+        self._early = b""  # what came after a hello, and OpenSSL has not been given yet
         self._usable_groups = usable_groups(context.security_level)
         self._chooses_by_name = context.sni_callback is not None
         self._required_alpn = required_alpn
@@ -249,7 +250,7 @@ class Handshake:
             return reader.message, bytes(everything), reader.behind
         if reader.kind is HelloKind.OTHER:
             self.engine.feed(everything)
-            self.engine.handshake()  # raises: OpenSSL knows best what is wrong
+            self.engine.handshake()  # raises: OpenSSL says what is wrong
         alert = ALERT_UNEXPECTED_MESSAGE
         seen, advice = "something else before the end of its hello", None
         if reader.kind is HelloKind.TOO_LONG:
@@ -266,7 +267,7 @@ class Handshake:
         )
 
     async def _exchange_flights(self) -> None:
-        """The rest, once each end has the other's hello: certificates, above all."""
+        """Do the rest of the handshake, which is mostly certificates, once each end has the other's hello."""
         data, self._early = self._early, b""
         while True:
             data = data or await self.receive()
@@ -279,12 +280,12 @@ class Handshake:
                 await self.send(self.engine.take())
 
     async def _check_alpn(self) -> None:
-        """Refuse a peer with which no protocol of ours was selected, in place of a flight of ours.
+        """Refuse a peer with which no protocol of ours was selected, before our next flight.
 
-        It is told in the clear, as it must be: it has not seen our next keys yet.
+        The alert is sent in the clear, because the peer does not have our next keys yet.
 
         Raises:
-            HandshakeError: None was; the alert no_application_protocol has been sent.
+            HandshakeError: No protocol was selected; the alert no_application_protocol has been sent.
         """
         selected = self.engine.ssl_object.selected_alpn_protocol()
         if not self._required_alpn or selected in self._required_alpn:
@@ -318,7 +319,7 @@ class Handshake:
         """
         self._flight += counted
         excess, rest = self._flight - self._max_flight, b""
-        if excess > 0:  # what is behind the end of the handshake is not counted
+        if excess > 0:  # what comes after the end of the handshake is not counted
             data, rest = data[:-excess], data[-excess:]
         self.engine.feed(data)
         if self._flight > _INLINE_FLIGHT:
@@ -334,7 +335,7 @@ class Handshake:
         return done
 
     async def _refuse_flight(self) -> HandshakeError:
-        """Send an alert to a peer whose certificates are too long, and say so."""
+        """Send an alert to a peer whose certificates are too long, and raise."""
         if self._role is Role.SERVER and selects_tls_1_3(self._our_hello[HEADER_SIZE:]):
             # The peer expects our alerts encrypted by now, and OpenSSL writes none unasked: it
             # takes a record that can't be one.
@@ -374,7 +375,7 @@ class Handshake:
         )
 
     async def _failure(self, exc: ssl.SSLError) -> HandshakeError:
-        """Send the alert, and say what it was about."""
+        """Send the alert, and return the error that says what it was about."""
         await send_last_words(self._transport, self.engine.take())
         return HandshakeError(
             "the TLS handshake failed",
