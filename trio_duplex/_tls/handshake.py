@@ -59,9 +59,8 @@ OpenSSL itself takes 100 KB, in which 240 certificates cost 30 ms."""
 
 _INLINE_FLIGHT = 8 * 1024
 """Up to this many bytes, OpenSSL reads the peer's flight in Trio's thread, and above it in a worker
-thread: each
-certificate costs 0.13 ms before any of them is verified, and 32 KiB hold 140 of the smallest. So
-no chain holds up others for longer than 5 ms. The chains of today have 2 to 5 KB."""
+thread: each certificate costs 0.13 ms before any of them is verified, and 32 KiB hold 140 of the
+smallest. So no chain delays others for longer than 5 ms. The chains of today have 2 to 5 KB."""
 
 HELLO_PIECE = 4096
 """Bytes to ask for while the peer's hello is not whole, so that little else comes with it."""
