@@ -91,8 +91,8 @@ class Scenario:
 
 SCENARIOS = {
     "files": Scenario(
-        [("certs",), ("check",), ("config",), ("demo",)],
-        'run one "$certs" && run one "$check" && run one "$config" && run one "$demo"',
+        [("certs",), ("check",), ("config",), ("demo",), ("man",)],
+        'run one "$certs" && run one "$check" && run one "$config" && run one "$demo" && run one "$man"',
         ["lab/a.example.pem", "As TLS client: ok", "fd:here", "silent"],
     ),
     "echo": Scenario(
@@ -174,6 +174,7 @@ def test_examples_work_as_printed(folder: Path, name: str) -> None:
         require_tool(tool)
     environ = {
         "PATH": f"{folder / 'bin'}:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": str(folder),
         "PYTHONPATH": str(REPOSITORY),
         "connect": example_of("connect"),
     }

@@ -33,7 +33,9 @@ OWN_START = {
     "tests/support/contexts.py": "says what it is that tests do not use",
     "tests/testing/test_contexts.py": "likewise",
     "tests/trust/test_hardening.py": "compares with what this Python has by default",
+    "tests/stream/test_trios_own.py": "Trio's own tests make it so",
     "tests/trust/test_own.py": "reads the system's own roots",
+    "tests/trust/test_parameters.py": "asks which curves this Python can set",
     "tests/trust/test_symmetry.py": "a protocol of one TLS version",
 }
 """Files that make a context directly, each with the reason."""

@@ -113,7 +113,7 @@ async def test_under_load(tmp_path: Path) -> None:
 
     async with trio.open_nursery() as nursery:
         server: Server = await nursery.start(
-            partial(serve_tcp, greet, 0, credentials, host="127.0.0.1", window=0.2)
+            partial(serve_tcp, greet, 0, credentials, host="127.0.0.1", window=2)
         )
         address = server.addresses[0]
         assert isinstance(address, tuple)

@@ -376,8 +376,14 @@ async def test_the_backend_is_told_who_came(
 async def test_an_idle_connection_is_ended(
     folder: Path, credentials: list[str], role: Role
 ) -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        with pytest.raises(trio.BrokenResourceError):  # a cut, and no end of the data
+            await say(b"once", stream)
+        cut.set()
+
+    cut = trio.Event()
     async with (
-        backend(partial(say, b"once")) as to,
+        backend(serve) as to,
         run_proxy(credentials, "--to", f"127.0.0.1:{to}", "--idle-timeout", "0.5") as (_, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
@@ -385,6 +391,8 @@ async def test_an_idle_connection_is_ended(
         with trio.fail_after(10), pytest.raises((ConnectionResetError, trio.BrokenResourceError)):
             await peer.receive()
         await peer.aclose()
+        with trio.fail_after(10):
+            await cut.wait()
 
 
 @BOTH
