@@ -229,7 +229,8 @@ async def _serve(
                 ]
             except OSError:  # there are not enough file descriptors for the waiting rooms
                 for listener in listeners:
-                    await trio.aclose_forcefully(listener)
+                    with trio.CancelScope(shield=True):
+                        await trio.aclose_forcefully(listener)
                 raise
             with cancel_scope:
                 async with trio.open_nursery() as background:

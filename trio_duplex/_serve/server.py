@@ -101,12 +101,14 @@ class Server:
         check_seconds("timeout", timeout)
         services = self._services if listener is None else [self._service(listener)]
         ended_before = sum(service.ended for service in services)
+        late_before = sum(service.dropped_late for service in services)
         for service in services:
             service.stop_accepting()
         dropped = 0 if keep_silent else sum(service.drop_unheard() for service in services)
         with trio.move_on_after(timeout):
             for service in services:
                 await service.wait_idle()
+        dropped += sum(service.dropped_late for service in services) - late_before
         # Dropped peers are counted separately, whether or not their tasks have ended yet.
         still_leaving = sum(service.leaving_unheard for service in services)
         unfinished = sum(service.open for service in services) - still_leaving

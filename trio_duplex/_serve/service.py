@@ -52,6 +52,7 @@ class Service:
     waiting_room: WaitingRoom = attrs.field(init=False)
     _negotiating: set[Place] = attrs.field(init=False, factory=set[Place])
     _dropping: bool = attrs.field(init=False, default=False)
+    _late: int = attrs.field(init=False, default=0)
     _handling: set[Connection] = attrs.field(init=False, factory=set[Connection])
 
     def __attrs_post_init__(self) -> None:
@@ -71,7 +72,9 @@ class Service:
     async def run(self) -> None:
         """Serve until drained or cancelled."""
         try:
-            with self.cancel_scope:
+            # The waiting room drops what came in after its attendant had ended: a task that is due to
+            # run does so once more, even if the scope is cancelled before that.
+            with self.waiting_room, self.cancel_scope:
                 async with trio.open_nursery() as nursery:
                     self.waiting_room.open(nursery)
                     try:
@@ -105,6 +108,11 @@ class Service:
         with_a_place = sum(place.leaves_unheard for place in self._negotiating)
         return with_a_place + self.waiting_room.leaving_unheard
 
+    @property
+    def dropped_late(self) -> int:
+        """How many peers came in after `drop_unheard`, and were dropped, too."""
+        return self._late + self.waiting_room.late
+
     async def wait_idle(self) -> None:
         """Wait until no connection is open and no new one can come."""
         await self._stopped.wait()
@@ -126,8 +134,8 @@ class Service:
     def begun(self, place: Place) -> None:
         """A connection has a place and a task from now on."""
         self._negotiating.add(place)
-        if self._dropping:  # it came in as we stopped accepting
-            place.drop_unheard()
+        if self._dropping and place.drop_unheard():  # it came in as we stopped accepting
+            self._late += 1
 
     def waits_again(self, place: Place) -> None:
         """A connection has left its place and its task, and waits without them."""

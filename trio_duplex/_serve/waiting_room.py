@@ -98,6 +98,7 @@ class WaitingRoom:
         self._asking = 0  # peers whose window is still being chosen
         self._accepting = True
         self._dropping = False
+        self.late = 0  # peers that came in after `drop_unheard`, and are dropped too
 
     def __enter__(self) -> Self:
         return self
@@ -130,6 +131,10 @@ class WaitingRoom:
 
     def drop_unheard(self) -> int:
         """Drop the peers that wait, now and later; return how many there are now."""
+        if self._crowd is not None and self._packed and not self._dropping:
+            # A peer that has spoken goes on, even if the attendant has not come to it yet.
+            for descriptor in self._crowd.readable(len(self._packed)):
+                self._look(self._crowd, descriptor, overdue=False)
         self._dropping = True
         if self._crowd is not None:
             self._crowd.wake()
@@ -216,6 +221,8 @@ class WaitingRoom:
             pending = Pending(place.number, place.entered, place.remote)
             window = _Window(choice, facts)
             self._wait(crowd, stream.socket.detach(), pending, window, trio.current_time())
+            if not self._accepting:
+                crowd.wake()  # it may have been the last, and need not wait at all
 
     def _wait(
         self, crowd: Crowd, descriptor: int, pending: Pending, window: _Window, begun: float
@@ -247,6 +254,7 @@ class WaitingRoom:
             self._windows[descriptor] = window
         self._room.hold(pending.number, key_of(pending.number, pending.remote), self)
         if self._dropping:
+            self.late += 1
             crowd.wake()
 
     # ------------------------------------------------------------------------------------- waiting
@@ -360,6 +368,8 @@ class WaitingRoom:
         peer = format_address(self._find(number).remote)
         error = limit_error(DROPPED, limit, value, peer=peer)
         self._end_waiting(self._descriptors[number], error)
+        if not self._accepting and self._crowd is not None:
+            self._crowd.wake()  # it may have been the last
         return True
 
 

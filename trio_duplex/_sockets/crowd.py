@@ -59,9 +59,8 @@ class Crowd:
         self._ends: dict[int, int] = {}  # of each descriptor, as it is in the heap
         self._heap: list[int] = []
         self._scope = trio.CancelScope()
-        self._until = (
-            math.inf
-        )  # its deadline: to ask Trio for that takes more than all else in `add`
+        # Its deadline: to ask Trio for that takes as long as all the rest of `add`.
+        self._until = math.inf
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +92,8 @@ class Crowd:
         entry = round(end * NANOSECONDS) << DESCRIPTOR_BITS | descriptor
         heapq.heappush(self._heap, entry)
         self._ends[descriptor] = entry
-        self._scope.deadline = min(self._scope.deadline, end)
+        if end < self._until:
+            self._until = self._scope.deadline = end
 
     def discard(self, descriptor: int) -> None:
         """Watch a descriptor no longer, if it is watched."""
@@ -124,13 +124,16 @@ class Crowd:
         with trio.move_on_at(self._until) as self._scope:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
         overdue = self._overdue()
-        readable = [
+        return self.readable(AT_ONCE), overdue
+
+    def readable(self, most: int) -> list[int]:
+        """Return descriptors that are readable now, and were not returned before. Does not wait."""
+        return [
             descriptor
-            for descriptor, _ in self._epoll.poll(0, AT_ONCE)
+            for descriptor, _ in self._epoll.poll(0, most)
             # Or a duplicate has outlived it. Nobody is told twice.
             if self._ends.get(descriptor, OVERDUE) != OVERDUE
         ]
-        return readable, overdue
 
     def _next_end(self) -> float:
         while self._heap and self._is_stale(self._heap[0]):
