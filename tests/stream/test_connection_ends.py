@@ -35,7 +35,7 @@ from tests.support.peers import (
     reset,
     tcp_pair,
 )
-from trio_duplex import Connection, Role
+from trio_duplex import Connection, Role, negotiate
 from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._tls.engine import RECORD_SIZE
 from trio_duplex._tls.flow import RECEIVE_SIZE, SEND_PIECE
@@ -509,3 +509,35 @@ async def test_a_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
                 received += len(await peer.receive_some())
     assert connection.bytes_sent == 1 + 3 + 1_000 + 3 * SEND_PIECE + 1
     assert trio.current_time() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bound", ["send_timeout", "idle_timeout"])
+async def test_a_peer_that_is_given_up_sees_no_normal_end(bound: str) -> None:
+    """With ``https_compatible`` the peer takes a FIN for one, so there is none."""
+    ours, theirs = await tcp_pair()
+    ends: dict[Role, Connection] = {}
+
+    async def end(stream: trio.abc.Stream, role: Role) -> None:
+        ends[role] = await negotiate(stream, credentials(), role=role, https_compatible=True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end, ours, Role.SERVER)
+        nursery.start_soon(end, theirs, Role.CLIENT)
+    connection, peer = ends[Role.SERVER], ends[Role.CLIENT]
+    setattr(connection, bound, 0.3)
+
+    async def send() -> None:
+        with pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            await connection.send_all(bytes(20_000_000))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        if bound == "idle_timeout":
+            with pytest.raises(trio.BrokenResourceError):
+                await connection.receive_some()
+    with pytest.raises(trio.BrokenResourceError):
+        while await peer.receive_some():
+            pass
+    for each in (connection, peer):
+        await trio.aclose_forcefully(each)

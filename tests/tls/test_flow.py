@@ -7,7 +7,7 @@ import functools
 import itertools
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -566,3 +566,155 @@ def test_freed_at_once() -> None:
         assert trio.run(main)() is None
     finally:
         gc.enable()
+
+
+class Gate(trio.abc.Stream):
+    """A stream that takes nothing until it is opened."""
+
+    def __init__(self, inner: trio.abc.Stream) -> None:
+        self.inner = inner
+        self.opened = trio.Event()
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.opened.wait()
+        await self.inner.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self.opened.wait()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self.inner.receive_some(max_bytes)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+@contextlib.contextmanager
+def rekeying(tmp_path: Path) -> Iterator[Callable[[], Rekeyer]]:
+    """Have the keys of the next flows logged, and make what forges the client's records."""
+    log = tmp_path / "keys"
+    context = contexts(TLS13)[Role.CLIENT]
+    context.keylog_filename = str(log)
+
+    def made() -> Rekeyer:
+        (secret,) = (
+            bytes.fromhex(line.split()[2])
+            for line in log.read_text().splitlines()
+            if line.startswith("CLIENT_TRAFFIC_SECRET_0")
+        )
+        return Rekeyer(secret)
+
+    try:
+        yield made
+    finally:
+        contexts.cache_clear()
+
+
+async def test_a_send_that_is_cancelled_while_it_waits_for_the_wire_is_cut(tmp_path: Path) -> None:
+    """Its first piece is encrypted by then: a close_notify behind that would make it look whole."""
+    inner, far = memory_stream_pair()
+    near = Gate(inner)
+    with rekeying(tmp_path) as forger:
+        ours, theirs = flows(near, far)
+        forge = forger()
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def receive() -> None:
+            with contextlib.suppress(trio.ClosedResourceError):
+                await ours.receive_some()
+
+        await trio.testing.wait_all_tasks_blocked()
+        await far.send_all(forge.update() + forge.update())  # the receive holds the wire now
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.CancelScope() as scope:
+            nursery.start_soon(cancel_when_blocked, scope)
+            await ours.send_all(b"x" * (3 * SEND_PIECE))
+        assert scope.cancelled_caught
+        assert ours.cut
+        near.opened.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await ours.aclose()
+    with pytest.raises(trio.BrokenResourceError):
+        while await theirs.receive_some():
+            pass
+
+
+async def cancel_when_blocked(scope: trio.CancelScope) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    scope.cancel()
+
+
+async def test_a_flood_of_key_updates_lets_others_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They carry no data, and can fill one read after the other."""
+
+    class Quiet(Rekeyer):
+        def update(self) -> bytes:
+            made = self.seal(HANDSHAKE, b"\x18\0\0\x01\x00")  # asks for no answer
+            self._secret = expand(self._secret, b"traffic upd", 48)
+            self.__init__(self._secret)  # type: ignore[misc]
+            self.number = 0
+            return made
+
+    async with rekeyed("tcp", tmp_path) as (ours, _, forge):
+        forge.__class__ = Quiet
+        flood = 50
+
+        async def fill(flow: Flow) -> bool:  # as a socket that always has more
+            nonlocal flood
+            flood -= 1
+            flow.engine.feed(forge.update() if flood else forge.seal(0x17, b"the end"))
+            return False
+
+        monkeypatch.setattr(Flow, "_fill", fill)
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                await trio.lowlevel.checkpoint()
+                turns += 1
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(others)
+            assert bytes(await ours.receive_some()) == b"the end"
+            assert turns >= 48
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attempt", range(6))  # it depends on the order of tasks in one pass
+@pytest.mark.parametrize("end", ["send_eof", "aclose"])
+async def test_an_end_does_not_overtake_what_the_bare_stream_has_taken(
+    end: str, attempt: int, tmp_path: Path
+) -> None:
+    """A receive on it answers key updates; its record must leave before ours."""
+    near, far = await tcp_pair()
+    with rekeying(tmp_path) as forger:
+        ours, theirs = flows(near, far)
+        forge = forger()
+    lock = ours.tls._inner_send_lock
+
+    async def receive() -> None:
+        with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            await ours.receive_some()
+
+    async def other() -> None:
+        while not lock.locked():
+            await trio.lowlevel.checkpoint()
+        await (ours.send_eof() if end == "send_eof" else ours.aclose())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        nursery.start_soon(other)
+        await trio.sleep(0.05)
+        await far.send_all(forge.update() + forge.update())
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(5):
+        while await theirs.receive_some():
+            pass
+    for stream in (near, far):
+        await trio.aclose_forcefully(stream)

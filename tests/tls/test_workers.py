@@ -21,6 +21,7 @@ from tests.support.peers import (
     each_role,
     each_version,
     memory_pair,
+    peer_context,
     pin,
     tcp_pair,
 )
@@ -187,3 +188,50 @@ async def test_cancellation_waits_for_a_step_that_has_begun(
             assert not done
             computed.set()
     assert done
+
+
+@each_role
+@each_version
+async def test_a_handshake_that_is_cancelled_in_its_thread_is_not_completed(
+    role: Role, version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread goes on, since nothing can stop it; but nothing of what it made leaves."""
+    ours, theirs = await tcp_pair()
+    loop, step = threading.get_ident(), Engine.handshake
+    in_thread, go_on = trio.Event(), threading.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def held_up(self: Engine) -> bool:
+        if threading.get_ident() != loop:
+            token.run_sync_soon(in_thread.set)
+            go_on.wait(20)
+        return step(self)
+
+    monkeypatch.setattr(Engine, "handshake", held_up)
+    peer_done = False
+
+    async def peer() -> None:
+        nonlocal peer_done
+        context = peer_context(role.other, version)
+        context.check_hostname = False
+        tls = trio.SSLStream(theirs, context, server_side=role is Role.CLIENT)
+        try:
+            await tls.do_handshake()
+            peer_done = True
+        except trio.BrokenResourceError:
+            pass
+        await trio.aclose_forcefully(theirs)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer)
+        with trio.CancelScope() as scope:
+
+            @nursery.start_soon
+            async def cancel() -> None:
+                await in_thread.wait()
+                scope.cancel()
+                go_on.set()
+
+            await negotiate(ours, credentials(version=version), role=role)
+        assert scope.cancelled_caught
+    assert not peer_done

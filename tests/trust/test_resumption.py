@@ -7,16 +7,24 @@ import ssl
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import attrs
 import pytest
 import trio
 
 from tests.support.trust import DAY, FLEET, GREETING, NOW, Leaf, context, mutual
-from tests.trust.test_trusted_certificates import DEVICES, pem, self_signed, trusting
+from tests.trust.test_trusted_certificates import (
+    DEVICES,
+    pem,
+    revocation_list,
+    self_signed,
+    trusting,
+)
 from trio_duplex import (
     Connection,
     Credentials,
+    HandshakeError,
     PeerIdentity,
     PeerRejectedError,
     PinnedPeer,
@@ -211,3 +219,60 @@ async def test_the_policy_in_force_is_asked_of_a_resumed_session(role: Role) -> 
     second = await dial((await dial(None)).session)
     assert second.reused
     assert asked == [role, role]
+
+
+@each_role
+@each_version
+async def test_the_revocation_list_expires_between(version: ssl.TLSVersion, role: Role) -> None:
+    """An expired list refuses every peer below its authority, in a resumed session as in a new one."""
+    credentials = trusting(
+        trust=FLEET, revocation_lists=revocation_list(end=NOW + DAY), session_tickets=1
+    )
+    dial = dialler(credentials, role, MEMBER, version)
+    first = await dial(None)
+    assert first.error is None
+    is_on(credentials, NOW)
+    second = await dial(first.session)
+    assert (second.error, second.reused) == (None, True)
+    is_on(credentials, NOW + 2 * DAY)
+    third = await dial(second.session or first.session)
+    assert third.reused
+    assert isinstance(third.error, PeerRejectedError)
+    assert third.error.role is role
+
+
+@each_version
+@pytest.mark.parametrize("resumes", [False, True])
+async def test_trust_that_is_withdrawn_while_we_dial(
+    resumes: bool, version: ssl.TLSVersion, tmp_path: Path
+) -> None:
+    """A session to resume does not pin the trust by which the peer is judged."""
+    trust = tmp_path / "trust.pem"
+    trust.write_bytes(pem(FLEET.certificate))
+    credentials = Credentials.mutual(certificate_chain=FLEET.issue("node.example"), trust=trust)
+    theirs = context(Role.SERVER, MEMBER, version=version)
+    first = await meet_as_client(credentials, theirs, None)
+    session = first.session if resumes else None
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            withdrawn = trio.Event()
+
+            @nursery.start_soon
+            async def peer() -> None:
+                await withdrawn.wait()
+                await trio.to_thread.run_sync(peer_serves, listener, theirs)
+
+            @nursery.start_soon
+            async def withdraw() -> None:
+                await trio.sleep(0.2)  # until we have dialled, and wait for the peer's answer
+                trust.write_bytes(pem(self_signed("other.example", ca=True).certificate))
+                credentials.reload()
+                withdrawn.set()
+
+            with pytest.raises((PeerRejectedError, HandshakeError)):
+                async with await open_tcp_connection(
+                    "127.0.0.1", port, credentials, role=Role.CLIENT, session=session
+                ):
+                    pass

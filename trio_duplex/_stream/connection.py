@@ -13,6 +13,7 @@ from trio_duplex._errors import PeerRejectedError
 from trio_duplex._role import Decision, Role
 from trio_duplex._sockets.address import Address, format_address
 from trio_duplex._sockets.progress import is_tcp, peer_progress
+from trio_duplex._sockets.queues import reset_at_close
 from trio_duplex._stream.idle import IdleWatch
 from trio_duplex._stream.settings import Settings
 from trio_duplex._tls.ending import Known
@@ -327,6 +328,8 @@ class Connection(trio.abc.HalfCloseableStream):
         """End the connection because the peer shows no sign of life."""
         self._broken = why
         self._gave_up = True
+        if self._flow.https_compatible:  # the peer takes a FIN for a normal end
+            reset_at_close(self._flow.transport)
         await trio.aclose_forcefully(self._flow.transport)
         raise trio.BrokenResourceError(why)
 

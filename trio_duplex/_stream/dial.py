@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import math
 import ssl
-from copy import copy
 
 import trio
 
@@ -96,8 +95,12 @@ async def open_tcp_connection(
         if role is Role.SERVER:
             raise ValueError("a session is resumed by the TLS client, and role=Role.SERVER is none")
         Resumption.of(session, credentials.material)  # or raises, before any socket is opened
-        credentials = copy(credentials)  # a reload while we dial would part them
     stream = await _connect(host, port, local_host, connect_timeout)
+    if session is not None:
+        try:
+            Resumption.of(session, credentials.material)
+        except ValueError:  # reloaded while we dialled, which must not cost the connection
+            session = None
     return await negotiate(
         stream,
         credentials,

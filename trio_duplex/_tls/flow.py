@@ -239,10 +239,15 @@ class Flow:
             await checkpoint_if_cancelled()
             if engine.owed > MOST_OWED:
                 waited = await self._pay()
+            rested = True
             while (data := engine.read(most)) is None:
+                if not rested:  # a whole buffer without data, such as key updates
+                    await checkpoint()
+                    waited = True
                 if engine.owed or self._unsent:
                     waited = await self._pay() or waited
-                waited = await self._fill() or waited
+                rested = await self._fill()
+                waited = rested or waited
             if engine.owed:
                 self._push_quietly()
         except ssl.SSLError as exc:
@@ -367,7 +372,13 @@ class Flow:
         else:
             self.engine.write(piece)
             if self._socket is None or self._wire_held:
-                waited = await self._flush()
+                try:
+                    waited = await self._flush()
+                except (trio.Cancelled, KeyboardInterrupt):
+                    self.cut = (
+                        True  # also where it waited for the wire: the piece is encrypted, and owed
+                    )
+                    raise
             else:
                 try:
                     waited = self._push() and await self._flush()
@@ -424,11 +435,22 @@ class Flow:
         finally:
             self._end_sending()
 
+    def _bare_turn(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Wait until the bare stream has sent the records that it has taken from the engine.
+
+        It takes them before it waits for its lock, so only that lock keeps the order. It is private
+        to Trio. Where a Trio has none such, the order is lost only if two tasks send in one pass.
+        """
+        lock = getattr(self._bare, "_inner_send_lock", None)
+        return contextlib.nullcontext() if lock is None else lock
+
     async def _flush_past_bare(self) -> bool:
         words, self._unsent = bytes(self._unsent) + self.engine.take(), b""
         while words:
             try:
-                await self.transport.send_all(words)
+                # What the bare stream has taken, and not sent yet, has its turn first.
+                async with self._bare_turn():
+                    await self.transport.send_all(words)
                 words = b""
             except (
                 trio.BusyResourceError
@@ -543,6 +565,10 @@ class Flow:
                 left = False
                 while not left:
                     try:
+                        if words and self._bare is not None:
+                            async with self._bare_turn():
+                                await self.transport.send_all(words)
+                            words = b""
                         await leave(self.transport, words, known)
                         left = True
                     except trio.BusyResourceError:  # a send on the bare stream, or on the transport

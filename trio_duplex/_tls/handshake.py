@@ -323,8 +323,10 @@ class Handshake:
         self.engine.feed(data)
         if self._flight > _INLINE_FLIGHT:
             done = await trio.to_thread.run_sync(self.engine.handshake, limiter=for_flights())
+            await trio.lowlevel.checkpoint_if_cancelled()
         elif self._may_sign:
             done = await trio.to_thread.run_sync(self.engine.handshake, limiter=for_signatures())
+            await trio.lowlevel.checkpoint_if_cancelled()  # no flight of ours leaves after that
         else:
             done = self.engine.handshake()
         if not done and excess > 0:

@@ -72,6 +72,9 @@ class Material:
     not_after: datetime | None = None
     """When the first of our own certificates expires; None if we have none."""
 
+    lists_not_after: datetime | None = None
+    """When the first of the revocation lists expires; None if there are none."""
+
     @classmethod
     def of(
         cls,
@@ -87,6 +90,7 @@ class Material:
         required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN,
         fresh_server_context: Callable[[], ssl.SSLContext] | None = None,
         handshake_threads: bool = True,
+        lists_not_after: datetime | None = None,
     ) -> Material:
         """Make a material from two contexts and the leaf certificates that they present."""
         for context in (server_context, client_context):
@@ -108,6 +112,7 @@ class Material:
             verify_modes=(server_context.verify_mode, client_context.verify_mode),
             slow_key=handshake_threads and any(map(is_expensive, own)),
             not_after=min((each.not_valid_after_utc for each in own), default=None),
+            lists_not_after=lists_not_after,
         )
 
     @property
@@ -252,6 +257,14 @@ class Material:
         context = self.context(role)
         if context.verify_mode is ssl.CERT_NONE or context.verify_flags & NO_CHECK_TIME:
             return  # the full handshake did not check the dates either
+        if self.lists_not_after is not None and self.now() > self.lists_not_after:
+            raise PeerRejectedError(
+                "a revocation list has expired, so a resumed session is not trusted either",
+                role=role,
+                peer=format_address(remote_address),
+                seen=f"a list that was valid until {self.lists_not_after:%Y-%m-%d %H:%M} UTC",
+                advice="the fault is our own, not the peer's: fetch the list, and reload()",
+            )
         identity = _identity(certificate, tuple, role, remote_address)
         if not identity.not_before <= self.now() <= identity.not_after:
             raise PeerRejectedError(

@@ -159,6 +159,10 @@ class MutualSource:
             anonymous_clients=self.anonymous_clients,
             required_alpn=self.alpn if self.alpn_required else NO_ALPN,
             handshake_threads=self.handshake_threads,
+            lists_not_after=min(
+                (each.next_update_utc for each in trusted.lists if each.next_update_utc),
+                default=None,
+            ),
             fresh_server_context=lambda: self._context(pair, password, trusted, Role.SERVER),
         )
         return material, checks
