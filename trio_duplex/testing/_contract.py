@@ -103,6 +103,8 @@ async def check_cancelled_receive(make_pair: PairMaker[S], *, seed: int = 0) -> 
             position += size
             for _ in range(chance.randrange(6)):
                 await trio.lowlevel.checkpoint()
+            if not chance.randrange(4):
+                await _let_it_wait(received, position)
 
     async def cancel_soon(scope: trio.CancelScope, steps: int) -> None:
         for _ in range(steps):
@@ -137,6 +139,19 @@ async def check_cancelled_receive(make_pair: PairMaker[S], *, seed: int = 0) -> 
     async with left, right:
         await _together(send, receive)
     assert cancelled, "no receive was ever cancelled: the check has checked nothing"
+
+
+async def _let_it_wait(received: bytearray, sent: int) -> None:
+    """Let the receiver catch up, and wait: only a receive that waits is cancelled.
+
+    There is a bound, because a receiver never catches up if its stream loses data.
+    """
+    for _ in range(200):
+        if len(received) == sent:
+            break
+        await trio.lowlevel.checkpoint()
+    for _ in range(8):
+        await trio.lowlevel.checkpoint()
 
 
 async def check_bulk(make_pair: PairMaker[S], *, size: int = BULK, seed: int = 0) -> None:

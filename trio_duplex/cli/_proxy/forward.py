@@ -74,7 +74,14 @@ async def _to_backend(
     Raises:
         trio.BrokenResourceError: The peer's connection broke.
     """
-    while data := await connection.receive_some(PIECE):
+    while True:
+        try:
+            data = await connection.receive_some(PIECE)
+        except trio.BrokenResourceError:
+            await backend.wait_delivered()  # all that came, before the cut
+            raise
+        if not data:
+            break
         moved()
         try:
             await backend.send_all(data)

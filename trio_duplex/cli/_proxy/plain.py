@@ -14,7 +14,7 @@ from typing import Self
 
 import trio
 
-from trio_duplex.cli._service.reset import reset_on_close
+from trio_duplex.cli._service.reset import reset_on_close, wait_delivered
 
 
 class PlainSocket:
@@ -71,6 +71,10 @@ class PlainSocket:
             self._socket.shutdown(socket.SHUT_WR)
         except OSError as exc:
             raise trio.BrokenResourceError(str(exc)) from exc
+
+    async def wait_delivered(self) -> None:
+        """Wait until the other end has taken what was sent, some seconds at most."""
+        await wait_delivered(self._socket)
 
     def close(self) -> None:
         """Close the socket; tasks that wait for it are woken."""

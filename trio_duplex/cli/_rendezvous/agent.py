@@ -27,7 +27,7 @@ from trio_duplex.cli._service.addresses import TcpAddress
 from trio_duplex.cli._service.configuration import Kind
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.logs import log
-from trio_duplex.cli._service.reset import reset_on_close
+from trio_duplex.cli._service.reset import reset_on_close, wait_delivered
 from trio_duplex.cli._service.service import Context, Service
 from trio_duplex.cli._system.backoff import Backoff
 
@@ -305,6 +305,7 @@ class Spares:
             log.info(
                 "pair-broken", by=broken.end, why=broken.why, sent=pair.sent, received=pair.received
             )
+            await wait_delivered(backend)
         finally:
             if not whole:
                 reset_on_close(backend)

@@ -34,7 +34,7 @@ from trio_duplex.cli._service.addresses import ListenAddress
 from trio_duplex.cli._service.configuration import Kind
 from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._service.logs import log
-from trio_duplex.cli._service.reset import reset_on_close
+from trio_duplex.cli._service.reset import reset_on_close, wait_delivered
 from trio_duplex.cli._service.service import Context, Service
 
 
@@ -167,6 +167,7 @@ class Hub(Service[HubSettings]):
                 sent=pair.sent,
                 received=pair.received,
             )
+            await wait_delivered(client.stream)
             # By force, here and below: half of anything must not look like the whole to the other.
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(spare.connection)
