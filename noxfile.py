@@ -92,7 +92,7 @@ def distribution(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def quick(session: nox.Session) -> None:
-    """The tests that take no time and no program of other people's: in some twenty seconds."""
+    """The tests that wait for no clock and need no program of other people's."""
     session.install("-e", ".[all]", "--group", "test")
     session.run("python", "-m", "pytest", "-m", "not interop and not slow", *session.posargs)
 
