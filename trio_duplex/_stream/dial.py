@@ -68,7 +68,8 @@ async def open_tcp_connection(
             To bound the whole, use ``trio.fail_after``.
         https_compatible: As for `negotiate`.
         session: A TLS session of ``credentials.client_context`` to resume;
-            only as TLS client. With ``role=None`` it is used if we stay client.
+            only as TLS client. With ``role=None`` it is used if we stay client. It is
+            not used if the credentials are reloaded while we dial.
         local_host: The IP address of ours to dial from, on a machine that has
             several; None leaves it to the kernel.
         connect_timeout: Seconds for the name's lookup and the TCP connection,
