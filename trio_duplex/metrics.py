@@ -167,7 +167,7 @@ _COUNTERS: tuple[_Row, ...] = (
     ("closed", "Connections closed that had reached their handler.", (), lambda s: {(): s.closed}),
     (
         "limits",
-        "Connections dropped or held up for want of room, by limit.",
+        "Connections dropped or delayed because a limit was reached, by limit.",
         ("limit",),
         lambda s: _by_name(s.limits),
     ),

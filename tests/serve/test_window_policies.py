@@ -233,7 +233,7 @@ async def test_stranger_poisons_a_neighbour_behind_the_same_address(stranger: Cr
 
 @each_role
 async def test_vote_without_a_certificate(role: Role, stranger: Credentials) -> None:
-    learned = Learned(cap=1.0)  # long enough for whoever speaks at once
+    learned = Learned(cap=1.0)  # long enough for a peer that speaks at once
     async with serving(PeerMemory(otherwise=learned)) as here:
         for number in range(2):
             error = await here.refused(role, stranger, f"127.0.1.{number}")

@@ -147,7 +147,7 @@ def _advice_on_glare(n: Negotiation, late_by: float) -> str:
         return "the peer is a TLS client and can't resolve this: dial with role=Role.SERVER"
     if not n.accepted:  # the window was the listener's
         return (
-            "the listener took us for silent, or is no TLS server: have its window raised, "
+            "the listener took us for silent, or is not a TLS server: have its window raised, "
             "or dial with role=Role.SERVER, or with role=None for either"
         )
     if n.decision.reason is Reason.RULE:

@@ -29,5 +29,5 @@ def own_hello_error(n: Negotiation, summary: str) -> SelfConnectionError:
         role=n.decision.role,
         peer=n.peer,
         seen="a ClientHello that this process sent on an accepted connection",
-        advice="the peer echoes, or relays us to ourselves: find out who does at its address",
+        advice="the peer echoes our bytes, or relays us to ourselves: look at what runs at its address",
     )

@@ -297,7 +297,7 @@ class Flow:
         """Send what receiving owes, if that does not wait, or if it is much; return whether it was a checkpoint."""
         if self._bare is not None:  # made while we waited: its next call takes this along
             return False
-        if self._wire_held:  # by whoever sends, who takes this along
+        if self._wire_held:  # the task that holds it sends this, too
             return self.engine.owed > MOST_OWED and await self._flush()
         if self._socket is not None:
             self._push_quietly()
