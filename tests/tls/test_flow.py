@@ -680,7 +680,7 @@ async def test_a_flood_of_key_updates_lets_others_run(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(others)
             assert bytes(await ours.receive_some()) == b"the end"
-            assert turns >= 48
+            assert turns >= 40  # about one for each update
             nursery.cancel_scope.cancel()
 
 
