@@ -68,9 +68,9 @@ async def test_records_that_have_come_are_given_at_once(
     assert await connection.receive_some(RECORD_SIZE) == b"a" * (RECORD_SIZE - 10) + b"b" * 10
     assert await connection.receive_some() == b"b" * (RECORD_SIZE - 10) + b"c"
     assert connection.bytes_received == 2 * RECORD_SIZE + 1
-    await peer.send_all(b"d" * 5 * RECORD_SIZE)
+    await peer.send_all(b"d" * 17 * RECORD_SIZE)
     assert len(await connection.receive_some()) == RECEIVE_SIZE
-    assert len(await connection.receive_some()) == 5 * RECORD_SIZE - RECEIVE_SIZE
+    assert len(await connection.receive_some()) == 17 * RECORD_SIZE - RECEIVE_SIZE
 
 
 @each_version

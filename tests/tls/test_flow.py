@@ -25,8 +25,8 @@ from tests.support.contexts import new_context
 from tests.support.peers import AUTHORITY, HANDSHAKE, NODE, TLS13, VERSIONS, tcp_pair, unix_pair
 from trio_duplex import Role
 from trio_duplex._tls.ending import Known
-from trio_duplex._tls.engine import Engine
-from trio_duplex._tls.flow import _READ_SIZE, MOST_OWED, RECEIVE_SIZE, SEND_PIECE, Flow
+from trio_duplex._tls.engine import PART, Engine
+from trio_duplex._tls.flow import _READ_SIZE, BATCH, MOST_OWED, RECEIVE_SIZE, SEND_PIECE, Flow
 
 Ways = tuple[bool, bool]
 WAYS: list[Ways] = [(one, other) for one in (False, True) for other in (False, True)]
@@ -150,7 +150,10 @@ async def receive_exactly(end: Flow, count: int) -> bytes:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("size", [0, 1, 16_384, 16_385, SEND_PIECE, SEND_PIECE + 1, 3_000_000])
+@pytest.mark.parametrize(
+    "size",
+    [0, 1, 16_384, 16_385, SEND_PIECE, SEND_PIECE + 1, BATCH, BATCH + 1, 2 * BATCH + 7, 3_000_000],
+)
 async def test_data_of_any_size_both_ways_at_once(
     transport: str, version: ssl.TLSVersion, size: int
 ) -> None:
@@ -170,11 +173,41 @@ async def test_a_receive_gives_all_records_that_have_come() -> None:
         assert await ours.receive_some() == b"x" * 10_000
         for _ in range(10):
             await theirs.send_all(b"y" * 16_384)
-        received = [await ours.receive_some()]
-        assert len(received[0]) == RECEIVE_SIZE
-        while sum(map(len, received)) < 10 * 16_384:
-            received.append(await ours.receive_some())
+        receives = received = 0
+        while received < 10 * 16_384:
+            received += len(await ours.receive_some())
+            receives += 1
+        assert receives < 5  # of ten records; how many have come is the kernel's
         await theirs.wait_send_all_might_not_block()
+
+
+@pytest.mark.parametrize("most", [PART - 1, PART, PART + 1, RECEIVE_SIZE, None])
+async def test_openssl_buffers_one_part_however_much_has_come(most: int | None) -> None:
+    """Its buffer grows, and is never made smaller."""
+    data = bytes(range(256)) * 16_384
+    pending = []
+
+    class Incoming:
+        def __init__(self, inner: ssl.MemoryBIO) -> None:
+            self.inner = inner
+
+        def write(self, data: bytes | memoryview) -> int:
+            written = self.inner.write(data)
+            pending.append(self.inner.pending)
+            return written
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.inner, name)
+
+    async with connected() as (ours, theirs), trio.open_nursery() as nursery:
+        ours.engine._incoming = Incoming(ours.engine._incoming)  # type: ignore[assignment]
+        nursery.start_soon(theirs.send_all, data)
+        received = bytearray()
+        while len(received) < len(data):
+            received += await ours.receive_some(most)
+    assert received == data
+    assert len(pending) > len(data) // PART // 2
+    assert max(pending) < 2 * PART
 
 
 @pytest.mark.parametrize("most", [1, 7, 16_384, 20_000])
@@ -485,7 +518,7 @@ async def test_answers_that_receiving_must_send_are_bounded(transport: str, tmp_
                 taken = asked
                 await trio.testing.wait_all_tasks_blocked(0.02)
             # What the kernels hold for both ends, and what we owe.
-            assert ours.engine.owed + len(ours._unsent) <= 2 * (MOST_OWED + _READ_SIZE)
+            assert ours.engine.owed + sum(map(len, ours._unsent)) <= 2 * (MOST_OWED + _READ_SIZE)
             assert ours._wire_held, "it does not wait for the wire, as one who owes much does"
             nursery.cancel_scope.cancel()
 
@@ -629,7 +662,7 @@ async def test_a_send_that_is_cancelled_while_it_waits_for_the_wire_is_cut(tmp_p
         await trio.testing.wait_all_tasks_blocked()
         with trio.CancelScope() as scope:
             nursery.start_soon(cancel_when_blocked, scope)
-            await ours.send_all(b"x" * (3 * SEND_PIECE))
+            await ours.send_all(b"x" * (3 * BATCH))
         assert scope.cancelled_caught
         assert ours.cut
         near.opened.set()
@@ -662,7 +695,7 @@ async def test_a_flood_of_key_updates_lets_others_run(
         forge.__class__ = Quiet
         flood = 50
 
-        async def fill(flow: Flow) -> bool:  # as a socket that always has more
+        async def fill(flow: Flow, most: int) -> bool:  # as a socket that always has more
             nonlocal flood
             flood -= 1
             flow.engine.feed(forge.update() if flood else forge.seal(0x17, b"the end"))

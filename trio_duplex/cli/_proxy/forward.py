@@ -15,7 +15,7 @@ import trio
 from trio_duplex import Connection
 from trio_duplex.cli._proxy.plain import PlainSocket
 
-PIECE = 64 * 1024
+PIECE = 128 * 1024
 """Bytes on their way in each direction, at most."""
 
 
