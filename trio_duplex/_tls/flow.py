@@ -83,11 +83,10 @@ SEND_PIECE = 64 * 1024
 OpenSSL's buffer grows to hold them: 200 MB at once took a second and a half, and 400 MB.
 In pieces of this size it is also three times as fast; smaller ones gain nothing more."""
 
-BATCH = 2 * SEND_PIECE
-"""Bytes that are given to a socket at once. A send that has to wait for the peer holds as many."""
-
-TURN = 4 * SEND_PIECE
-"""Bytes after which a send that never had to wait lets others run: a quarter of a millisecond."""
+BATCH = 4 * SEND_PIECE
+"""Bytes that are given to a socket at once, which takes a fifth less CPU time than piece by piece. A
+send that has to wait for the peer holds as many. Encrypting them takes a quarter of a millisecond;
+after that, a send that did not have to wait lets others run."""
 
 _READ_SIZE = 256 * 1024
 """Bytes to take from a socket at once, at most; or as many as are asked for, but at least `PART`."""
@@ -376,7 +375,7 @@ class Flow:
             with view.cast("B") as octets:
                 for start in range(0, len(octets), size):
                     try:
-                        if start and not start % TURN and not waited:
+                        if start and not start % BATCH and not waited:
                             await checkpoint()
                         with octets[start : start + size] as batch:
                             waited = await self._send_piece(batch)
