@@ -41,7 +41,7 @@ SCENARIOS = [
             units={"rate": "MB/s"},
             needs=frozenset([handler]),
             measure=bulk(handler, version),
-            rounds=5 if tls == "tls1.3" else 3,
+            rounds=5,
             more_is_better=True,
         )
         for name, handler, does in (
@@ -56,6 +56,6 @@ SCENARIOS = [
         units={"cpu": "µs", "p50": "µs", "p99": "µs"},
         needs=frozenset([ECHO]),
         measure=small_messages,
-        rounds=3,
+        rounds=7,
     ),
 ]

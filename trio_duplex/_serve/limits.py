@@ -273,7 +273,7 @@ class Limits:
             ``math.inf``, if peers may stop reading for longer.
         unsent_bytes: How much of our data the kernel holds unsent for one TCP
             connection (TCP_NOTSENT_LOWAT, on Linux and macOS). 65,536 by default,
-            and not Trio's 16,384, because bulk data then costs a seventh less CPU
+            and not Trio's 16,384, because bulk data then costs up to a tenth less CPU
             (measured). With a smaller value, data that is written last, such as a
             heartbeat, waits behind less; a larger value gained nothing. With
             ``math.inf``, only the send buffer is a bound.
