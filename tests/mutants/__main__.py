@@ -52,8 +52,15 @@ def main() -> int:
     ]
     print(f"{len(sample)} changes, {len(waiting)} of them to be tried", flush=True)
     until = time.monotonic() + options.seconds
-    _in_fork(lambda: _try_within_functions(waiting, measured, results, options, until))
-    _try_at_import(waiting, measured, results, options, until)
+    # What only an import runs, such as a function that makes a table, no test is seen to reach.
+    within = [
+        mutant
+        for mutant in waiting
+        if mutant.in_function and measured.tests_of(mutant.module, mutant.line)
+    ]
+    at_import = [mutant for mutant in waiting if mutant not in within]
+    _in_fork(lambda: _try_within_functions(within, measured, results, options, until))
+    _try_at_import(at_import, measured, results, options, until)
     _print_report(sample, _Results(options.state / "results.jsonl"))
     return 0
 
@@ -100,9 +107,8 @@ def _sample(where: str, number: int, seed: int) -> list[Mutant]:
 
 
 def _try_within_functions(
-    waiting: list[Mutant], measured: reach.Reach, results: _Results, options: argparse.Namespace, until: float
+    mutants: list[Mutant], measured: reach.Reach, results: _Results, options: argparse.Namespace, until: float
 ) -> None:  # fmt: skip
-    mutants = [mutant for mutant in waiting if mutant.in_function]
     files = {
         test.partition("::")[0]
         for mutant in mutants
@@ -122,11 +128,9 @@ def _try_within_functions(
 
 
 def _try_at_import(
-    waiting: list[Mutant], measured: reach.Reach, results: _Results, options: argparse.Namespace, until: float
+    mutants: list[Mutant], measured: reach.Reach, results: _Results, options: argparse.Namespace, until: float
 ) -> None:  # fmt: skip
-    for mutant in waiting:
-        if mutant.in_function:
-            continue
+    for mutant in mutants:
         if time.monotonic() > until:
             return
         tests = measured.tests_of(mutant.module, None)

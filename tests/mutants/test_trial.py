@@ -3,12 +3,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.mutants.changes import mutants_of
+from tests.mutants.changes import PACKAGE, mutants_of
 from tests.mutants.trial import code_changes, functions_by_code, judge
 from trio_duplex._decision import glare, reflection
 
@@ -64,6 +66,39 @@ def test_a_change_is_noticed_by_a_test_that_fails_twice(
 ) -> None:
     found = judge(list(script), {}, 60.0, outcomes(script))
     assert (found.kind, found.test) == (kind, test)
+
+
+AT_IMPORT = """
+import sys
+from tests.mutants.changes import PACKAGE, mutants_of
+from tests.mutants.trial import import_others, try_at_import
+
+import_others()
+(doubled,) = (
+    one for one in mutants_of("trio_duplex._serve.limits") if (one.before, one.after) == ("18000", "36000")
+)
+assert not doubled.in_function
+for test in sys.argv[1:]:
+    print(try_at_import(doubled, [test], {test: 0.1}, 60.0).kind)
+"""
+
+
+@pytest.mark.slow
+def test_a_change_of_what_runs_at_import_is_what_tests_see() -> None:
+    """Not the module as it is, which pytest's own finder would give them."""
+    file = "tests/serve/test_limits.py"
+    tests = (
+        f"{file}::test_the_defaults_are_derived_from_the_limit_of_open_files[1000000-18000-15000-1000]",
+        f"{file}::test_invalid_when_full",
+    )
+    made = subprocess.run(
+        [sys.executable, "-c", AT_IMPORT, *tests],
+        cwd=PACKAGE.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert made.stdout.split() == ["noticed", "survived"]
 
 
 @pytest.mark.slow

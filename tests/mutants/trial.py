@@ -41,6 +41,10 @@ _QUIET = (
 _HANGS = (10.0, 20.0)
 """A test hangs that takes these seconds and this many times as long as it did: CI machines are shared."""
 
+_AT_IMPORT = "at import or collection"
+_IMPORT_SECONDS = 3.0
+"""What imports and collection usually take."""
+
 
 @attrs.frozen
 class Verdict:
@@ -104,7 +108,7 @@ class _Watch:
                 return "hangs", test
             data = os.read(reading, 4096)
             if not data:  # it ended without a word: as bad as a failed test
-                return ("failed", test) if self.started else ("failed", "at import or collection")
+                return "failed", test if self.started else _AT_IMPORT
             heard += data
             *lines, heard = heard.split(b"\n")
             for line in lines:
@@ -256,9 +260,12 @@ def try_at_import(
     def work(chosen: Sequence[str], say: Callable[[bytes], None]) -> None:
         sys.meta_path.insert(0, _Finder(mutant.module, tree))
         files = list(dict.fromkeys(test.partition("::")[0] for test in chosen))
-        say(b"test at import or collection\n")
-        if pytest.main([*_QUIET, *files], plugins=[_Chosen(chosen, say)]) not in {0, 1, 5}:
-            say(b"failed at import or collection\n")
+        say(f"test {_AT_IMPORT}\n".encode())
+        # pytest's own finder, which rewrites asserts, would be asked first, and may take our modules
+        # for a plugin's.
+        options = (*_QUIET, "--assert=plain")
+        if pytest.main([*options, *files], plugins=[_Chosen(chosen, say)]) not in {0, 1, 5}:
+            say(f"failed {_AT_IMPORT}\n".encode())
 
     # File by file, so that only as much is collected as is needed.
     began, tried, of = time.monotonic(), 0, len(tests)
@@ -270,7 +277,7 @@ def try_at_import(
         left = limit - (time.monotonic() - began)
         if left <= 0:
             break
-        found = judge(in_file, usual, left, work)
+        found = judge(in_file, {**usual, _AT_IMPORT: _IMPORT_SECONDS}, left, work)
         tried += found.tried
         if found.kind == "noticed":
             return attrs.evolve(
