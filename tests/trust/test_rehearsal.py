@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -22,28 +23,38 @@ from cryptography.x509.oid import NameOID
 from tests.support.tools import require_tool
 from tests.support.trust import CLIENT_AUTH, DAY, FLEET, NOW, SERVER_AUTH, Authority
 from trio_duplex import Credentials, CredentialsError, Role
-from trio_duplex._trust.rehearsal import WHAT
+from trio_duplex._trust.rehearsal import WHAT, _shake_hands
 from trio_duplex.certificates import Check, Grade, check_certificate
 
 OK, WARNING, DEFECT = Grade.OK, Grade.WARNING, Grade.DEFECT
 
 
-def issued(key: Any, *, names: int = 1, identified: bool = True) -> bytes:
+def issued(
+    key: Any,
+    *,
+    names: int = 1,
+    critical: bool = False,
+    identified: bool = True,
+    subject: str | None = "leaf",
+) -> bytes:
     """A certificate of the fleet, and its key."""
     builder = (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")]))
+        .subject_name(
+            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)] if subject else [])
+        )
         .issuer_name(FLEET.name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(NOW - DAY)
         .not_valid_after(NOW + timedelta(days=90))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(f"n{n}.example") for n in range(names)]),
-            critical=False,
-        )
         .add_extension(x509.ExtendedKeyUsage([SERVER_AUTH, CLIENT_AUTH]), critical=False)
     )
+    if names:
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([x509.DNSName(f"n{n}.example") for n in range(names)]),
+            critical=critical,
+        )
     if identified:
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(FLEET.key.public_key()),
@@ -70,11 +81,26 @@ P256 = ec.generate_private_key(ec.SECP256R1())
         (lambda: issued(ec.generate_private_key(ec.SECP521R1())), OK),
         (lambda: issued(rsa.generate_private_key(65537, 2048)), OK),
         (lambda: issued(P256, identified=False), WARNING),  # strict peers want it
+        # They want the names to be critical then (RFC 5280 section 4.2.1.6).
+        (lambda: issued(P256, subject=None), WARNING),
+        (lambda: issued(P256, subject=None, critical=True), OK),
+        (lambda: issued(P256, subject=None, names=0), WARNING),
         (lambda: issued(rsa.generate_private_key(65537, 1024)), DEFECT),
         (lambda: issued(ec.generate_private_key(ec.SECP224R1())), DEFECT),
         (lambda: issued(P256, names=8_000), DEFECT),  # more than 100 KB
     ],
-    ids=["P-256", "P-521", "RSA-2048", "no AKI", "RSA-1024", "P-224", "100 KB"],
+    ids=[
+        "P-256",
+        "P-521",
+        "RSA-2048",
+        "no AKI",
+        "no subject",
+        "no subject, critical names",
+        "neither subject nor names",
+        "RSA-1024",
+        "P-224",
+        "100 KB",
+    ],
 )
 def test_each_has_a_verdict(made: Any, grade: Grade, trust: Any) -> None:
     found = handshakes(made(), trust)
@@ -152,3 +178,26 @@ def test_the_password_is_asked_for_once() -> None:
     )
     assert {check.grade for check in found} == {OK}
     assert len(asked) == 1
+
+
+def test_a_handshake_that_does_not_end_has_failed() -> None:
+    """Never greener than TLS: nobody has been seen to accept the certificate."""
+
+    class Waiting:
+        """A context, and the TLS object that it makes."""
+
+        def wrap_bio(self, *_: object, **__: object) -> Waiting:
+            return self
+
+        def do_handshake(self) -> None:
+            raise ssl.SSLWantReadError
+
+    class Done(Waiting):
+        def do_handshake(self) -> None:
+            pass
+
+    ends: list[tuple[Any, Any]] = [(Waiting(), Done()), (Done(), Waiting())]
+    for server, client in ends:
+        with pytest.raises(ssl.SSLError):
+            _shake_hands(server, client)
+    _shake_hands(*2 * [cast("Any", Done())])

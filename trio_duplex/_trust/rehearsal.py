@@ -153,13 +153,22 @@ def _missing(leaf: x509.Certificate) -> list[str]:
 
     OpenSSL is lenient with a certificate that is itself in the trust store.
     """
+    if leaf.issuer == leaf.subject:
+        return []
     try:
-        if leaf.issuer == leaf.subject:
-            return []
         leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier)
     except (x509.ExtensionNotFound, *UNREADABLE):
         return ["Missing Authority Key Identifier"]
+    if not leaf.subject.rdns and not _has_critical_names(leaf):  # RFC 5280 section 4.2.1.6
+        return ["Subject empty and Subject Alt Name extension not critical"]
     return []
+
+
+def _has_critical_names(leaf: x509.Certificate) -> bool:
+    try:
+        return leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
+    except x509.ExtensionNotFound:
+        return False
 
 
 def _der(certificate: x509.Certificate) -> bytes:
