@@ -44,6 +44,8 @@ def material(peer: PeerPolicy | None = None, *own: Leaf, allow_self: bool = Fals
         peer or AnyTrustedPeer(),
         [leaf.certificate for leaf in own or (LISTENER,)],
         allow_self=allow_self,
+        anonymous_clients=False,
+        handshake_threads=True,
     )
 
 
@@ -61,6 +63,7 @@ def test_it_is_made_of_what_it_is_given() -> None:
         self_vouching=vouching,
         compared_roots=roots,
         anonymous_clients=True,
+        handshake_threads=True,
         required_alpn=alpn,
         fresh_server_context=partial(context, Role.SERVER, LISTENER),
     )

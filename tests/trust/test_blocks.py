@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs7,
     pkcs12,
 )
+from cryptography.x509.oid import NameOID
 
 from tests.support.tools import require_tool
 from tests.support.trust import DAY, FLEET, NOW
@@ -156,9 +158,28 @@ def trusted(certificate: x509.Certificate) -> bytes:
     return block("TRUSTED CERTIFICATE", base64.encodebytes(der).strip())
 
 
-def test_a_trusted_block_is_named_by_subject() -> None:
+def small_certificate() -> x509.Certificate:
+    """One of less than 256 bytes, so that its length is in one byte behind 0x81."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "fleet")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + DAY)
+        .sign(key, None)
+    )
+    assert made.public_bytes(Encoding.DER)[1] == 0x81
+    return made
+
+
+@pytest.mark.parametrize("certificate", [FLEET.certificate, small_certificate()], ids=["", "small"])
+def test_a_trusted_block_is_named_by_subject(certificate: x509.Certificate) -> None:
     with pytest.raises(CredentialsError, match="O=fleet"):
-        load_certificates(pem_of(trusted(FLEET.certificate)))
+        load_certificates(pem_of(trusted(certificate)))
 
 
 def test_a_certificate_in_place_of_a_revocation_list() -> None:
@@ -187,6 +208,7 @@ def test_revocation_lists() -> None:
         (CERTIFICATE.decode().encode("utf-16"), "UTF-16"),
         (CERTIFICATE.decode().encode("utf-16-le"), "UTF-16LE"),
         (CERTIFICATE.decode().encode("utf-16-be"), "UTF-16BE"),
+        (bytes.fromhex("300b06092a864886f70d010702"), "PKCS#7"),  # its length in one byte
         (REQUEST.public_bytes(Encoding.DER), "request"),
         (bytes.fromhex("feedfeed00000002"), "keytool"),
     ],
@@ -197,6 +219,17 @@ def test_the_error_says_what_the_file_is(data: bytes, told: str) -> None:
     (defect,) = caught.value.defects
     assert told in defect
     assert "trust roots" in defect
+
+
+def test_the_error_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a file"
+    for data in (block("PUBLIC KEY"), b"nonsense", FLEET.pem + block("CERTIFICATE")):
+        path.write_bytes(data)
+        with pytest.raises(CredentialsError) as caught:
+            load_certificates(Source(path, "trust roots").read())
+        (defect,) = caught.value.defects
+        assert str(path) in defect
+        assert "trust roots" in defect
 
 
 def test_a_missing_key() -> None:

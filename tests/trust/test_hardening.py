@@ -116,3 +116,15 @@ def test_removed_suites_are_logged_if_the_user_had_allowed_them(
 def test_no_remaining_suite_is_refused() -> None:
     with pytest.raises(CredentialsError, match="forward-secret"):
         of_contexts("AES128-SHA:@SECLEVEL=0")
+
+
+@each_role
+def test_suites_of_tls_1_2_do_not_matter_without_tls_1_2(role: Role) -> None:
+    """No allowed suite of TLS 1.2 would be left, and OpenSSL takes no empty list."""
+    made = {each: own_context(each, "AES128-SHA:@SECLEVEL=0") for each in Role}
+    for context in made.values():
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    credentials = Credentials(
+        server_context=made[Role.SERVER], client_context=made[Role.CLIENT], allow_asymmetric=True
+    )
+    assert suites(credentials.context(role)) == ["AES128-SHA"]

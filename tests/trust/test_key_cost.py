@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.x509.oid import NameOID
 
 from tests.support.contexts import new_context
+from tests.support.der import with_unknown_curve
 from tests.support.peers import AUTHORITY, NODE, pin
 from trio_duplex import Credentials, Role
 from trio_duplex._trust.key_cost import is_expensive
@@ -50,6 +51,11 @@ def certificate(key: CertificateIssuerPrivateKeyTypes) -> x509.Certificate:
 def test_kind_of_key_decides(kind: str) -> None:
     make, expensive = KEYS[kind]
     assert is_expensive(certificate(make())) is expensive
+
+
+def test_an_unknown_kind_of_key_is_taken_for_a_slow_one() -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    assert is_expensive(with_unknown_curve(certificate(key))) is True
 
 
 def mutual(leaf: trustme.LeafCert, *, handshake_threads: bool = True) -> Credentials:

@@ -27,7 +27,9 @@ from trio_duplex._trust.names import (
     LONGEST_SHOWN,
     NAMES_LOOKED_AT,
     NAMES_SHOWN,
+    ExpectedNames,
     bears_name,
+    dns_name,
     shown,
 )
 
@@ -192,3 +194,26 @@ def test_service_identity_agrees(name: list[str], pattern: list[str]) -> None:
     except CertificateError:
         expected = False
     assert bears_name(who, policy.names[0]) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "sni"),
+    [
+        ("node.example", "node.example"),
+        ("Node.Example", "node.example"),
+        ("node.example.", "node.example"),
+        ("node", "node"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("192.0.2.7", None),
+        ("2001:db8::7", None),
+        ("sip:node.example", None),
+        ("spiffe://fleet.example/node", None),
+    ],
+)
+def test_sni_of_an_expected_name(name: str, sni: str | None) -> None:
+    assert dns_name(name) == sni
+
+
+def test_no_sni_of_several_expected_names() -> None:
+    assert ExpectedNames.parse(["a.example", "b.example"]).sni is None
+    assert ExpectedNames.parse(["a.example", "A.example."]).sni == "a.example"

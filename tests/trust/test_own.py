@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from trio.testing import MockClock
 
+from tests.support.der import as_v1, with_unknown_curve, without_next_update
 from tests.support.trust import (
     CLIENT_AUTH,
     DAY,
@@ -32,7 +33,7 @@ from tests.support.trust import (
     meet,
     mutual,
 )
-from trio_duplex import CredentialsError, Role
+from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust import own as _own
 from trio_duplex._trust.own import EXPIRY_WARNING
 from trio_duplex._trust.rehearsal import WHAT as HANDSHAKE
@@ -108,10 +109,7 @@ def test_no_key_that_can_be_read(key: bytes) -> None:
 
 
 def test_a_certificate_whose_key_cannot_be_read() -> None:
-    """Of an elliptic curve that cryptography does not know."""
-    secp256r1, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d030177")
-    der = LEAF.der.replace(secp256r1, unknown)
-    pem = ssl.DER_cert_to_PEM_cert(der).encode()
+    pem = with_unknown_curve(LEAF.certificate).public_bytes(Encoding.PEM)
     with pytest.raises(CredentialsError):
         check_certificate(certificate_chain=pem, private_key=LEAF.key_pem)
 
@@ -156,6 +154,9 @@ def test_chains() -> None:
     # The name of an issuer is no proof.
     namesake = Authority("fleet")
     assert chain_of(leaf, middle, trust=namesake).grade is Grade.WARNING
+    # What we would look for is named.
+    assert "O=fleet" in chain_of(leaf, middle, trust=STRANGERS).detail
+    assert "O=intermediate" in chain_of(leaf, trust=INTERMEDIATE).detail
 
 
 def test_a_public_authority(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,15 +237,19 @@ def test_the_bounds_of_validity_belong_to_it() -> None:
         assert _own._check_validity(leaf.certificate, at, leaf=True).grade is grade
 
 
-def test_the_bounds_of_a_revocation_list_belong_to_it() -> None:
-    start, end = NOW.replace(microsecond=0), NOW.replace(microsecond=0) + DAY
-    made = (
+def revocation_list(start: datetime, end: datetime) -> x509.CertificateRevocationList:
+    return (
         x509.CertificateRevocationListBuilder()
         .issuer_name(FLEET.name)
         .last_update(start)
         .next_update(end)
         .sign(FLEET.key, hashes.SHA256())
     )
+
+
+def test_the_bounds_of_a_revocation_list_belong_to_it() -> None:
+    start, end = NOW.replace(microsecond=0), NOW.replace(microsecond=0) + DAY
+    made = revocation_list(start, end)
     second = timedelta(seconds=1)
     for at, grade in (
         (start - second, Grade.DEFECT),
@@ -254,6 +259,20 @@ def test_the_bounds_of_a_revocation_list_belong_to_it() -> None:
     ):
         (said,) = _own.check_revocation_lists([made], [FLEET.certificate], at)
         assert said.grade is grade
+
+
+def test_a_revocation_list_without_an_end_is_good_for_ever() -> None:
+    """RFC 5280 section 5.1.2.5 demands nextUpdate, but there are lists without it."""
+    made = without_next_update(revocation_list(NOW - DAY, NOW), FLEET.key)
+    assert made.next_update_utc is None
+    (said,) = _own.check_revocation_lists([made], [FLEET.certificate], NOW + 9000 * DAY)
+    assert said.grade is Grade.OK
+
+
+def test_a_revocation_list_of_a_root_whose_key_cannot_be_read() -> None:
+    root, made = with_unknown_curve(FLEET.certificate), revocation_list(NOW - DAY, NOW + DAY)
+    (said,) = _own.check_revocation_lists([made], [root], NOW)
+    assert said.grade is Grade.DEFECT
 
 
 def test_validity_at_present() -> None:
@@ -415,4 +434,35 @@ def test_trust_roots() -> None:
             "trust roots": Grade.OK,  # `tests/trust/test_noise.py`: of one that has expired, no more is said
             "trust root 'CN=leaf'": Grade.WARNING,  # no authority
         }
+    )
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+async def test_a_root_that_is_older_than_extensions(role: Role, autojump_clock: MockClock) -> None:
+    """X.509 v1 can't say that it is an authority. OpenSSL accepts it as a root, and so do we."""
+    pem = as_v1(old_certificate(FLEET.name)).public_bytes(Encoding.PEM)
+    checks = check_certificate(certificate_chain=LEAF, trust=pem)
+    assert [one.grade for one in checks if one.what.startswith("trust root")] == [Grade.OK]
+    credentials = Credentials.mutual(certificate_chain=LEAF, trust=pem, handshake_threads=False)
+    meeting = await meet(credentials, role, context(role.other, FLEET.issue("peer.example")))
+    assert meeting.error is None
+
+
+def test_an_old_certificate_that_another_has_issued_is_no_root() -> None:
+    pem = as_v1(old_certificate(STRANGERS.name)).public_bytes(Encoding.PEM)
+    with pytest.raises(CredentialsError):
+        Credentials.mutual(certificate_chain=LEAF, trust=pem, check=False)
+
+
+def old_certificate(issuer: x509.Name) -> x509.Certificate:
+    """One of the fleet's authority without any extension."""
+    return (
+        x509.CertificateBuilder()
+        .subject_name(FLEET.name)
+        .issuer_name(issuer)
+        .public_key(FLEET.key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + 30 * DAY)
+        .sign(FLEET.key, hashes.SHA256())
     )

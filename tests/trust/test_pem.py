@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import trustme
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from tests.support.contexts import new_context
 from tests.support.trust import FLEET
@@ -59,12 +61,17 @@ def test_invalid_sources(odd: object) -> None:
 
 KEY = LEAF.key_pem.decode()
 KEY_LINES = KEY.splitlines()[1:-1]
+SHORT_KEY = base64.b64encode(  # 48 bytes: no kind of key is shorter
+    ed25519.Ed25519PrivateKey.generate().private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, NoEncryption()
+    )
+).decode()
 
 
 @pytest.mark.parametrize(
     "text",
-    [KEY, KEY_LINES[0] + "\n", "".join(KEY_LINES), LEAF.chain_pem.decode(), Path(KEY)],
-    ids=["PEM", "a line of it", "base64", "certificate", "as a Path"],
+    [KEY, KEY_LINES[0] + "\n", "".join(KEY_LINES), SHORT_KEY, LEAF.chain_pem.decode(), Path(KEY)],
+    ids=["PEM", "a line of it", "base64", "a short key", "certificate", "as a Path"],
 )
 def test_text_that_is_given_as_a_path_is_not_shown(text: Any) -> None:
     with pytest.raises(CredentialsError) as caught:
@@ -77,7 +84,7 @@ def test_text_that_is_given_as_a_path_is_not_shown(text: Any) -> None:
 
 
 def assert_not_shown(text: str) -> None:
-    for line in KEY_LINES:
+    for line in (*KEY_LINES, SHORT_KEY):
         assert line[:16] not in text
 
 

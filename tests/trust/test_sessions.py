@@ -37,7 +37,7 @@ async def test_the_cache_is_bounded(
         most = max(most, credentials.server_context.session_stats()["number"])
         seen.add(credentials.server_context)
     assert len(seen) > 3
-    assert most <= 3 + sessions.LOOK_EVERY
+    assert 3 < most <= 3 + sessions.LOOK_EVERY  # they are not counted at each handshake
     assert credentials.server_context.verify_flags & ssl.VERIFY_X509_STRICT
 
 

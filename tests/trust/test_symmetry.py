@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
 from tests.support.contexts import new_context
+from tests.support.hellos import extension, hello
 from tests.support.tools import require_tool
 from tests.support.trust import FLEET, LISTENER, STRANGERS, Authority, Leaf, context, keys_of, meet
 from trio_duplex import (
@@ -30,6 +32,7 @@ from trio_duplex import (
 )
 from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.probe import offers_shared_key, presented_certificates, takes_shared_key
+from trio_duplex._trust.settings import rejected_roots
 from trio_duplex._trust.symmetry import differences, trust_alike, unfitness
 
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -37,6 +40,8 @@ TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)
 
 Contexts = dict[Role, ssl.SSLContext]
+
+RSA_KEY = rsa.generate_private_key(65537, 2048)
 
 
 def contexts(leaf: Leaf | None = LISTENER, **options: Any) -> Contexts:
@@ -362,6 +367,49 @@ def test_trust_settings_that_differ_by_role(
     assert [each[:2] for each in after] == [each[:2] for each in before]
 
 
+def rejecting(options: str, folder: Path) -> Path:
+    """The fleet's root with settings of OpenSSL's."""
+    plain, trusted = folder / "plain.pem", folder / "trusted.pem"
+    plain.write_bytes(FLEET.pem)
+    command: list[str | Path] = [require_tool("openssl"), "x509", "-in", plain]
+    subprocess.run([*command, "-trustout", "-out", trusted, *options.split()], check=True)
+    return trusted
+
+
+@each_role
+@pytest.mark.parametrize("apart", ["verify_mode", "trust roots"])
+def test_settings_are_not_told_where_more_than_they_differs(
+    apart: str, role: Role, tmp_path: Path
+) -> None:
+    """One role does not verify, or does not have that root at all: that is told, and once."""
+    usage = {Role.SERVER: "clientAuth", Role.CLIENT: "serverAuth"}[role]
+    made = contexts(trust=None)
+    made[role].load_verify_locations(rejecting(f"-addreject {usage}", tmp_path))
+    if apart == "trust roots":
+        trust(STRANGERS)(made[role.other])
+    else:
+        trust(FLEET)(made[role.other])
+        made[role.other].verify_mode = ssl.CERT_NONE
+    (found,) = differences(made[Role.SERVER], made[Role.CLIENT])
+    assert apart in found
+
+
+@each_role
+@pytest.mark.parametrize(
+    "ciphers", ["ECDHE-ECDSA-AES256-SHA:@SECLEVEL=0", "ECDHE-RSA-AES128-SHA:@SECLEVEL=0"]
+)
+def test_settings_are_found_out_whatever_suites_a_context_has(
+    ciphers: str, role: Role, tmp_path: Path
+) -> None:
+    leaf = LISTENER if "ECDSA" in ciphers else FLEET.issue("node.example", key=RSA_KEY)
+    one = context(role, leaf, trust=None)
+    usage = {Role.SERVER: "clientAuth", Role.CLIENT: "serverAuth"}[role]
+    one.load_verify_locations(rejecting(f"-addreject {usage}", tmp_path))
+    one.set_ciphers(ciphers)
+    roots = one.get_ca_certs(binary_form=True)
+    assert rejected_roots(one, role, roots) == frozenset(roots)
+
+
 async def test_roots_in_a_directory_of_one_role_may_be_allowed(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -527,6 +575,57 @@ def test_shared_keys_in_the_server_role() -> None:
     (defect,) = defects(made, allow_asymmetric=True)
     assert "server" in defect
     assert "pre-shared key" in defect
+
+
+class Saying:
+    """A client context, and its TLS object, that says a ClientHello made by hand."""
+
+    def __init__(self, message: bytes, pieces: int) -> None:
+        self._message, self._pieces = message, pieces
+
+    def get_ciphers(self) -> list[dict[str, Any]]:
+        return [
+            {"name": "PSK-AES128-GCM-SHA256", "id": 0x0300_00A8},
+            {"name": "ECDHE-ECDSA-AES128-GCM-SHA256", "id": 0x0300_C02B},
+        ]
+
+    def wrap_bio(self, _: ssl.MemoryBIO, outgoing: ssl.MemoryBIO) -> Saying:
+        size = -(-len(self._message) // self._pieces)
+        for at in range(0, len(self._message), size):
+            piece = self._message[at : at + size]
+            outgoing.write(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece)
+        return self
+
+    def do_handshake(self) -> None:
+        raise ssl.SSLWantReadError
+
+
+OFFERS: dict[str, tuple[dict[str, Any], bool]] = {
+    "no key": ({"suites": b"\x13\x01\xc0\x2b"}, False),
+    "a suite": ({"suites": b"\xc0\x2b\x00\xa8"}, True),
+    "a suite first": ({"suites": b"\x00\xa8\xc0\x2b"}, True),
+    "a suite across two others": ({"suites": b"\x13\x00\xa8\x01"}, False),
+    "an extension": ({"extra": extension(41, b"key")}, True),
+    "an extension behind others": (
+        {"extra": extension(0x0A0A, b"") + extension(41, b"key")},
+        True,
+    ),
+    "what looks like it in another": ({"extra": extension(0x0A0A, extension(41, b""))}, False),
+    "in a hello with a session": (
+        {"suites": b"\x00\xa8", "session_id": bytes(32)},
+        True,
+    ),
+    "no key in a hello with a session": ({"session_id": bytes.fromhex("00a80029") * 8}, False),
+}
+
+
+@pytest.mark.parametrize("pieces", [1, 3], ids=["one record", "three records"])
+@pytest.mark.parametrize("offer", OFFERS)
+def test_a_shared_key_in_a_client_hello(offer: str, pieces: int) -> None:
+    """On every Python; only those from 3.13 on can be made to send one."""
+    options, offered = OFFERS[offer]
+    one: Any = Saying(hello(**options), pieces)
+    assert offers_shared_key(one) is offered
 
 
 def test_a_client_context_that_can_say_nothing() -> None:

@@ -84,12 +84,12 @@ class Material:
         own: Sequence[x509.Certificate],
         *,
         allow_self: bool,
+        anonymous_clients: bool,
+        handshake_threads: bool,
         self_vouching: SelfVouching | None = None,
         compared_roots: ComparedRoots | None = None,
-        anonymous_clients: bool = False,
         required_alpn: Mapping[Role, Sequence[str]] = NO_ALPN,
         fresh_server_context: Callable[[], ssl.SSLContext] | None = None,
-        handshake_threads: bool = True,
         lists_not_after: datetime | None = None,
     ) -> Material:
         """Make a material from two contexts and the leaf certificates that they present."""

@@ -268,8 +268,8 @@ def _names(pem: Pem) -> tuple[str, str]:
 
 def _nothing_found(pem: Pem, found: list[Block], wanted: str) -> str:
     if found:
-        labels = ", ".join(f"{block.number} ({block.label})" for block in found[:8])
-        blocks_found = f"only block {labels}" if len(found) == 1 else f"only blocks {labels}"
+        each = (f"block {block.number} ({block.label})" for block in found[:8])
+        blocks_found = f"only {', '.join(each)}"
         if any(block.is_key for block in found) and wanted != "private key":
             blocks_found += ": a private key in its place"
         return f"there is no {wanted} in the {pem.where}: {blocks_found}"

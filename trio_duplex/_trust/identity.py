@@ -178,7 +178,7 @@ def _elements(content: bytes) -> list[bytes]:
 def _length(element: bytes) -> tuple[int, int]:
     """Return the length of an element's content, and where it starts (X.690 section 8.1.3)."""
     first = element[1]
-    if first < 0x80:
+    if not first & 0x80:
         return first, 2
     start = 2 + (first & 0x7F)
     return int.from_bytes(element[2:start], "big"), start

@@ -73,8 +73,8 @@ class MutualSource:
     parameters: Parameters
     keylog: str | PathLike[str] | None
     check: bool
-    anonymous_clients: bool = False
-    handshake_threads: bool = True
+    anonymous_clients: bool
+    handshake_threads: bool
     _logged: set[str] = attrs.field(init=False, factory=set[str])
 
     def __repr__(self) -> str:

@@ -140,11 +140,6 @@ def ambiguous(identity: PeerIdentity) -> bool:
     return sum(map(_is_spiffe, identity.uris[:NAMES_LOOKED_AT])) > 1
 
 
-def check_name(name: str) -> None:
-    """Raise ValueError unless ``name`` is a DNS name, an IP address or a URI."""
-    _expected(name)
-
-
 def bears_name(identity: PeerIdentity, name: str) -> bool:
     """Whether a certificate bears a name, matched as in RFC 9525 section 6."""
     return ExpectedNames.parse([name]).borne_by(identity)

@@ -133,17 +133,15 @@ def check_chain(
 def check_trust(roots: Sequence[Located], now: datetime) -> tuple[Check, ...]:
     """Check the trust roots: one check for all good ones, and one for each doubtful root."""
     what = "trust roots"
-    checks = [_check_root(root, now) for root in roots]
-    doubtful = [check for check in checks if check.grade is not Grade.OK]
+    checked = [(root, _check_root(root, now)) for root in roots]
+    doubtful = [check for _, check in checked if check.grade is not Grade.OK]
     ended = [root for root in roots if root.certificate.not_valid_after_utc < now]
-    if len(doubtful) == len(checks):
+    if len(doubtful) == len(checked):
         return tuple(doubtful)
     first_end = min(
-        root.certificate.not_valid_after_utc
-        for root, check in zip(roots, checks, strict=True)
-        if check.grade is Grade.OK
+        root.certificate.not_valid_after_utc for root, check in checked if check.grade is Grade.OK
     )
-    good = len(checks) - len(doubtful)
+    good = len(checked) - len(doubtful)
     only = good == len(roots) == 1
     found = f"{_name(roots[0].certificate)}, " if only else f"{good}, the first "
     found += f"until {first_end:%Y-%m-%d %H:%M} UTC"
@@ -152,7 +150,7 @@ def check_trust(roots: Sequence[Located], now: datetime) -> tuple[Check, ...]:
         found += f"; {len(ended)} more have expired, such as {_name(ended[0].certificate)}"
         doubtful = [
             check
-            for root, check in zip(roots, checks, strict=True)
+            for root, check in checked
             if check in doubtful and (root not in ended or unfit_to_issue(root.certificate))
         ]
     return (Check(what, Grade.OK, found), *doubtful)
@@ -177,13 +175,12 @@ def check_trusted_certificates(
     certificates: Sequence[x509.Certificate], now: datetime
 ) -> tuple[Check, ...]:
     """Check the certificates that vouch only for themselves, and list those that are not valid now."""
-    checks = [_check_validity(certificate, now, leaf=False) for certificate in certificates]
     doubtful = tuple(
         Check(f"trusted certificate {_name(certificate)}", Grade.WARNING, check.detail)
-        for certificate, check in zip(certificates, checks, strict=True)
-        if check.grade is not Grade.OK
+        for certificate in certificates
+        if (check := _check_validity(certificate, now, leaf=False)).grade is not Grade.OK
     )
-    good = len(checks) - len(doubtful)
+    good = len(certificates) - len(doubtful)
     summary = Check("trusted certificates", Grade.OK, f"{good}, each vouches only for itself")
     return (summary, *doubtful) if good else doubtful
 
@@ -244,7 +241,7 @@ def _signed_list(revoked: x509.CertificateRevocationList, issuer: x509.Certifica
     try:
         key = issuer.public_key()
         return revoked.is_signature_valid(key)  # type: ignore[arg-type]  # TypeError otherwise
-    except (*UNREADABLE, InvalidSignature):
+    except UNREADABLE:
         return False
 
 

@@ -150,21 +150,21 @@ def keep_tightened(old: ssl.SSLContext, new: ssl.SSLContext) -> None:
     new.verify_flags |= old.verify_flags
 
 
-def narrow_ciphers(context: ssl.SSLContext) -> tuple[str, ...] | None:
+def narrow_ciphers(context: ssl.SSLContext) -> tuple[str, ...]:
     """Remove the TLS 1.2 suites from a user's context that are not among `CIPHERS`.
+
+    A context is left unchanged if no TLS 1.2 suite would be left, because OpenSSL does not
+    take an empty list. Such a context must not allow TLS 1.2.
 
     Returns:
         The removed suites that the user must have allowed explicitly, because a
-        new context does not have them. None if no TLS 1.2 suite would be left;
-        the context is then unchanged.
+        new context does not have them.
     """
     had = {suite["name"]: suite["protocol"] for suite in context.get_ciphers()}
     kept = [name for name in had if name in CIPHERS]
-    odd = {name for name, protocol in had.items() if protocol != "TLSv1.3"}.difference(kept)
-    if not odd:
-        return ()
     if not kept:
-        return None
+        return ()
     context.set_ciphers(":".join(kept))
+    odd = {name for name, protocol in had.items() if protocol != "TLSv1.3"}.difference(kept)
     by_default = {suite["name"] for suite in ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).get_ciphers()}
     return tuple(sorted(odd - by_default))

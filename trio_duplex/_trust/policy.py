@@ -426,7 +426,7 @@ def _by_network(names: Mapping[str, tuple[str, ...]]) -> NamesFunction:
     for of_length in table.values():
         for at_prefix in of_length.values():  # an entry with a scope comes before one without
             at_prefix.sort(key=lambda entry: entry[0] == "")
-    lengths = sorted(table, key=lambda bits: bits[1], reverse=True)
+    lengths = sorted(table, reverse=True)  # within each version, the longest prefix first
 
     def names_at(remote_address: Address | None) -> tuple[str, ...] | None:
         if not isinstance(remote_address, tuple):
