@@ -156,6 +156,8 @@ async def test_in_async_with_a_passed_nursery_is_used_too(
         async with DuplexListener(memory, credentials(), nursery=nursery) as listener:
             nursery.start_soon(peer_stream(memory.connect(), Role.CLIENT).do_handshake)
             await listener.accept()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(nursery.child_tasks) == 1  # all of the listener's are below it
         assert memory.closed
         assert not nursery.cancel_scope.cancel_called
 
@@ -325,6 +327,33 @@ async def test_closing_the_transport_listener_drops_pending_peers(
         with pytest.raises(trio.BrokenResourceError):
             await tls.do_handshake()
         assert trio.current_time() == 1
+
+
+async def test_closing_the_transport_listener_drops_a_ready_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that nobody has accepted, and that is nobody's fault."""
+    memory = MemoryListener()
+    async with trio.open_nursery() as nursery:
+        async with DuplexListener(memory, credentials(), nursery=nursery) as listener:
+            first, ready = (peer_stream(memory.connect(), Role.CLIENT) for _ in range(2))
+            nursery.start_soon(first.do_handshake)
+            nursery.start_soon(ready.do_handshake)
+            await listener.accept()
+            await trio.testing.wait_all_tasks_blocked()
+            await memory.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.ClosedResourceError):
+                await listener.accept()
+        assert not nursery.cancel_scope.cancel_called
+    ended = 0
+    for tls in (first, ready):
+        with trio.move_on_after(1):
+            try:
+                await tls.receive_some()
+            except trio.BrokenResourceError:
+                ended += 1
+    assert ended == 1
 
 
 async def test_closing_drops_pending_and_ready_connections(

@@ -28,7 +28,7 @@ from tests.support.peers import (
     receive_all,
     receive_exactly,
 )
-from tests.support.room import check_empty
+from tests.support.room import check_empty, check_service_empty
 from trio_duplex import (
     Connection,
     Decision,
@@ -103,6 +103,8 @@ class Watched:
         """All is given back, in public view and inside."""
         assert self.live() == (0, 0, 0)
         check_empty(self.room)
+        for service in self.server._services:
+            check_service_empty(service)
 
 
 @asynccontextmanager
@@ -391,6 +393,34 @@ async def entered(room: Room) -> Place:
     place = Place(room, number, ("192.0.2.7", 4711), trio.current_time())
     room.hold(number, place.key, place)
     return place
+
+
+@pytest.mark.parametrize(
+    ("others", "waited", "goes"),
+    [
+        (1, True, "crowd"),
+        (1, False, "crowd"),  # it is one in eight: it goes when it has had its chance
+        (40, True, "crowd"),  # it is not, but it has had its chance
+        (40, False, "oldest"),
+    ],
+)
+async def test_who_goes_first(
+    others: int, waited: bool, goes: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """An address with several pending peers, if it crowds us, or as soon as that is fair."""
+    room, _ = a_room()
+    visitors = Visitors(room)
+    oldest = await visitors.enter(("192.0.2.1", 1))
+    for number in range(1, others):
+        await visitors.enter((f"198.51.100.{number}", 1))
+    await trio.sleep(10)
+    crowd = [await visitors.enter(("192.0.2.7", port)) for port in (1, 2)]
+    if waited:
+        await trio.sleep(FAIR_CHANCE)
+    assert oldest is not None
+    assert crowd[0] is not None
+    expected = crowd[0] if goes == "crowd" else oldest
+    assert room._first_to_go() == expected.number
 
 
 @pytest.mark.parametrize("after", list(Role), ids=str)
@@ -1050,6 +1080,29 @@ async def test_handler_timeout(autojump_clock: trio.testing.MockClock) -> None:
         (closed,) = watched.of(ConnectionClosed)
         assert closed.seconds == 7
         assert watched.server.statistics().handler_failures == {}
+
+
+@pytest.mark.parametrize("timeout", [math.inf, 7])
+async def test_a_deadline_that_an_observer_has_set_holds_without_a_handler_timeout(
+    timeout: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    memory, events = MemoryListener(), list[Event]()
+
+    def observe(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, HandshakeCompleted):
+            event.connection.cancel_scope.deadline = trio.current_time() + 3
+
+    async with trio.open_nursery() as nursery:
+        serve = partial(
+            serve_listeners, limits=Limits(handler_timeout=timeout), observers=[observe]
+        )
+        server: Server = await nursery.start(serve, echo, [memory], credentials())
+        tls = peer_stream(memory.connect(), Role.CLIENT)
+        await tls.do_handshake()
+        assert await tls.receive_some() == b""
+        assert trio.current_time() == min(3 if timeout == math.inf else timeout, 7)
+        server.cancel_scope.cancel()
 
 
 async def test_close_timeout(autojump_clock: trio.testing.MockClock) -> None:

@@ -11,7 +11,7 @@ import ssl
 import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -43,6 +43,7 @@ from trio_duplex import (
     DrainResult,
     DuplexListener,
     Handler,
+    Limits,
     Role,
     Server,
     by_role,
@@ -333,6 +334,32 @@ async def test_without_a_descriptor_left_it_closes_its_listeners(
     listeners = [MemoryListener(), MemoryListener()]
     with pytest.raises(OSError, match="too many"):
         await serve_listeners(echo, listeners, credentials())
+    assert all(listener.closed for listener in listeners)
+
+
+@pytest.mark.parametrize("what", ["waiting rooms", "the limit of open files"])
+async def test_listeners_are_closed_even_if_we_are_cancelled(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them, and what is told is why."""
+    resource = pytest.importorskip("resource")
+
+    def fail(*_: object) -> Any:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    limits = Limits()
+    if what == "waiting rooms":
+        if sys.platform != "linux":
+            pytest.skip("epoll is Linux's")
+        monkeypatch.setattr(select, "epoll", fail)
+    else:
+        limits = Limits(raise_open_files=True)
+        monkeypatch.setattr(resource, "setrlimit", fail)
+    listeners = [MemoryListener(), MemoryListener()]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(OSError, match="too many"):
+            await serve_listeners(echo, listeners, credentials(), limits=limits)
     assert all(listener.closed for listener in listeners)
 
 
@@ -644,6 +671,41 @@ async def test_a_system_exit_keeps_its_code(
         with pytest.raises(SystemExit) as raised:
             await serve_listeners(leave, [memory], credentials())
     assert raised.value.code == 3
+
+
+@pytest.mark.parametrize("leaving", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+async def test_an_exit_takes_precedence_over_a_bug_before_it(
+    leaving: BaseException, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A bug ends the server, and the exit comes as the others are cancelled."""
+    memory = MemoryListener()
+
+    async def handler(connection: Connection) -> None:
+        if await connection.receive_some(1) == b"b":
+            raise ZeroDivisionError
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise leaving
+
+    async def say(words: bytes) -> None:
+        with suppress(trio.BrokenResourceError):
+            tls = peer_stream(memory.connect(), Role.CLIENT)
+            await tls.send_all(words)
+            await tls.receive_some()
+
+    async with trio.open_nursery() as peers:
+        peers.start_soon(say, b"l")
+
+        @peers.start_soon
+        async def bug() -> None:
+            await trio.sleep(1)
+            await say(b"b")
+
+        with pytest.raises(type(leaving)) as raised:
+            await serve_listeners(handler, [memory], credentials(), raise_handler_errors=True)
+    if isinstance(leaving, SystemExit):
+        assert raised.value.code == 3  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("raised", [False, True])
@@ -1060,9 +1122,12 @@ async def test_each_event_names_the_peer_by_its_address() -> None:
 async def test_a_cancellation_from_outside_is_not_swallowed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    returned = False
     with trio.move_on_after(1) as scope:
         await serve_listeners(echo, [MemoryListener()], credentials())
+        returned = True
     assert scope.cancelled_caught
+    assert not returned
 
 
 # ---------------------------------------------------------------------------------- handler_nursery

@@ -290,6 +290,52 @@ async def test_the_longest_silence_before_or_after_the_answer_is_learned(
             assert turns.slow_patience == 2 * max(before, after)
 
 
+async def test_patience_is_learned_only_of_peers_that_took_longer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with turning(8, patience=0.5) as (turns, nursery):
+        punctual = starter(turns, nursery)("honest", 0.5)
+        await trio.sleep(1)
+        assert punctual.served
+        assert turns.slow_patience == 0.5
+
+
+async def test_a_quarter_of_the_turns_keeps_to_the_patience_whatever_was_learned(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """So mute peers are always removed from some turns, and slow ones keep the others."""
+    async with turning(8) as (turns, nursery):
+        start = starter(turns, nursery)
+        start("a", 5)
+        await trio.sleep(5)
+        await settled()
+        assert turns.slow_patience == 10
+        first = await start_in_order(start, 8, "a", math.inf)
+        waiting = await start_in_order(start, 20, "a", math.inf)
+        began = trio.current_time()
+        await trio.sleep(0.6)
+        assert [peer.limit is None for peer in first] == [True] * 6 + [False] * 2
+        assert sum(peer.began is not None for peer in waiting) == 2
+        await trio.sleep(9)
+        assert all(peer.limit is None for peer in first[:6])  # within what was learned
+        # The two turns went on to the next each time that the patience was over.
+        assert sum(peer.began is not None for peer in waiting) == 20
+        assert trio.current_time() - began < 10
+
+
+async def test_without_a_peer_in_line_nothing_is_to_be_done(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A server whose turns are enough does not wake up for each peer that is quiet."""
+    async with turning(2) as (turns, _):
+        peer = Peer(turns, "a")
+        assert turns.take(peer)
+        turns._changed.unpark_all()  # as if somebody had waited, and given up
+        await settled()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == math.inf
+        turns.leave(peer)
+
+
 async def time_to_serve(
     devices: int, most: int, patience: float, answer: float, addresses: int, redial: float = 0.5
 ) -> tuple[float, int]:
@@ -408,3 +454,82 @@ async def test_a_free_turn_is_not_taken_before_those_in_line(
         assert not turns.take(Peer(turns, "c"))
         await settled()
         assert waiting.began == 0
+
+
+@pytest.mark.parametrize("end", ["in time", "timeout", "cancelled"])
+async def test_who_no_longer_waits_is_not_in_line(
+    end: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """At once, whatever it does next: a turn that is given to it would be lost to the others."""
+    async with turning(1, patience=math.inf) as (turns, _):
+        holder, waits, later = (Peer(turns, key) for key in ("a", "b", "c"))
+        assert turns.take(holder)
+        if end == "in time":
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def leave() -> None:
+                    await trio.sleep(1)
+                    turns.leave(holder)
+
+                assert await turns.wait(waits, math.inf)
+            assert len(turns) == 1
+        elif end == "timeout":
+            assert not await turns.wait(waits, 1)
+        else:
+            with trio.move_on_after(1) as scope:
+                await turns.wait(waits, math.inf)
+            assert scope.cancelled_caught
+        assert turns.in_line == 0
+        assert trio.current_time() == 1
+        turns.leave(holder if end != "in time" else waits)
+        assert turns.take(later)
+        turns.leave(later)
+
+
+async def test_a_shed_peer_holds_its_turn_until_it_has_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its memory is not free before. It is told once, and whatever it does then changes nothing."""
+    told: list[Limit] = []
+
+    class Stubborn(Peer):
+        def drop(self, limit: Limit, value: float) -> None:
+            told.append(limit)
+
+    async with turning(1) as (turns, nursery):
+        shed = Stubborn(turns, "a")
+        assert turns.take(shed)
+        await trio.sleep(1)
+        first, second = await start_in_order(starter(turns, nursery), 2, "b", 0.1)
+        await trio.sleep(5)
+        assert told == [Limit.GREETING_PATIENCE]
+        assert (len(turns), turns.in_line) == (1, 2)
+        turns.answered(shed)
+        turns.admitted(shed)
+        await settled()
+        assert turns.slow_patience == 0.5  # it was too late to teach us
+        assert (first.began, second.began) == (None, None)
+        turns.leave(shed)
+        turns.leave(shed)
+        await trio.sleep(1)
+        assert (first.began, second.began) == (6, 6.1)
+        assert told == [Limit.GREETING_PATIENCE]
+
+
+async def test_a_peer_that_is_shed_in_line_for_another_turn_loses_only_its_own(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Those behind it move up, and the next turn is not its any more."""
+    async with turning(1, patience=math.inf) as (turns, nursery):
+        start = starter(turns, nursery)
+        start("x", 2)
+        await settled()
+        first, second, third = await start_in_order(start, 3, "a", 1)
+        await trio.sleep(1)
+        first.drop(Limit.PENDING, turns.patience)
+        await settled()
+        assert turns.in_line == 2
+        await trio.sleep(9)
+        assert (first.began, second.began, third.began) == (None, 2, 3)
+        assert not first.served

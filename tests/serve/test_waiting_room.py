@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import gc
 import math
+import os
 import select
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +32,7 @@ from tests.support.peers import (
     reset,
     unix_pair,
 )
-from tests.support.room import check_empty
+from tests.support.room import check_empty, check_service_empty
 from trio_duplex import (
     DrainResult,
     DuplexListener,
@@ -47,6 +48,7 @@ from trio_duplex import (
 )
 from trio_duplex._serve import waiting_room
 from trio_duplex._serve.acceptor import Listener
+from trio_duplex._serve.limits import Limit
 from trio_duplex._sockets.accept import BATCH
 from trio_duplex._sockets.crowd import AT_ONCE, Crowd, has_epoll
 from trio_duplex._wire.announcement import ANNOUNCEMENT
@@ -170,6 +172,8 @@ async def serving(
     assert open_descriptors() < before  # the listener was closed, too
     assert watched.pending == 0
     check_empty(server._acceptor.room)
+    for service in server._services:
+        check_service_empty(service)
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -396,21 +400,91 @@ async def test_a_drain_lets_silent_peers_be_greeted_if_told_so(either_way: str) 
         assert (result.finished, result.cancelled, result.dropped) == (1, 0, 0)
 
 
-async def test_woken_for_nothing_is_not_silence() -> None:
+@epoll_only
+async def test_woken_for_nothing_is_not_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel may say that there is something to read, and think better of it."""
-    if not has_epoll():
-        pytest.skip("there is no epoll here")
+    wait, told = Crowd.wait, list[int]()
+
+    async def wait_or_be_woken(crowd: Crowd) -> tuple[list[int], list[int]]:
+        readable, overdue = await wait(crowd)
+        if not told:
+            told.extend(crowd._ends)
+            readable = list(told)
+        return readable, overdue
+
     async with serving() as watched:
         (stream,) = await watched.dial()
         await until(lambda: watched.pending)
+        monkeypatch.setattr(Crowd, "wait", wait_or_be_woken)
         (service,) = watched.server._services
-        room = service.waiting_room
-        assert room._crowd is not None
-        (descriptor,) = room._packed
-        room._look(room._crowd, descriptor, overdue=False)
+        crowd = service.waiting_room._crowd
+        assert crowd is not None
+        for _ in range(2):  # the first is a wait that has begun before
+            crowd.wake()
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(told) == 1
         assert watched.pending == 1
         assert watched.of(RoleDecided) == []
         await talk(stream, Role.CLIENT)
+
+
+@epoll_only
+async def test_a_drain_does_not_drop_who_has_spoken_just_now() -> None:
+    """Even if the attendant has not read it yet: it was there before the drain."""
+    async with serving() as watched:
+        mute, speaks = await watched.dial(2)
+        await until(lambda: watched.pending == 2)
+        assert isinstance(speaks.socket, trio.socket.SocketType)
+        assert os.write(speaks.socket.fileno(), b"GET / HTTP/1.1\r\n\r\n")
+        result = await watched.server.drain(20)
+        assert result.dropped == 1
+        (decided,) = watched.of(RoleDecided)
+        assert decided.decision.reason is Reason.SPOKE
+        assert await mute.receive_some(1) == b""
+
+
+@epoll_only
+async def test_who_is_dropped_while_others_are_looked_at_is_not_looked_at() -> None:
+    """By an observer, which is told of one of them between two others."""
+    async with serving() as watched:
+        streams = await watched.dial(3)
+        await until(lambda: watched.pending == 3)
+        room = watched.server._acceptor.room
+        dropped = list[bool]()
+
+        def drop(event: Event) -> None:
+            if isinstance(event, NegotiationFailed) and not dropped:
+                dropped.append(True)
+                for number in {1, 2, 3} - {event.number}:
+                    room._drop_pending(number, Limit.PENDING)
+
+        watched.server._acceptor.reporter._observers.append(drop)
+        for stream in streams:
+            stream.socket.close()
+        await until(lambda: len(watched.of(NegotiationFailed)) == 3)
+        assert watched.pending == 0
+
+
+@epoll_only
+async def test_the_tasks_of_a_server_have_names_of_ours() -> None:
+    """For debuggers, and for Trio's instruments."""
+    async with serving() as watched:
+        (stream,) = await watched.dial()
+        await until(lambda: watched.pending)
+        assert "trio_duplex attendant" in names_of_tasks()
+        await stream.send_all(b"\x16")
+        await until(lambda: "trio_duplex connection" in names_of_tasks())
+
+
+def names_of_tasks() -> set[str]:
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    names, tasks_left = set[str](), [root]
+    while tasks_left:
+        task = tasks_left.pop()
+        names.add(task.name)
+        tasks_left += [child for each in task.child_nurseries for child in each.child_tasks]
+    return names
 
 
 async def test_a_stream_that_its_owner_closes_in_its_window_ends_no_server() -> None:
@@ -602,6 +676,38 @@ async def test_decisions_are_bounded(what: str) -> None:
     for stream in streams:
         stream.close()
     assert 0 < passes.most <= 2 * AT_ONCE  # two, if the watcher came first and then last
+
+
+@epoll_only
+@pytest.mark.parametrize("how", ["cancelled", "drained"])
+async def test_drops_are_bounded(how: str) -> None:
+    """Also where the one who drops them is cancelled: others go on meanwhile."""
+    count = 5 * AT_ONCE
+    left: list[int] = []
+    place = Place("tcp", Path())
+    listener = await place.listener()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_listeners, window=math.inf)
+            server: Server = await nursery.start(serve, echo, [listener], credentials())
+            streams = [socket.create_connection(place.address) for _ in range(count)]
+            await accepted(server, count)
+            (service,) = server._services
+
+            async def watch() -> None:
+                while len(service.waiting_room):
+                    left.append(len(service.waiting_room))
+                    await trio.lowlevel.cancel_shielded_checkpoint()
+
+            nursery.start_soon(watch)
+            if how == "drained":
+                assert (await server.drain(30)).dropped == count
+            else:
+                server.cancel_scope.cancel()
+    for stream in streams:
+        stream.close()
+    steps = [before - after for before, after in zip(left, [*left[1:], 0], strict=True)]
+    assert 0 < max(steps) <= 2 * AT_ONCE  # two, if the watcher came first and then last
 
 
 # -------------------------------------------------------------------------------------------- windows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from trio_duplex._serve.room import Room
+from trio_duplex._serve.service import Service
 from trio_duplex._serve.turns import Turns
 
 
@@ -20,3 +21,11 @@ def check_empty(room: Room) -> None:
     assert not any((room._pending_of, room._taken_of, room._identities, room._leaving))
     for turns in room.turns.values():
         check_turns_empty(turns)
+
+
+def check_service_empty(service: Service) -> None:
+    """Nothing refers to a connection that has ended."""
+    assert service.open == 0
+    assert not any((service._negotiating, service._handling))
+    room = service.waiting_room
+    assert not any((room._packed, room._descriptors, room._windows))

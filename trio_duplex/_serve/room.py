@@ -98,7 +98,7 @@ class Place(Supervision):
             number if it has no address.
         entered: When it was accepted, on Trio's clock.
         decision: The role decision, once there is one.
-        decided_at: When the role was decided, on Trio's clock.
+        decided_at: When the role was decided, on Trio's clock; not set before.
         has_spoken: Whether the peer has sent anything.
         identity: A digest of its certificate, if `Limits` bound identities.
         turns: The turns of which it holds one, or for which it waits; or None.
@@ -128,7 +128,7 @@ class Place(Supervision):
         self.key: Hashable = key_of(number, remote)
         self.entered = entered
         self.decision: Decision | None = None
-        self.decided_at = 0.0
+        self.decided_at: float
         self.has_spoken = False
         self.identity: bytes | None = None
         self.turns: Turns | None = None

@@ -114,10 +114,10 @@ class Turns:
 
     def take(self, waiter: Waiter) -> bool:
         """Take a turn if one is free and no peer is in line; return whether it did."""
-        if self._line or len(self) >= self.most:
-            return False
-        self._hold(waiter)
-        return True
+        free = not self._line and len(self) < self.most
+        if free:
+            self._hold(waiter)
+        return free
 
     async def wait(self, waiter: Waiter, timeout: float) -> bool:
         """Wait in line for a turn, and take it.
@@ -160,8 +160,8 @@ class Turns:
         since = self._quiet_since(waiter)
         took = max(0.0 if since is None else now - since, self._waited.get(waiter, 0.0))
         if took > self.patience and LEARNED_MARGIN * took >= self.slow_patience:
+            # `shed_overdue` need not be woken: at worst it wakes up too early, and sheds nobody.
             self._learned, self._learned_at = took, now
-            self._changed.unpark_all()
 
     def _quiet_since(self, waiter: Waiter) -> float | None:
         for zone in (self._fresh, self._slow, self._late):
@@ -174,7 +174,8 @@ class Turns:
         self._waited.pop(waiter, None)
         if self._line.pop(waiter, None) is not None:
             self._out_of_line(waiter)
-        elif self._release(waiter):
+        else:
+            self._release(waiter)
             while self._line and len(self) < self.most:
                 first = self._line_of.oldest(self._next.lowest())
                 event = self._line.pop(first)
@@ -193,7 +194,7 @@ class Turns:
         self._fresh[waiter] = trio.current_time()
         self._count(waiter.key, +1)
 
-    def _release(self, waiter: Waiter) -> bool:
+    def _release(self, waiter: Waiter) -> None:
         if waiter in self._leaving:
             self._leaving.remove(waiter)
         elif waiter in self._fresh:
@@ -201,9 +202,8 @@ class Turns:
         elif waiter in self._slow or waiter in self._late:
             self._not_sheddable(waiter)
         else:
-            return False
+            return
         self._count(waiter.key, -1)
-        return True
 
     def _count(self, key: Hashable, change: int) -> None:
         held = self._held[key] = self._held.get(key, 0) + change
