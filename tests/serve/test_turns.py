@@ -271,8 +271,54 @@ async def test_only_an_admitted_peer_changes_the_patience(
         await trio.sleep(6)
         assert slow.served
         assert turns.slow_patience == 10
+        await trio.sleep(LEARNED_FOR - 1)  # since it was admitted: not more than that
+        assert turns.slow_patience == 10
+        await trio.sleep(1)
+        assert turns.slow_patience == 0.5
+
+
+async def test_what_was_learned_is_remembered_since_the_last_such_peer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with turning(8) as (turns, nursery):
+        for _ in range(2):
+            starter(turns, nursery)("honest", 5)
+            await trio.sleep(200)
+        assert turns.slow_patience == 10
         await trio.sleep(LEARNED_FOR)
         assert turns.slow_patience == 0.5
+
+
+async def test_the_patience_of_others_goes_on_when_a_peer_has_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with turning(2) as (turns, nursery):
+        answers = Peer(turns, "a")
+        assert turns.take(answers)
+        await trio.sleep(0.1)
+        (mute,) = await start_in_order(starter(turns, nursery), 1, "a", math.inf)
+        (other,) = await start_in_order(starter(turns, nursery), 1, "b", 0.1)
+        await trio.sleep(0.3)
+        turns.answered(answers)
+        await trio.sleep(1)
+        assert mute.limit is Limit.GREETING_PATIENCE
+        assert other.began == 0.6
+        turns.leave(answers)
+
+
+async def test_a_late_peer_that_answers_holds_one_turn(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with turning(8) as (turns, nursery):
+        late = Peer(turns, "late")
+        assert turns.take(late)
+        await start_in_order(starter(turns, nursery), 8, "others", math.inf)
+        await trio.sleep(0.9)
+        turns.answered(late)
+        assert (len(turns), late.limit) == (8, None)
+        turns.leave(late)
+        await settled()
+        assert len(turns) == 7
 
 
 async def test_the_longest_silence_before_or_after_the_answer_is_learned(
@@ -475,7 +521,7 @@ async def test_who_no_longer_waits_is_not_in_line(
                 assert await turns.wait(waits, math.inf)
             assert len(turns) == 1
         elif end == "timeout":
-            assert not await turns.wait(waits, 1)
+            assert await turns.wait(waits, 1) is False
         else:
             with trio.move_on_after(1) as scope:
                 await turns.wait(waits, math.inf)

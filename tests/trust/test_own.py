@@ -259,6 +259,7 @@ def test_the_bounds_of_a_revocation_list_belong_to_it() -> None:
     ):
         (said,) = _own.check_revocation_lists([made], [FLEET.certificate], at)
         assert said.grade is grade
+        assert (f"{end:%Y-%m-%d %H:%M}" in said.detail) is (at >= start)
 
 
 def test_a_revocation_list_without_an_end_is_good_for_ever() -> None:

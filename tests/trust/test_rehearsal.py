@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from tests.support.tools import require_tool
-from tests.support.trust import CLIENT_AUTH, DAY, FLEET, NOW, SERVER_AUTH, Authority
+from tests.support.trust import CLIENT_AUTH, DAY, FLEET, NOW, SERVER_AUTH, Authority, Leaf
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.rehearsal import WHAT, _shake_hands
 from trio_duplex.certificates import Check, Grade, check_certificate
@@ -146,6 +146,50 @@ def test_below_an_intermediate() -> None:
     for trust in (FLEET, None, Authority("elsewhere")):
         found = check_certificate(certificate_chain=leaf, trust=trust)
         assert [check.grade for check in found if check.what == WHAT] == [OK, OK]
+
+
+def test_an_issuer_that_only_lenient_peers_accept() -> None:
+    """Its basic constraints are not critical (RFC 5280 section 4.2.1.9)."""
+    key, name = P256, x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "between")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(FLEET.name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + 90 * DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(FLEET.key.public_key()),
+            critical=False,
+        )
+        .sign(FLEET.key, hashes.SHA256())
+    )
+    between = Authority("between", issuer=FLEET)
+    between.key, between.certificate, between.chain = key, made, (made,)
+    leaf = between.issue("node.example")
+    found = check_certificate(certificate_chain=leaf, trust=FLEET)
+    assert [check.grade for check in found if check.what == WHAT] == [WARNING, WARNING]
+
+
+def test_a_certificate_that_vouches_for_itself_needs_no_key_identifier() -> None:
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(P256.public_key())
+        .serial_number(1)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + 90 * DAY)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("n.example")]), critical=False)
+        .sign(P256, hashes.SHA256())
+    )
+    leaf = Leaf(made, P256)
+    found = check_certificate(certificate_chain=leaf)
+    assert [check.grade for check in found if check.what == WHAT] == [OK, OK]
 
 
 def test_trust_that_mutual_refuses_is_a_defect() -> None:
