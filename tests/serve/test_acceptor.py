@@ -11,7 +11,16 @@ import trio
 import trio.testing
 
 from tests.support.peers import MemoryListener, credentials, echo, peer_stream
-from trio_duplex import Decision, Limits, Reason, Role, Server, WhenFull, serve_listeners
+from trio_duplex import (
+    Decision,
+    Limits,
+    PeerRejectedError,
+    Reason,
+    Role,
+    Server,
+    WhenFull,
+    serve_listeners,
+)
 from trio_duplex._serve.acceptor import Acceptor, unwrap_single
 from trio_duplex._serve.room import Place
 from trio_duplex._stream.settings import Settings
@@ -22,6 +31,7 @@ from trio_duplex.events import (
     Event,
     NegotiationFailed,
     PeerChangedKind,
+    PeerRejected,
     PolicyFailed,
     RoleDecided,
 )
@@ -41,13 +51,14 @@ async def test_each_event_names_the_connection_and_its_peer() -> None:
     acceptor.peer_changed(place, Change("192.0.2.7", silent=True))
     acceptor.policy_failed(place, error)
     acceptor.failed(place, error)
-    kinds = [RoleDecided, Crossed, PeerChangedKind, PolicyFailed, NegotiationFailed]
+    acceptor.failed(place, PeerRejectedError("refused"))
+    kinds = [RoleDecided, Crossed, PeerChangedKind, PolicyFailed, NegotiationFailed, PeerRejected]
     assert [type(event) for event in events] == kinds
     for event in events:
         assert isinstance(event, ConnectionEvent)
         assert (event.number, event.peer) == (7, "192.0.2.7:4711")
-        for name, value in (("decision", decision), ("error", error)):
-            assert getattr(event, name, value) is value
+        assert getattr(event, "decision", decision) is decision
+        assert getattr(event, "error", error) is error or isinstance(event, PeerRejected)
 
 
 async def test_accepted_names_the_peer() -> None:
@@ -64,7 +75,7 @@ async def test_accepted_names_the_peer() -> None:
                 await trio.sleep(0.001)
             (accepted,) = events
             assert isinstance(accepted, Accepted)
-            assert accepted.peer == f"{host}:{port}"
+            assert (accepted.number, accepted.peer) == (1, f"{host}:{port}")
             server.cancel_scope.cancel()
     await stream.aclose()
 
