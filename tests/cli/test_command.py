@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from trio_duplex.cli._command import SUBCOMMANDS, command
+from trio_duplex.cli._command import SUBCOMMANDS, SUMMARIES, command
 
 
 @pytest.mark.parametrize("name", SUBCOMMANDS)
@@ -17,7 +17,7 @@ def test_each_subcommand(name: str) -> None:
     found = command.get_command(click.Context(command), name)
     assert found is not None
     assert found.name == name
-    assert found.help
+    assert found.get_short_help_str(1000) == SUMMARIES[name]
 
 
 def test_all_are_listed() -> None:
@@ -29,24 +29,67 @@ def test_all_are_listed() -> None:
     assert names == sorted(SUBCOMMANDS)
 
 
+@pytest.mark.parametrize("incomplete", ["", "c", "echo", "x"])
+def test_completion_of_names(incomplete: str) -> None:
+    items = command.shell_complete(click.Context(command), incomplete)
+    assert {item.value: item.help for item in items} == {
+        name: click.Command(name, help=summary).get_short_help_str()
+        for name, summary in SUMMARIES.items()
+        if name in SUBCOMMANDS and name.startswith(incomplete)
+    }
+
+
+def test_completion_of_the_root_s_own_options() -> None:
+    items = command.shell_complete(click.Context(command), "--v")
+    assert [item.value for item in items] == ["--version"]
+
+
 def test_one_that_does_not_exist() -> None:
     result = CliRunner().invoke(command, ["prox"])
     assert result.exit_code == 2
     assert "prox" in result.stderr
 
 
-def test_the_others_are_not_imported() -> None:
+def imported_by(*words: str) -> set[str]:
+    """The names of all modules that a command line imports."""
     script = (
-        "import sys; from trio_duplex.cli._command import command\n"
-        "try: command(['echo', '--help'])\n"
-        "finally: print(*(name for name in sys.modules if name.startswith('trio_duplex.cli.')))"
+        "import sys; from trio_duplex.cli import main\ntry: main()\nfinally: print(*sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *words], capture_output=True, text=True, check=True
     )
-    imported = set(done.stdout.splitlines()[-1].split())
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.slow
+def test_the_others_are_not_imported() -> None:
+    imported = imported_by("echo", "--help")
     assert "trio_duplex.cli._echo.echo" in imported
-    assert not imported & {"trio_duplex.cli._check.check", "trio_duplex.cli._load.load"}
+    assert not imported & {
+        "trio_duplex.cli._check.check",
+        "trio_duplex.cli._exec.service",
+        "trio_duplex.cli._load.load",
+        "rich",
+    }
+
+
+@pytest.mark.slow
+def test_the_list_imports_none() -> None:
+    imported = imported_by("--help")
+    assert not imported & {"trio", "ssl", "cryptography", "rich", "trio_duplex._public"}
+
+
+@pytest.mark.slow
+def test_collector_is_as_it_was() -> None:
+    script = (
+        "import gc; from trio_duplex.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: print(gc.isenabled())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True"
 
 
 def test_interrupted_while_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def service_command(
 
     Args:
         kind: The kind.
-        kinds: Every kind that a file may name; asked when the command runs.
+        kinds: Every kind that a file may name; asked when the command runs with a file.
         example: A command line that works, with which the help begins.
         name: The subcommand's name, if it is not the kind's.
     """
@@ -133,11 +133,12 @@ def service_command(
     def run(**values: object) -> None:
         config = values.pop("config", None)
         given = given_options(click.get_current_context(), values)
+        file = Path(config) if isinstance(config, str) else None
         configuration = Configuration(
-            kinds=kinds(),
+            kinds={kind.name: kind} if file is None else kinds(),
             kind=kind,
             command_line=given,
-            file=Path(config) if isinstance(config, str) else None,
+            file=file,
         )
         sys.exit(start(configuration))
 
