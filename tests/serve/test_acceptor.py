@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import socket
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,7 +73,7 @@ async def test_accepted_names_the_peer() -> None:
             host, port = stream.socket.getsockname()
             while not events:
                 await trio.sleep(0.001)
-            (accepted,) = events
+            accepted = events[0]
             assert isinstance(accepted, Accepted)
             assert (accepted.number, accepted.peer) == (1, f"{host}:{port}")
             server.cancel_scope.cancel()
@@ -103,7 +103,7 @@ class Wrapped(trio.abc.Listener[trio.SocketStream]):
 
 
 @pytest.mark.parametrize("wrapped", [False, True], ids=["socket listener", "socket streams"])
-async def test_who_is_refused_is_reset(wrapped: bool, tmp_path: Path) -> None:
+async def test_who_is_refused_is_reset(wrapped: bool) -> None:
     """Nothing lingers of it, and no TIME_WAIT. Without the reset it would read a clean end."""
     (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     listener: Any = Wrapped(inner) if wrapped else inner
@@ -115,7 +115,10 @@ async def test_who_is_refused_is_reset(wrapped: bool, tmp_path: Path) -> None:
             server: Server = await nursery.start(serve, echo, [listener], credentials())
             first = peer_stream(await trio.open_tcp_stream(*address), Role.CLIENT)
             await first.do_handshake()
-            second = await trio.open_tcp_stream(*address)
+            # It blocks, so that the reset does not come before it is connected.
+            sock = socket.create_connection(address)
+            sock.setblocking(False)
+            second = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
             with pytest.raises(trio.BrokenResourceError) as caught:
                 await second.receive_some(1)
             assert isinstance(caught.value.__cause__, ConnectionResetError)
