@@ -126,17 +126,19 @@ def _bars(run: Run, scenario: str, figure: str, title: str, path: Path) -> Path:
         color=[OURS if subject.startswith(BASE) else OTHERS for subject, _ in rows],
         error_kw={"linewidth": 1, "capsize": 2, "ecolor": INK},
     )
-    # One that is far off would squeeze all others: its bar ends at the edge, and its number says where.
+    # What is far off would squeeze all others: it ends at the edge, and its number is behind the edge,
+    # where there is neither bar nor error bar.
     edge = CUT * rows[1][1].high if len(rows) > 1 else math.inf
-    cut = rows[0][1].high > edge
+    cut = any(summary.high > edge for _, summary in rows)
     for position, (_, summary) in enumerate(rows):
         axes.annotate(
-            number(summary.median) + (" …" if summary.high > edge else ""),
-            (min(summary.high, 0.88 * edge), position),
+            ("… " if summary.high > edge else "") + number(summary.median),
+            (min(summary.high, edge), position),
             xytext=(GAP, 0),
             textcoords="offset points",
             va="center",
             fontsize=8,
+            annotation_clip=False,
         )
     axes.set_title(title, fontsize=10, loc="left")
     axes.spines[["top", "right"]].set_visible(False)

@@ -20,6 +20,7 @@ extensions = [
     "search_words",  # likewise: what a page is to be found by
 ]
 exclude_patterns = ["_build", "extensions", "performance/figures.md"]
+smartquotes_action = "qe"  # quotes and ellipses, no dashes: `--cert` in a help text is an option
 html_theme = "furo"
 html_title = "trio_duplex"
 html_static_path = ["_static"]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, cast
 
 import h11
 import httpcore
 import pytest
 import trio
 import trio.testing
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework
 
 from tests.support.peers import credentials as listener_credentials
+from tests.support.peers import each_version
 from trio_duplex import Connection, Role, open_tcp_connection, serve_tcp
 from trio_duplex.httpcore import ConnectionBackend
 from trio_duplex.testing import open_connection_pair
@@ -96,6 +105,80 @@ async def test_over_tcp_it_notices_that_the_peer_has_left() -> None:
         left.set()
         await server.drain(10)
     assert len(failures) == 1
+
+
+class Together:
+    """An ASGI application that answers no request before all have come."""
+
+    def __init__(self, requests: int) -> None:
+        self._missing = requests
+        self._all_here = trio.Event()
+
+    async def __call__(
+        self,
+        scope: dict[str, Any],
+        receive: Callable[[], Awaitable[dict[str, Any]]],
+        send: Callable[[dict[str, Any]], Awaitable[None]],
+    ) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._all_here.set()
+        await self._all_here.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["path"].encode()})
+
+
+@each_version
+@pytest.mark.parametrize(
+    ("alpn", "spoken", "at_once"),
+    [(("h2",), b"HTTP/2", 5), (("http/1.1",), b"HTTP/1.1", 1)],
+    ids=["h2", "http/1.1"],
+)
+async def test_a_server_that_called_home_is_spoken_to_as_alpn_has_it(
+    alpn: tuple[str, ...], spoken: bytes, at_once: int, version: ssl.TLSVersion
+) -> None:
+    """Hypercorn behind the device's end. With HTTP/2, five requests are under way at once."""
+    credentials = listener_credentials(version, alpn=alpn)
+    answers: dict[str, tuple[bytes, bytes]] = {}
+    asked = trio.Event()
+
+    async def handler(connection: Connection) -> None:
+        host = connection.peer.names[0]
+
+        async def ask(pool: httpcore.AsyncConnectionPool, path: str) -> None:
+            response = await pool.request("GET", f"https://{host}{path}")
+            answers[path] = (response.extensions["http_version"], response.content)
+
+        async with httpcore.AsyncConnectionPool(
+            network_backend=ConnectionBackend(connection), max_connections=1, http2=True
+        ) as pool:
+            for _ in range(2):  # the connection is kept
+                async with trio.open_nursery() as nursery:
+                    for number in range(at_once):
+                        nursery.start_soon(ask, pool, f"/{number}")
+        asked.set()
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(
+                partial(
+                    serve_tcp,
+                    handler,
+                    0,
+                    credentials,
+                    host="127.0.0.1",
+                    window=0.05,
+                    raise_handler_errors=True,
+                )
+            )
+            host, port = server.addresses[0]
+            device = await open_tcp_connection(host, port, credentials, role=Role.SERVER)
+            app = ASGIWrapper(cast("ASGIFramework", Together(at_once)))
+            tls = cast("trio.SSLStream[trio.SocketStream]", device.tls)
+            await TCPServer(app, Config(), WorkerContext(None), {}, tls)
+            await asked.wait()
+            await server.drain(10)
+    assert answers == {f"/{n}": (spoken, f"/{n}".encode()) for n in range(at_once)}
 
 
 @pytest.mark.parametrize("url", ["https://other.example/", "https://127.0.0.1/"])

@@ -29,6 +29,21 @@ def test_classifiers_are_the_pythons_that_ci_runs() -> None:
     assert all(python in page for python in pythons)
 
 
+def test_no_address_of_the_project_is_made_up() -> None:
+    """Whoever gets a copy must not be sent to a place that somebody else may take."""
+    known = set(PROJECT.get("urls", {}).values())
+    files = [
+        ROOT / name for name in ("pyproject.toml", "CITATION.cff", "SECURITY.md", "CONTRIBUTING.md")
+    ]
+    files += sorted((ROOT / ".github").rglob("*.*"))
+    found = {
+        url
+        for path in files
+        for url in re.findall(r"https?://[^\s)>\"'`]+", path.read_text("utf-8"))
+    }
+    assert found - known == set()
+
+
 def test_citation_is_of_this_version() -> None:
     text = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
     assert f"\nversion: {PROJECT['version']}\n" in text

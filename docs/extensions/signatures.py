@@ -1,11 +1,15 @@
-"""Shows the signature of an attrs class as its author wrote it: with types and defaults.
+"""Shows signatures as they are to be read: with types and real defaults.
 
-attrs generates `__init__`, and what stands there for a default is `attr_dict["x"].default`.
+attrs generates `__init__`, and what is there for a default is `attr_dict["x"].default`. For a
+function, Sphinx shows a default as its source has it, which may be the name of a private constant.
 """
 
 from __future__ import annotations
 
+import enum
 import inspect
+import re
+import sys
 from typing import Any
 
 import attrs
@@ -23,27 +27,69 @@ class Shown:
         return self.text
 
 
-def default(field: attrs.Attribute[Any] | None, value: object) -> object:
+LONG = 40
+"""Bytes that a default may have before its name is shown."""
+
+
+def default(obj: type, field: attrs.Attribute[Any] | None, value: object) -> object:
     """What the reader is shown; `...` for what is worked out when the object is made."""
     if value is inspect.Parameter.empty or field is None:
         return value
     made = field.default
     if isinstance(made, attrs.Factory):  # type: ignore[arg-type]
         return Shown("...") if made.takes_self else Shown(f"{made.factory.__name__}()")
+    if isinstance(made, bytes) and len(made) > LONG:
+        return Shown(constant(obj, made))
     return made
 
 
-def process_signature(
-    app: Sphinx, what: str, name: str, obj: object, *_: object
+def constant(obj: type, value: bytes) -> str:
+    """The public name of some bytes that are too long to be read; else the bytes."""
+    module = sys.modules[obj.__module__]
+    names = [name for name, each in vars(module).items() if name.isupper() and each is value]
+    return names[0] if names else repr(value)
+
+
+def value_of_constant(found: re.Match[str], module: dict[str, object]) -> str:
+    """The value of a constant, in place of its name, if it is one that can be written."""
+    match module.get(found[0]):
+        case enum.Enum() as member:
+            return f"{type(member).__name__}.{member.name}"
+        case int() | float() | str() as value:
+            return repr(value)
+        case _:
+            return found[0]
+
+
+def process_signature(  # noqa: PLR0917 - as Sphinx calls it
+    app: Sphinx,
+    what: str,
+    name: str,
+    obj: object,
+    options: object,
+    signature: str | None,
+    return_annotation: str | None,
 ) -> tuple[str, str] | None:
     """Called by autodoc for each object that has a signature."""
-    if what not in ("class", "exception") or not isinstance(obj, type) or not attrs.has(obj):
+    function = obj.__init__ if isinstance(obj, type) else inspect.unwrap(obj)  # type: ignore[arg-type, misc]
+    if not inspect.isroutine(function) or signature is None:
         return None
-    if (
-        not inspect.isfunction(obj.__init__)
-        or "attrs generated" not in obj.__init__.__code__.co_filename
-    ):
-        return None
+    if isinstance(obj, type) and attrs.has(obj) and is_generated(function):
+        return attrs_signature(obj), ""
+    function = getattr(function, "__func__", function)  # of a class method
+    module = getattr(function, "__globals__", {})
+    shown = re.sub(r"<function (\w+)>", r"\1", signature)
+    shown = re.sub(r"(?<== )[A-Z][A-Z_]+\b", lambda found: value_of_constant(found, module), shown)
+    return shown, return_annotation or ""
+
+
+def is_generated(function: object) -> bool:
+    """Whether attrs has made this `__init__`."""
+    return inspect.isfunction(function) and "attrs generated" in function.__code__.co_filename
+
+
+def attrs_signature(obj: type) -> str:
+    """The signature of an attrs class."""
     fields = {(each.alias or each.name): each for each in attrs.fields(obj)}
     signature = inspect.signature(obj)
     parameters = []
@@ -53,10 +99,10 @@ def process_signature(
         if annotation is inspect.Parameter.empty and field is not None and field.type is not None:
             annotation = field.type
         parameters.append(
-            parameter.replace(annotation=annotation, default=default(field, parameter.default))
+            parameter.replace(annotation=annotation, default=default(obj, field, parameter.default))
         )
     shown = signature.replace(parameters=parameters)
-    return stringify_signature(shown, show_return_annotation=False, unqualified_typehints=True), ""
+    return stringify_signature(shown, show_return_annotation=False, unqualified_typehints=True)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -23,10 +24,17 @@ def test_each_subcommand(name: str) -> None:
 def test_all_are_listed() -> None:
     shown = CliRunner().invoke(command, ["--help"])
     assert shown.exit_code == 0
-    names = [
-        line.split()[0] for line in shown.output.partition("Commands:")[2].splitlines() if line
-    ]
-    assert names == sorted(SUBCOMMANDS)
+    listed = shown.output.partition("Commands:")[2]
+    assert re.findall(r"^  (\S+)", listed, re.MULTILINE) == sorted(SUBCOMMANDS)
+
+
+@pytest.mark.parametrize("words", [[], ["rendezvous"]], ids=["root", "rendezvous"])
+@pytest.mark.parametrize("width", [50, 80])
+def test_what_each_does_is_said_whole(words: list[str], width: int) -> None:
+    shown = CliRunner().invoke(command, [*words, "--help"], terminal_width=width)
+    assert shown.exit_code == 0
+    assert "..." not in shown.output.partition("Commands:")[2]
+    assert max(map(len, shown.output.splitlines())) <= width
 
 
 @pytest.mark.parametrize("incomplete", ["", "c", "echo", "x"])

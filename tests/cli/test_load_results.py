@@ -23,6 +23,8 @@ from trio_duplex.cli._load.results import (
     last_alert,
 )
 
+RESET = "the server reset the connection"
+
 
 def ssl_error(reason: str, text: str) -> ssl.SSLError:
     error = ssl.SSLError(1, f"[SSL: {reason}] {text} (_ssl.c:1006)")
@@ -68,9 +70,10 @@ def refused_certificate() -> ssl.SSLCertVerificationError:
         (WrongEchoError("b'x'"), "wrong bytes", "b'x'"),
         (TimeoutError(errno.ETIMEDOUT, "timed out"), "timeout", "timed out"),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused!"), "refused", "refused!"),
-        (ConnectionResetError(errno.ECONNRESET, "reset!"), "reset", "reset!"),
-        (BrokenPipeError(errno.EPIPE, "broken pipe"), "reset", "broken pipe"),
-        (OSError(errno.ENOTCONN, "not connected"), "reset", "the connection was reset"),
+        (ConnectionResetError(errno.ECONNRESET, "reset!"), "reset", RESET),
+        (ConnectionAbortedError(errno.ECONNABORTED, "aborted"), "reset", RESET),
+        (BrokenPipeError(errno.EPIPE, "broken pipe"), "reset", RESET),
+        (OSError(errno.ENOTCONN, "not connected"), "reset", RESET),
         (OSError(errno.ENETUNREACH, "unreachable"), "ENETUNREACH", "unreachable"),
         (OSError("strange"), "other", "strange"),
     ],
@@ -131,7 +134,7 @@ def test_what_failed(kind: str) -> None:
     figures.fail(ECHO, ConnectionResetError(errno.ECONNRESET, "reset"))
     assert not made.passed
     assert figures.failed == 1
-    assert figures.errors.items() == [("echo: reset", Class(1, "reset"))]
+    assert figures.errors.items() == [("echo: reset", Class(1, RESET))]
     assert figures.unfinished == 0
 
 

@@ -111,6 +111,9 @@ def test_every_picture_says_what_it_shows(name: str) -> None:
     assert SHOWN[name].images_without_text == 0
 
 
+PUBLIC_CONSTANTS = {"TASK_STATUS_IGNORED", "GARBAGE"}
+"""Those that a signature may name: Trio's, and what is documented below."""
+
 REFERENCE = sorted(name for name in SHOWN if 'class="sig ' in SHOWN[name].text)
 
 
@@ -131,6 +134,14 @@ def test_defaults_are_real(name: str) -> None:
     text = html.unescape(re.sub(r"<[^>]+>", "", SHOWN[name].text))
     assert "attr_dict" not in text
     assert "NOTHING" not in text
+    assert "<function" not in text
+    assert "PEP 604" not in text  # the docstring of a union, where an alias has no text of its own
+    assert set(re.findall(r"= ([A-Z][A-Z_]+)\b", text)) <= PUBLIC_CONSTANTS
+
+
+def test_options_keep_their_hyphens() -> None:
+    text = html.unescape(re.sub(r"<[^>]+>", "", SHOWN["command.html"].text))
+    assert re.findall(r"\S*\N{EN DASH}\w+", text) == []
 
 
 def test_nothing_is_said_nine_times() -> None:

@@ -1,4 +1,4 @@
-"""The help of a subcommand begins with an example that works."""
+"""Help texts: a subcommand's begins with an example that works; a group's says what each subcommand does."""
 
 from __future__ import annotations
 
@@ -29,3 +29,18 @@ class ExampleCommand(click.Command):
             formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
             formatter.write("\n")
         super().format_help(ctx, formatter)
+
+
+class HelpfulGroup(click.Group):
+    """A group that shows the first sentence of each subcommand's help whole; click cuts it at one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the subcommands, with as many lines for each as it takes."""
+        found = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        rows = [
+            (name, each.get_short_help_str(limit=10_000))
+            for name, each in found
+            if each is not None and not each.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)

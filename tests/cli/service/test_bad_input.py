@@ -130,7 +130,7 @@ BAD = {
     "eof-grace": ["-1"],
     "term-grace": ["nan"],
 }
-FLAGS = {"anonymous-clients", "verbose", "quiet"}
+FLAGS = {"anonymous-clients", "no-handshake-threads", "verbose", "quiet"}
 EXEC = {"pass-env", "env", "processes", "eof-grace", "term-grace"}
 
 

@@ -310,14 +310,38 @@ def dial(
 
 
 def tls(sock: ssl.SSLSocket, function: Callable[[], T]) -> Generator[Wait, None, T]:
-    """Call a method of a non-blocking TLS socket until it is done."""
+    """Call a method of a non-blocking TLS socket until it is done.
+
+    Raises:
+        ConnectionResetError: The other end has reset the connection; also on Python 3.11, whose
+            ``ssl`` says then that the stream has ended.
+    """
     while True:
         try:
             return function()
+        except ssl.SSLEOFError as exc:
+            if was_reset(sock):
+                raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from exc
+            raise
         except ssl.SSLWantReadError:
             yield sock.fileno(), READ
         except ssl.SSLWantWriteError:
             yield sock.fileno(), WRITE
+
+
+def was_reset(sock: socket.socket) -> bool:
+    """Whether the read or write that has just failed did so because of a reset.
+
+    After a reset the socket has no peer any more. It has none either if a reset follows the end of
+    the stream, but then the error is still there to be asked for: the read has found the end.
+    """
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        return False
+    try:
+        sock.getpeername()
+    except OSError:
+        return True
+    return False
 
 
 def send(sock: ssl.SSLSocket, data: bytes) -> Generator[Wait, None, None]:

@@ -186,7 +186,7 @@ class Peers:
     def _be_silent(self, course: _Course, raw: socket.socket) -> Peer:
         yield raw.fileno(), READ
         if not raw.recv(1, socket.MSG_PEEK):
-            raise HungUpError("the server hung up, and sent no ClientHello")
+            raise HungUpError("the server hung up")
         course.reached(HELLO, then=HANDSHAKE)
         with self._wrap(raw, Role.SERVER) as sock:
             yield from self._handshake(course, sock)
@@ -213,8 +213,7 @@ class Peers:
             # Look for an alert before the close_notify, because SSL_shutdown treats an alert as the
             # answer. An alert that comes between the two calls is missed. That does not matter: if
             # the server refuses peers, enough of them will notice.
-            with contextlib.suppress(ssl.SSLWantReadError):
-                sock.recv(RECEIVE_SIZE)
+            next(tls(sock, partial(sock.recv, RECEIVE_SIZE)), None)  # without waiting for it
             with contextlib.suppress(TimeoutError):
                 yield from _finish(sock)
             course.figures.done += 1

@@ -192,9 +192,9 @@ def classify_error(error: OSError) -> tuple[str, str]:
         case ConnectionRefusedError():
             return "refused", error.strerror or "connection refused"
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
-            return "reset", error.strerror or "connection reset"
+            return "reset", "the server reset the connection"
         case OSError(errno=errno.ENOTCONN):  # the effect of a reset before the first send
-            return "reset", "the connection was reset"
+            return "reset", "the server reset the connection"
         case _:
             return errno.errorcode.get(error.errno or 0, "other"), error.strerror or str(error)
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import click
 
+from trio_duplex.cli._examples import HelpfulGroup
 from trio_duplex.cli._kinds import all_kinds
 from trio_duplex.cli._rendezvous.agent import AGENT
 from trio_duplex.cli._rendezvous.hub import HUB
 from trio_duplex.cli._service.command import service_command
 
 
-@click.group()
+@click.group(cls=HelpfulGroup)
 def rendezvous() -> None:
     """Serve from behind a firewall: agents dial out to a hub, and clients come to the hub."""
 

@@ -43,6 +43,7 @@ def make_credentials(settings: CredentialSettings) -> Credentials:
             peer=_policy(settings),
             anonymous_clients=settings.anonymous_clients,
             alpn=settings.alpn,
+            handshake_threads=not settings.no_handshake_threads,
         )
     except CredentialsError as exc:
         why = str(exc).replace(

@@ -67,6 +67,11 @@ class CredentialSettings:
         group=WHO,
         help="File descriptor from which to read that line once, at start.",
     )
+    no_handshake_threads: bool = flag(
+        "Sign with a slow key, such as RSA-4096, on the event loop, where every connection waits "
+        "for it. By default a thread signs.",
+        group=WHO,
+    )
     trust: Path | None = file("PEM file of the authorities that peers' certificates may come from.")
     crl: tuple[Path, ...] = file(
         "PEM file of revocation lists, checked in both roles. May be repeated.", multiple=True
