@@ -47,7 +47,7 @@ nitpick_ignore_regex = [
     (r"py:class", r"trio_duplex\.(testing\.)?_\w+(\.\w+)+"),
     (
         r"py:class",
-        r"PemSource|Listener|SessionFinder|Network|Alpn|Observer|Trustme\w+|NamesByNetwork|NamesFunction|IPAddress|datetime",
+        r"PemSource|Listener|SessionFinder|ServeOptions|Network|Alpn|Observer|Trustme\w+|NamesByNetwork|NamesFunction|IPAddress|datetime",
     ),
 ]
 nitpick_ignore = {(f"py:{kind}", name) for kind in ("class", "exc") for name in dir(builtins)}

@@ -34,7 +34,8 @@ class ConnectionBackend(httpcore.AsyncNetworkBackend):
     ``https://`` URLs whose host is a name in the peer's certificate. TLS is on already, so
     httpcore begins none; what it would have verified, the name, is verified here as
     `trio_duplex.NamedPeer` does it. ``http://`` URLs, of which nobody verifies anything, are
-    refused. If ALPN selected ``h2`` and the pool has ``http2=True``, it speaks HTTP/2.
+    refused. If ALPN selected ``h2``, httpcore speaks HTTP/2. It needs the package ``h2`` then, and
+    sends several requests at once if the pool has ``http2=True``.
 
     The connection serves requests for as long as the peer keeps it open. When it has
     ended, a request raises ``httpcore.ConnectError``: the peer must dial again.
