@@ -9,6 +9,8 @@ import sys
 import click
 from click.shell_completion import CompletionItem
 
+from trio_duplex.cli._examples import HelpfulGroup
+
 SUBCOMMANDS = {
     "certs": "_certs.certs:certs",
     "check": "_check.check:check",
@@ -89,9 +91,11 @@ class Subcommands(click.Group):
         ]
 
 
-def _listed() -> click.Group:
+def _listed() -> HelpfulGroup:
     """A group of commands that have their names and summaries, and nothing more."""
-    return click.Group(commands=[click.Command(name, help=SUMMARIES[name]) for name in SUBCOMMANDS])
+    return HelpfulGroup(
+        commands=[click.Command(name, help=SUMMARIES[name]) for name in SUBCOMMANDS]
+    )
 
 
 @click.group(cls=Subcommands, context_settings={"help_option_names": ["-h", "--help"]})
