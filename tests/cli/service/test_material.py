@@ -42,7 +42,7 @@ def test_slow_key_signs_in_threads_unless_told_otherwise(
 
 @pytest.mark.parametrize("kind", ["proxy", "exec", "echo"])
 def test_handshake_threads_in_a_file(slow: Path, kind: str) -> None:
-    more = {"proxy": "to = ':1'", "exec": "program = ['cat']"}.get(kind, "")
+    more = {"proxy": "to = '127.0.0.1:1'", "exec": "program = ['cat']"}.get(kind, "")
     file = slow / "service.toml"
     file.write_text(
         "cert = 'node.pem'\ntrust = 'ca.pem'\nno-handshake-threads = true\nunsent-bytes = 16384\n"
