@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 import trio
 import trustme
 
-from tests.support.command import Command
+from tests.support.command import Command, run_command
 from tests.support.half_closing import HalfClosingPeer
 
 
@@ -64,3 +65,24 @@ async def passphrase_that_is_late(
     finally:
         if writer is not None:
             os.close(writer)
+
+
+async def assert_stops_while_it_starts(
+    folder: Path, number: signal.Signals, *arguments: object, never: str
+) -> None:
+    """Send a signal to a command that still waits for its passphrase.
+
+    Args:
+        folder: Where the passphrase file is made.
+        number: The signal.
+        arguments: The command's.
+        never: What its log must not have, because it did not get so far.
+    """
+    async with passphrase_that_is_late(folder) as (options, wait_until_read):
+        async with run_command(*arguments, *options) as command:
+            await wait_until_read(command)
+            command.process.send_signal(number)
+            assert await command.process.wait() == 0
+            await command.line("stopped", number.name)
+            assert not command.find(never)
+            assert not command.find("Traceback")

@@ -318,20 +318,13 @@ async def test_conflicts_are_refused_and_harmless() -> None:
     assert received == [b"still good"]
 
 
-class Failing(trio.abc.Stream):
-    """Passes on, but the next `send_all` raises when it has sent half."""
+class Passing(trio.abc.Stream):
+    """Passes everything on; the base class of streams that do not."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
-        self.fails = False
-        self.sent = 0
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        if self.fails:
-            self.fails = False
-            await self.stream.send_all(memoryview(data)[: len(data) // 2])
-            raise OSError("half of it has left")
-        self.sent += len(data)
         await self.stream.send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -342,6 +335,23 @@ class Failing(trio.abc.Stream):
 
     async def aclose(self) -> None:
         await self.stream.aclose()
+
+
+class Failing(Passing):
+    """Passes on, but the next `send_all` raises when it has sent half."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
+        self.fails = False
+        self.sent = 0
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.fails:
+            self.fails = False
+            await self.stream.send_all(memoryview(data)[: len(data) // 2])
+            raise OSError("half of it has left")
+        self.sent += len(data)
+        await super().send_all(data)
 
 
 async def test_nothing_follows_a_send_that_failed_half_way() -> None:
@@ -474,24 +484,35 @@ class Rekeyer(Forger13):
         return made
 
 
+@contextlib.contextmanager
+def rekeying(tmp_path: Path) -> Iterator[Callable[[], Rekeyer]]:
+    """Have the keys of the next flows logged, and make what forges the client's records."""
+    log = tmp_path / "keys"
+    context = contexts(TLS13)[Role.CLIENT]
+    context.keylog_filename = str(log)
+
+    def made() -> Rekeyer:
+        (secret,) = (
+            bytes.fromhex(line.split()[2])
+            for line in log.read_text().splitlines()
+            if line.startswith("CLIENT_TRAFFIC_SECRET_0")
+        )
+        return Rekeyer(secret)
+
+    try:
+        yield made
+    finally:
+        contexts.cache_clear()
+
+
 @contextlib.asynccontextmanager
 async def rekeyed(
     transport: str, tmp_path: Path
 ) -> AsyncIterator[tuple[_End, trio.abc.Stream, Rekeyer]]:
     """Our server's end, its peer's transport, and what forges the peer's records."""
-    log = tmp_path / "keys"
-    context = contexts(TLS13)[Role.CLIENT]
-    context.keylog_filename = str(log)
-    try:
+    with rekeying(tmp_path) as forger:
         async with connected(transport) as (ours, theirs):
-            (secret,) = (
-                bytes.fromhex(line.split()[2])
-                for line in log.read_text().splitlines()
-                if line.startswith("CLIENT_TRAFFIC_SECRET_0")
-            )
-            yield ours, theirs.transport, Rekeyer(secret)
-    finally:
-        contexts.cache_clear()
+            yield ours, theirs.transport, forger()
 
 
 @pytest.mark.parametrize("transport", ["tcp", "unix"])
@@ -601,46 +622,19 @@ def test_freed_at_once() -> None:
         gc.enable()
 
 
-class Gate(trio.abc.Stream):
+class Gate(Passing):
     """A stream that takes nothing until it is opened."""
 
-    def __init__(self, inner: trio.abc.Stream) -> None:
-        self.inner = inner
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        super().__init__(stream)
         self.opened = trio.Event()
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self.opened.wait()
-        await self.inner.send_all(data)
+        await super().send_all(data)
 
     async def wait_send_all_might_not_block(self) -> None:
         await self.opened.wait()
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self.inner.receive_some(max_bytes)
-
-    async def aclose(self) -> None:
-        await self.inner.aclose()
-
-
-@contextlib.contextmanager
-def rekeying(tmp_path: Path) -> Iterator[Callable[[], Rekeyer]]:
-    """Have the keys of the next flows logged, and make what forges the client's records."""
-    log = tmp_path / "keys"
-    context = contexts(TLS13)[Role.CLIENT]
-    context.keylog_filename = str(log)
-
-    def made() -> Rekeyer:
-        (secret,) = (
-            bytes.fromhex(line.split()[2])
-            for line in log.read_text().splitlines()
-            if line.startswith("CLIENT_TRAFFIC_SECRET_0")
-        )
-        return Rekeyer(secret)
-
-    try:
-        yield made
-    finally:
-        contexts.cache_clear()
 
 
 async def test_a_send_that_is_cancelled_while_it_waits_for_the_wire_is_cut(tmp_path: Path) -> None:

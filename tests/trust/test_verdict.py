@@ -120,6 +120,29 @@ async def test_the_first_read_raises_the_verdict(name: str, autojump_clock: Mock
     await connection.aclose()
 
 
+class Deaf(RecordingStream):
+    """A stream that breaks for sending, or for both directions, when told to.
+
+    Attributes:
+        deaf: Whether sending raises.
+        reading: What receiving raises, if anything.
+    """
+
+    deaf = False
+    reading: type[Exception] | None = None
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.deaf:
+            raise trio.BrokenResourceError("it takes no more")
+        await super().send_all(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self.reading is not None:
+            await trio.lowlevel.checkpoint()
+            raise self.reading
+        return await super().receive_some(max_bytes)
+
+
 VERDICTS = {
     40: "handshake_failure", 42: "bad_certificate", 43: "unsupported_certificate",
     44: "certificate_revoked", 45: "certificate_expired", 46: "certificate_unknown", 48: "unknown_ca",
@@ -137,14 +160,6 @@ NO_VERDICTS = {10: "unexpected_message", 20: "bad_record_mac", 22: "record_overf
 async def test_every_alert_that_may_be_a_verdict(
     code: int, sending: bool, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    class Deaf(RecordingStream):
-        deaf = False
-
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            if self.deaf:
-                raise trio.BrokenResourceError("it takes no more")
-            await super().send_all(data)
-
     ours, theirs = memory_pair()
     stream, log = Deaf(ours), tmp_path / "keys"
     peer = RawPeer(theirs, Role.SERVER, context=logging_context(Role.SERVER, TLS13, log))
@@ -164,6 +179,16 @@ async def test_every_alert_that_may_be_a_verdict(
         assert VERDICTS[code] in (error.tls_reason or "")
         assert error.advice
     await trio.aclose_forcefully(connection)
+
+
+async def deaf_connection() -> tuple[Deaf, Connection]:
+    """A connection to a server that has sent its welcome, on a stream that can become deaf."""
+    ours, theirs = memory_pair()
+    stream = Deaf(ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(be_server, theirs, TLS13)
+        connection = await dial(stream, Role.CLIENT, mutual())
+    return stream, connection
 
 
 async def send_until_it_breaks(connection: Connection) -> trio.BrokenResourceError:
@@ -220,15 +245,6 @@ async def test_a_send_that_fails_waits_for_no_verdict_that_does_not_come(
     autojump_clock: MockClock,
 ) -> None:
     """Half broken: it takes nothing, and has nothing to say."""
-
-    class Deaf(RecordingStream):
-        deaf = False
-
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            if self.deaf:
-                raise trio.BrokenResourceError("half of it")
-            await super().send_all(data)
-
     ours, theirs = memory_pair()
     stream = Deaf(ours)
     async with trio.open_nursery() as nursery:
@@ -237,7 +253,7 @@ async def test_a_send_that_fails_waits_for_no_verdict_that_does_not_come(
         connection = await dial(stream, Role.CLIENT, mutual())
     stream.deaf = True
     error = await send_until_it_breaks(connection)
-    assert str(error) == "half of it"
+    assert str(error) == "it takes no more"
     assert not isinstance(error, CertificateRejectedError)
     assert trio.current_time() == LAST_WORDS_TIMEOUT
     await trio.aclose_forcefully(connection)
@@ -251,27 +267,8 @@ async def test_a_send_that_fails_says_so_whatever_the_look_for_a_verdict_meets(
     then: type[Exception], autojump_clock: MockClock
 ) -> None:
     """It breaks for reading, too; it has closed itself; another task is receiving."""
-
-    class Failing(RecordingStream):
-        failing = False
-
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            if self.failing:
-                raise trio.BrokenResourceError("it takes no more")
-            await super().send_all(data)
-
-        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-            if self.failing:
-                await trio.lowlevel.checkpoint()
-                raise then
-            return await super().receive_some(max_bytes)
-
-    ours, theirs = memory_pair()
-    stream = Failing(ours)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(be_server, theirs, TLS13)
-        connection = await dial(stream, Role.CLIENT, mutual())
-    stream.failing = True
+    stream, connection = await deaf_connection()
+    stream.deaf, stream.reading = True, then
     error = await send_until_it_breaks(connection)
     assert str(error) == "it takes no more"
     await trio.aclose_forcefully(connection)
@@ -279,21 +276,8 @@ async def test_a_send_that_fails_says_so_whatever_the_look_for_a_verdict_meets(
 
 async def test_data_is_no_verdict_and_is_not_waited_behind(autojump_clock: MockClock) -> None:
     """The server has spoken, so it has taken our certificate: nothing more is read."""
-
-    class Failing(RecordingStream):
-        failing = False
-
-        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-            if self.failing:
-                raise trio.BrokenResourceError("it takes no more")
-            await super().send_all(data)
-
-    ours, theirs = memory_pair()
-    stream = Failing(ours)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(be_server, theirs, TLS13)
-        connection = await dial(stream, Role.CLIENT, mutual())
-    stream.failing = True
+    stream, connection = await deaf_connection()
+    stream.deaf = True
     before = trio.current_time()
     await send_until_it_breaks(connection)  # the welcome is there, and nobody has read it
     assert trio.current_time() == before

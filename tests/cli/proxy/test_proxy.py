@@ -69,6 +69,30 @@ async def ask(port: int, folder: Path, role: Role, data: bytes = b"") -> bytes:
         await peer.aclose()
 
 
+class Listening:
+    """A backend that reads to the end.
+
+    Attributes:
+        heard: What it has read.
+        ends: How each connection ended: ``"end"``, or ``"cut"`` by a reset.
+        done: Set when a connection has ended.
+    """
+
+    def __init__(self) -> None:
+        self.heard = bytearray()
+        self.ends: list[str] = []
+        self.done = trio.Event()
+
+    async def __call__(self, stream: trio.SocketStream) -> None:
+        try:
+            async for data in stream:
+                self.heard.extend(data)
+            self.ends.append("end")
+        except trio.BrokenResourceError:
+            self.ends.append("cut")
+        self.done.set()
+
+
 async def say(text: bytes, stream: trio.SocketStream) -> None:
     """A backend that says its text, and waits for the end."""
     await stream.send_all(text)
@@ -400,33 +424,24 @@ async def test_an_idle_connection_is_ended(
 async def test_the_backend_can_tell_an_end_from_a_cut(
     folder: Path, credentials: list[str], role: Role, due: bool
 ) -> None:
-    heard = bytearray()
-    ends: list[str] = []
-    done = trio.Event()
-
-    async def listen(stream: trio.SocketStream) -> None:
-        try:
-            async for data in stream:
-                heard.extend(data)
-            ends.append("end")
-        except trio.BrokenResourceError:
-            ends.append("cut")
-        done.set()
-
+    backend_saw = Listening()
     async with (
-        backend(listen) as to,
+        backend(backend_saw) as to,
         run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         await peer.send(b"half a request")
         if due:
             await peer.send_end()
-        while len(heard) < 14:
+        while len(backend_saw.heard) < 14:
             await trio.sleep(0.01)
         await peer.aclose()
         await command.line("number=1")
-        await done.wait()
-    assert (bytes(heard), ends) == (b"half a request", ["end" if due else "cut"])
+        await backend_saw.done.wait()
+    assert (bytes(backend_saw.heard), backend_saw.ends) == (
+        b"half a request",
+        ["end" if due else "cut"],
+    )
 
 
 @pytest.mark.parametrize("peer", ["s_client", "s_server"])
@@ -442,21 +457,9 @@ async def test_openssl_that_ends_first(
     tls = ["-cert", "peer.pem", "-key", "peer.key", "-CAfile", "ca.pem", version]
     sent = os.urandom(TEN_MEGABYTES // 2).hex().encode()
     (tmp_path / "sent").write_bytes(sent)
-    heard = bytearray()
-    ends: list[str] = []
-    done = trio.Event()
-
-    async def listen(stream: trio.SocketStream) -> None:
-        try:
-            async for data in stream:
-                heard.extend(data)
-            ends.append("end")
-        except trio.BrokenResourceError:
-            ends.append("cut")
-        done.set()
-
+    backend_saw = Listening()
     async with (
-        backend(listen) as to,
+        backend(backend_saw) as to,
         run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (_, port),
         trio.open_nursery() as nursery,
     ):
@@ -471,10 +474,10 @@ async def test_openssl_that_ends_first(
             await trio.run_process(
                 command, cwd=folder, stdin=stdin, capture_stdout=True, capture_stderr=True
             )
-            await done.wait()
+            await backend_saw.done.wait()
         nursery.cancel_scope.cancel()
-    assert bytes(heard) == sent
-    assert ends == ["end" if peer == "s_client" else "cut"]
+    assert bytes(backend_saw.heard) == sent
+    assert backend_saw.ends == ["end" if peer == "s_client" else "cut"]
 
 
 @BOTH

@@ -21,7 +21,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from tests.support.command import Command, run_command
 from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer
-from tests.support.material import assert_echo, passphrase_that_is_late, presented_names, write_pair
+from tests.support.material import (
+    assert_echo,
+    assert_stops_while_it_starts,
+    presented_names,
+    write_pair,
+)
 from trio_duplex import Role
 
 pytestmark = pytest.mark.slow
@@ -211,14 +216,7 @@ async def test_stopped_while_idle(fresh: Path, number: signal.Signals) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> None:
     path = write_configuration(fresh)
-    async with passphrase_that_is_late(fresh) as (options, wait_until_read):
-        async with run_command("exec", "--config", path, *options) as command:
-            await wait_until_read(command)
-            command.process.send_signal(number)
-            assert await command.process.wait() == 0
-            await command.line("stopped", number.name)
-            assert not command.find("listening")
-            assert not command.find("Traceback")
+    await assert_stops_while_it_starts(fresh, number, "exec", "--config", path, never="listening")
 
 
 @BOTH

@@ -18,7 +18,12 @@ import trustme
 
 from tests.support.command import Command, run_command
 from tests.support.half_closing import HalfClosingPeer
-from tests.support.material import assert_echo, passphrase_that_is_late, presented_names, write_pair
+from tests.support.material import (
+    assert_echo,
+    assert_stops_while_it_starts,
+    presented_names,
+    write_pair,
+)
 from trio_duplex import Role
 
 if sys.platform == "win32":
@@ -256,14 +261,9 @@ async def test_reload_breaks_none_of_200_connections(fresh: Path, authority: tru
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> None:
     path = write_configuration(fresh)
-    async with passphrase_that_is_late(fresh) as (options, wait_until_read):
-        async with run_command("echo", "--config", path, *options) as command:
-            await wait_until_read(command)
-            command.process.send_signal(number)
-            assert await command.process.wait() == 0
-            await command.line("stopped", number.name)
-            assert not command.find("worker-started")
-            assert not command.find("Traceback")
+    await assert_stops_while_it_starts(
+        fresh, number, "echo", "--config", path, never="worker-started"
+    )
 
 
 @pytest.mark.parametrize("bad", ["certificate", "configuration"])
