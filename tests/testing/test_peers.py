@@ -374,6 +374,57 @@ async def test_crossing_peer_gives_up_when_nobody_greets() -> None:
     assert report.end is End.EOF
 
 
+async def test_crossing_peer_gives_up_in_the_middle_of_a_hello() -> None:
+    ours, theirs = open_memory_stream_pair()
+    await ours.send_all(b"\x16\x03\x01\x02\x00\x01")
+    await ours.send_eof()
+    report = await CrossingPeer(resolves=True).run(theirs)
+    assert isinstance(report.error, EOFError)
+
+
+class HalfAnsweringPeer(Peer):
+    """Answers a ClientHello with all but the last bytes of its flight, and completes it later."""
+
+    def plays(self) -> Role | None:
+        return Role.SERVER
+
+    async def script(self, wire: Wire) -> None:
+        stream = wire.tls(Role.SERVER)
+        hello = await wire.receive()
+        assert await stream.answer(hello[:50]) == b""
+        flight = await stream.answer(hello[50:])
+        await wire.send(flight[:-1])
+        await wire.send(flight[-1:])
+        await stream.handshake()
+        await stream.farewell()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_answer_makes_a_flight_and_handshake_goes_on(
+    where: str, version: ssl.TLSVersion
+) -> None:
+    credentials = THEIRS.peer_credentials(tls_version=version)
+    report = await play(HalfAnsweringPeer(credentials=credentials), where, window=0.02)
+    report.assert_role(Role.SERVER)
+    assert report.error is None
+
+
+async def test_handshake_that_has_failed_is_not_tried_again() -> None:
+    ours, theirs = open_memory_stream_pair()
+
+    class Twice(HalfAnsweringPeer):
+        async def script(self, wire: Wire) -> None:
+            stream = wire.tls(Role.SERVER)
+            with pytest.raises(ssl.SSLError):
+                await stream.answer(await wire.receive())
+            leave_errno_behind()
+            await stream.handshake()
+
+    await ours.send_all(GARBAGE)
+    report = await Twice().run(theirs)
+    assert isinstance(report.error, trio.BrokenResourceError)
+
+
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("half_close", [False, True])
 async def test_clogged_peer(

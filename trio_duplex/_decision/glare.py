@@ -24,7 +24,14 @@ import enum
 
 import attrs
 
-from trio_duplex._wire.records import CLIENT_HELLO_TYPE, HANDSHAKE, HEADER_SIZE, MAJOR, MAX_FRAGMENT
+from trio_duplex._wire.records import (
+    CLIENT_HELLO_TYPE,
+    HANDSHAKE,
+    HEADER_SIZE,
+    MAJOR,
+    MAX_FRAGMENT,
+    read_header,
+)
 
 MOST = 64 * 1024
 """The longest ClientHello that is resolved, in bytes: as long as we accept in the server role."""
@@ -82,11 +89,11 @@ def resolve(ours: bytes, received: bytes | bytearray) -> Crossing:
     position = 0
     end = None
     while end is None:
-        header = received[position : position + HEADER_SIZE]
-        if len(header) < HEADER_SIZE:
+        header = read_header(received, position)
+        if header is None:
             break
-        length = int.from_bytes(header[3:5], "big")
-        if header[0] != HANDSHAKE or header[1] != MAJOR or not 1 <= length <= MAX_FRAGMENT:
+        kind, major, length = header
+        if kind != HANDSHAKE or major != MAJOR or not 1 <= length <= MAX_FRAGMENT:
             return Crossing(Resolution.MALFORMED)
         part = received[position + HEADER_SIZE : position + HEADER_SIZE + length]
         message += part

@@ -11,6 +11,10 @@ import contextlib
 
 import trio
 
+from trio_duplex._wire.records import ALERT, write_record
+
+_FATAL = 2  # the AlertLevel (RFC 8446 section 6)
+
 LAST_WORDS_TIMEOUT = 1.0
 """Seconds for sending an alert and for the peer to hang up after it. A peer that reads
 the alert hangs up within a round trip, and there is no reason to wait longer for others."""
@@ -27,8 +31,7 @@ async def send_alert(transport: trio.abc.Stream, description: int) -> None:
         transport: The raw stream.
         description: The AlertDescription (RFC 8446 section 6).
     """
-    # Content type alert, legacy version TLS 1.2, two bytes: fatal, description.
-    await send_last_words(transport, bytes([0x15, 3, 3, 0, 2, 2, description]))
+    await send_last_words(transport, write_record(ALERT, bytes([_FATAL, description])))
 
 
 async def send_last_words(transport: trio.abc.Stream, words: bytes, *, shield: bool = True) -> bool:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Iterator
+from itertools import takewhile
 
-_HANDSHAKE, _SERVER_HELLO, _CERTIFICATE = 0x16, 2, 11
+from trio_duplex._wire.records import HANDSHAKE, read_records
+
+_SERVER_HELLO, _CERTIFICATE = 2, 11
 _FLIGHTS = 4  # the most flights of each end; with a HelloRetryRequest there are three
 _PRE_SHARED_KEY = 41  # RFC 8446 section 4.2
 
@@ -139,11 +142,8 @@ def _advance(tls: ssl.SSLObject) -> bool:
 
 def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield type and body of each handshake message that is not encrypted."""
-    payload = b""
-    while len(data) >= 5 and data[0] == _HANDSHAKE:
-        end = 5 + int.from_bytes(data[3:5], "big")
-        payload += data[5:end]
-        data = data[end:]
+    records = takewhile(lambda record: record[0] == HANDSHAKE, read_records(data))
+    payload = b"".join(contents for _, contents in records)
     while len(payload) >= 4:
         end = 4 + int.from_bytes(payload[1:4], "big")
         yield payload[0], payload[4:end]

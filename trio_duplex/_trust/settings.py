@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterable
 from functools import cache
 
 from trio_duplex._role import Role
-from trio_duplex._wire.records import HANDSHAKE, MAX_FRAGMENT
+from trio_duplex._wire.records import HANDSHAKE, MAX_FRAGMENT, write_record
 
 _REJECTED = 28
 """X509_V_ERR_CERT_REJECTED, which has no name in Python."""
@@ -91,9 +91,7 @@ def _message(kind: int, body: bytes) -> bytes:
     """Put a handshake message into records of its own (RFC 5246 sections 6.2.1 and 7.4)."""
     message = bytes([kind]) + len(body).to_bytes(3, "big") + body
     pieces = (message[at : at + MAX_FRAGMENT] for at in range(0, len(message), MAX_FRAGMENT))
-    return b"".join(
-        bytes([HANDSHAKE, 3, 3]) + len(piece).to_bytes(2, "big") + piece for piece in pieces
-    )
+    return b"".join(write_record(HANDSHAKE, piece) for piece in pieces)
 
 
 @cache

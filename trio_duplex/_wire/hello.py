@@ -6,13 +6,17 @@ import enum
 from collections.abc import Callable
 
 from trio_duplex._wire.records import (
+    ALERT,
+    CHANGE_CIPHER_SPEC,
     CLIENT_HELLO_TYPE,
     HANDSHAKE,
     HEADER_SIZE,
     MAJOR,
     MAX_FRAGMENT,
     SERVER_HELLO_TYPE,
+    Header,
     head,
+    read_header,
 )
 
 # Handshake header (4), legacy_version (2), random (32).
@@ -45,13 +49,13 @@ def client_hello_random(data: bytes | bytearray | memoryview) -> bytes | None:
     payload = bytearray()
     position = 0
     while len(payload) < _RANDOM_END:
-        header = data[position : position + HEADER_SIZE]
-        if len(header) < HEADER_SIZE or header[1] != MAJOR:
+        header = read_header(data, position)
+        if header is None or header.major != MAJOR:
             return None
-        length = int.from_bytes(header[3:5], "big")
+        length = header.length
         # An empty record of another type is skipped, as OpenSSL 3.0 does with an
         # empty ChangeCipherSpec here.
-        if length > MAX_FRAGMENT or (length and header[0] != HANDSHAKE):
+        if length > MAX_FRAGMENT or (length and header.kind != HANDSHAKE):
             return None
         position += HEADER_SIZE
         payload += data[position : position + length]
@@ -77,13 +81,14 @@ def random_may_follow(hello: bytes) -> bool:
     """
     position = 0
     while position < len(hello):
-        header = hello[position : position + 5]
-        if header[0] != 0x16 or header[1:2] not in (b"", b"\x03"):
+        if hello[position] != HANDSHAKE or hello[position + 1 : position + 2] not in (b"", b"\x03"):
             return False
-        length = int.from_bytes(header[3:5], "big")
-        if len(header) == 5 and not 1 <= length <= 2**14:
+        header = read_header(hello, position)
+        if header is None:
+            break
+        if not 1 <= header.length <= MAX_FRAGMENT:
             return False
-        position += 5 + length
+        position += HEADER_SIZE + header.length
     return len(hello) < 38 * 6
 
 
@@ -96,8 +101,6 @@ _MAX_RAW = 2 * MAX_HELLO
 """The most bytes that a hello and its record headers may take: enough for records with five bytes
 of it each. Real TLS stacks put a hello into one to four records."""
 
-_CHANGE_CIPHER_SPEC = 0x14
-_ALERT = 0x15
 _WARNING = 1
 _HELLO_REQUEST = bytes(4)
 
@@ -139,9 +142,9 @@ class HelloReader:
         self.size = 0
         self.behind = 0
         self._type = message_type
-        self._may_pass_over: dict[int, Callable[[bytearray], bool]] = {_ALERT: _is_mere_warning}
+        self._may_pass_over: dict[int, Callable[[bytearray], bool]] = {ALERT: _is_mere_warning}
         if second:
-            self._may_pass_over[_CHANGE_CIPHER_SPEC] = _is_dummy
+            self._may_pass_over[CHANGE_CIPHER_SPEC] = _is_dummy
         self._seen = 0
         self._header = bytearray()  # of the record that is being read
         self._missing = 0  # bytes of that record that have yet to come
@@ -168,8 +171,8 @@ class HelloReader:
                 missing = HEADER_SIZE - len(self._header)
                 self._header += view[position : position + missing]
                 position += missing
-                if len(self._header) == HEADER_SIZE:
-                    self._begin_record()
+                if (header := read_header(self._header)) is not None:
+                    self._begin_record(header)
                 continue
             piece = view[position : position + self._missing]
             position += len(piece)
@@ -187,12 +190,8 @@ class HelloReader:
             self.kind = HelloKind.TOO_LONG
         return self.kind
 
-    def _begin_record(self) -> None:
-        kind, major, length = (
-            self._header[0],
-            self._header[1],
-            self._header[3] << 8 | self._header[4],
-        )
+    def _begin_record(self, header: Header) -> None:
+        kind, major, length = header
         unknown = kind != HANDSHAKE and kind not in self._may_pass_over
         if major != MAJOR or length > MAX_FRAGMENT or (length and unknown):
             self.kind = HelloKind.OTHER
@@ -227,9 +226,12 @@ def _is_mere_warning(alert: bytearray) -> bool:
 
 def whole_hello(data: bytes, message_type: int) -> bytes | None:
     """Return the hello if it is whole and in one record, as nearly all are; else None."""
-    if len(data) < HEADER_SIZE + 4 or data[0] != HANDSHAKE or data[5] != message_type:
+    header = read_header(data)
+    if header is None or header.kind != HANDSHAKE or header.major != MAJOR:
         return None
-    size, length = 4 + (data[6] << 16 | data[7] << 8 | data[8]), data[3] << 8 | data[4]
-    if data[1] != MAJOR or not size <= length <= MAX_FRAGMENT or len(data) < HEADER_SIZE + size:
+    if len(data) < HEADER_SIZE + 4 or data[HEADER_SIZE] != message_type:
+        return None
+    size = 4 + (data[6] << 16 | data[7] << 8 | data[8])
+    if not size <= header.length <= MAX_FRAGMENT or len(data) < HEADER_SIZE + size:
         return None
     return data[HEADER_SIZE : HEADER_SIZE + size]

@@ -31,7 +31,17 @@ import attrs
 
 from trio_duplex._wire.alerts import alert_name
 from trio_duplex._wire.foreign import name_foreign
-from trio_duplex._wire.records import HEADER_SIZE, MAJOR, MAX_FRAGMENT, head
+from trio_duplex._wire.records import (
+    ALERT,
+    APPLICATION_DATA,
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    HEADER_SIZE,
+    HEARTBEAT,
+    MAJOR,
+    MAX_FRAGMENT,
+    head,
+)
 
 
 class OpeningKind(enum.Enum):
@@ -164,7 +174,7 @@ def _classify_other_record(data: bytes) -> Opening:
     if data[1] != MAJOR:
         return _not_tls(data)
     # Do not wait for the rest: an alert may be all that the peer sends.
-    if data[0] != 0x15:
+    if data[0] != ALERT:
         return Opening(OpeningKind.OTHER_TLS, name, TLSMessage.OTHER)
     if data[3:5] == b"\x00\x02" and len(data) >= 7:
         level = {1: "warning", 2: "fatal"}.get(data[5], f"level {data[5]}")
@@ -173,12 +183,12 @@ def _classify_other_record(data: bytes) -> Opening:
 
 
 _RECORDS = {
-    0x14: "a TLS change_cipher_spec record",
-    0x15: "a TLS alert",
-    0x17: "a TLS application data record",
-    0x18: "a TLS heartbeat record",
+    CHANGE_CIPHER_SPEC: "a TLS change_cipher_spec record",
+    ALERT: "a TLS alert",
+    APPLICATION_DATA: "a TLS application data record",
+    HEARTBEAT: "a TLS heartbeat record",
 }
-_RECORD_TYPES = {b"\x16", *(bytes([kind]) for kind in _RECORDS)}
+_RECORD_TYPES = {bytes([kind]) for kind in (HANDSHAKE, *_RECORDS)}
 
 
 def is_overlong(data: bytes) -> bool:

@@ -16,6 +16,7 @@ import trio
 
 from trio_duplex import Role
 from trio_duplex.testing._peers import Peer, TalkingPeer, context_of
+from trio_duplex.testing._records import HEADER_SIZE, split_records
 from trio_duplex.testing._wire import PeerStream, Wire
 
 PLAINTEXT = {
@@ -204,10 +205,13 @@ class CrossingPeer(TalkingPeer):
         ours = stream.client_hello()
         await wire.send(ours)
         if self.resolves:
-            while len(theirs) < _HEADER or len(theirs) < _record_end(theirs):
-                theirs += await wire.receive()
+            while (hello := next(split_records(theirs), None)) is None:
+                if not (more := await wire.receive()):
+                    raise EOFError("the other end finished in the middle of its ClientHello")
+                theirs += more
             if ours[_RANDOM] > theirs[_RANDOM]:
-                theirs = theirs[_record_end(theirs) :]  # drop their hello, and stay client
+                _, message = hello
+                theirs = theirs[HEADER_SIZE + len(message) :]  # drop their hello, and stay client
             else:
                 context = context_of(self.credentials or self.default_credentials(), Role.SERVER)
                 stream = PeerStream(wire, context, Role.SERVER)
@@ -215,12 +219,7 @@ class CrossingPeer(TalkingPeer):
         await self.converse(stream)
 
 
-_HEADER = 5
 _RANDOM = slice(11, 43)  # of a ClientHello in one record; this peer supports no other
-
-
-def _record_end(data: bytes) -> int:
-    return _HEADER + int.from_bytes(data[3:5], "big")
 
 
 @attrs.define(slots=False, eq=False, kw_only=True)

@@ -1,15 +1,17 @@
-"""Decoding bytes into TLS records, handshake messages and alerts, for transcripts.
+"""TLS records as the kit reads, writes and explains them.
 
-Pure. It explains and does not judge: it accepts bytes cut in any way, says what is
-encrypted and what is not TLS, and never raises.
+Pure, and independent of the library: the comment in ``__init__`` says why.
+`RecordReader` decodes for transcripts. It explains and does not judge: it accepts
+bytes cut in any way, says what is encrypted and what is not TLS, and never raises.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import attrs
 
-# This is the only private module that the kit uses. Errors of trio_duplex and transcripts of the
-# kit must have the same names for alerts, and the table is not worth a public name.
+# This is the only private module that the kit uses: see the comment in ``__init__``.
 from trio_duplex._wire.alerts import alert_name
 from trio_duplex.openings import classify
 
@@ -45,6 +47,28 @@ _MESSAGES = {
     22: "CertificateStatus",
     24: "KeyUpdate",
 }
+
+
+def make_record(kind: int, contents: bytes, version: bytes = b"\x03\x03") -> bytes:
+    """Make a TLS record with these contents, even if they are too long or make no sense."""
+    return bytes([kind]) + version + len(contents).to_bytes(2, "big") + contents
+
+
+def split_records(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the content type and the contents of each record that is whole."""
+    position = 0
+    while (length := _length(data, position)) is not None:
+        start = position + HEADER_SIZE
+        if len(data) < start + length:
+            return
+        yield data[position], data[start : start + length]
+        position = start + length
+
+
+def _length(data: bytes | bytearray, position: int = 0) -> int | None:
+    """Return how many bytes follow the header at a position; None if it is not whole."""
+    end = position + HEADER_SIZE
+    return None if len(data) < end else int.from_bytes(data[end - 2 : end], "big")
 
 
 @attrs.frozen
@@ -86,10 +110,8 @@ class RecordReader:
             if not self._plausible():
                 self._foreign = True
                 break
-            if len(self._buffer) < HEADER_SIZE:
-                return found
-            length = int.from_bytes(self._buffer[3:5], "big")
-            if len(self._buffer) < HEADER_SIZE + length:
+            length = _length(self._buffer)
+            if length is None or len(self._buffer) < HEADER_SIZE + length:
                 return found
             body = bytes(self._buffer[HEADER_SIZE : HEADER_SIZE + length])
             found.append(self._read(self._buffer[0], body))
@@ -106,9 +128,9 @@ class RecordReader:
             return None
         name = _TYPES[self._buffer[0]]
         name = f"{'an' if name[0] == 'a' else 'a'} {name}"
-        if len(self._buffer) < HEADER_SIZE:
+        length = _length(self._buffer)
+        if length is None:
             return Record(f"{_count(self._buffer)} of the header of {name} record")
-        length = int.from_bytes(self._buffer[3:5], "big")
         here = len(self._buffer) - HEADER_SIZE
         return Record(f"{here} of the {length} bytes of {name} record")
 
@@ -117,7 +139,7 @@ class RecordReader:
         return (
             head[0] in _TYPES
             and (len(head) < 2 or head[1] == 3)
-            and (len(head) < HEADER_SIZE or int.from_bytes(head[3:5], "big") <= MAX_LENGTH)
+            and (_length(head) or 0) <= MAX_LENGTH
         )
 
     def _not_tls(self, data: bytes) -> Record:
@@ -184,14 +206,13 @@ def cut_records(records: bytes, size: int) -> bytes:
     cut = bytearray()
     position = 0
     while position < len(records):
-        head = records[position : position + 3]
-        length = int.from_bytes(records[position + 3 : position + 5], "big")
+        kind, version = records[position], records[position + 1 : position + 3]
+        length = _length(records, position)
         position += HEADER_SIZE
-        body = records[position : position + length]
-        if len(head) < 3 or len(body) < length:
+        if length is None or len(records) < position + length:
             raise ValueError("the records are not whole")
+        body = records[position : position + length]
         for start in range(0, length, size):
-            piece = body[start : start + size]
-            cut += head + len(piece).to_bytes(2, "big") + piece
+            cut += make_record(kind, body[start : start + size], version)
         position += length
     return bytes(cut)

@@ -228,6 +228,38 @@ class PeerStream(trio.abc.Stream):
         hello = self._outgoing.read()
         return hello if record_size is None else cut_records(hello, record_size)
 
+    async def answer(self, received: bytes) -> bytes:
+        """Make the flight that answers the other end's bytes, without sending it.
+
+        A peer can so send a part of its ServerHello, or all but its Finished.
+        `handshake` goes on from there.
+
+        Args:
+            received: Bytes of the other end's handshake that the wire has received.
+
+        Returns:
+            The flight; empty if more bytes are needed.
+
+        Raises:
+            ssl.SSLError: The handshake failed; our alert has been sent.
+            trio.BrokenResourceError: TLS has failed before.
+        """
+        await self._advance(received)
+        return self._outgoing.read()
+
+    async def _advance(self, received: bytes) -> bool:
+        """Give OpenSSL bytes of the handshake; return whether it is complete."""
+        self._check_not_failed()
+        self._incoming.write(received)
+        try:
+            self._ssl_object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except ssl.SSLError as exc:
+            await self._fail(exc)
+            raise
+        return True
+
     async def handshake(
         self,
         *,
@@ -244,20 +276,12 @@ class PeerStream(trio.abc.Stream):
         Raises:
             ssl.SSLError: The handshake failed; our alert has been sent.
             EOFError: The other end finished in the middle of the handshake.
-            trio.BrokenResourceError: The other end is gone.
+            trio.BrokenResourceError: The other end is gone, or TLS has failed before.
             trio.TooSlowError: A step took longer than the peer's patience.
         """
         send = send or self.wire.send
-        self._incoming.write(received)
+        done = await self._advance(received)
         while True:
-            try:
-                self._ssl_object.do_handshake()
-                done = True
-            except ssl.SSLWantReadError:
-                done = False
-            except ssl.SSLError as exc:
-                await self._fail(exc)
-                raise
             if self._outgoing.pending:
                 await send(self._outgoing.read())
             if done:
@@ -265,7 +289,7 @@ class PeerStream(trio.abc.Stream):
             data = await self.wire.receive()
             if not data:
                 raise EOFError("the other end finished in the middle of the handshake")
-            self._incoming.write(data)
+            done = await self._advance(data)
         report = self.wire.report
         report.role = self._role
         report.tls_version = self._ssl_object.version()

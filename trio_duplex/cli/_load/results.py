@@ -210,7 +210,10 @@ def _tls_error(error: ssl.SSLError) -> tuple[str, str]:
 
 
 def last_alert(received: bytes) -> str | None:
-    """Return the name of the last alert among plaintext TLS records, or None."""
+    """Return the name of the last alert among plaintext TLS records, or None.
+
+    It reads the records itself, for the reason in the comment of ``trio_duplex.testing``.
+    """
     found = None
     position = 0
     while len(header := received[position : position + 5]) == 5:
