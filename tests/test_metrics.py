@@ -22,7 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import trio_duplex
 from tests.serve.test_room import serving, talk
-from tests.support.peers import AUTHORITY, NODE, MemoryListener, credentials, peer_stream
+from tests.support.authority import AUTHORITY
+from tests.support.peers import NODE, MemoryListener, credentials, peer_stream
 from trio_duplex import Connection, Limits, Role, Server, Statistics, serve_tcp
 from trio_duplex._serve.acceptor import Acceptor
 from trio_duplex._stream.settings import Settings

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 
 import trio_duplex
+from tests.support.authority import AUTHORITY
 
 ROOT = Path(__file__).parent.parent
 
@@ -148,15 +148,14 @@ def test_architecture_page_names_every_module() -> None:
 async def test_echo_example_works(
     role: trio_duplex.Role, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = trustme.CA()
-    certificate = authority.issue_cert("node.example")
-    authority.cert_pem.write_to_path(tmp_path / "fleet-ca.pem")
+    certificate = AUTHORITY.issue_cert("node.example")
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "fleet-ca.pem")
     certificate.private_key_pem.write_to_path(tmp_path / "node.key")
     for blob in certificate.cert_chain_pems:
         blob.write_to_path(tmp_path / "node.pem", append=True)
     monkeypatch.chdir(tmp_path)
     peer = trio_duplex.Credentials.mutual(
-        certificate_chain=authority.issue_cert("peer.example"), trust=authority
+        certificate_chain=AUTHORITY.issue_cert("peer.example"), trust=AUTHORITY
     )
     started, wait_started = trio.open_memory_channel[trio_duplex.Server](1)
     serve_tcp = trio_duplex.serve_tcp

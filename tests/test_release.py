@@ -14,7 +14,6 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
-    APPLICATION_DATA,
     TLS13,
     MemoryListener,
     client_hello,
@@ -24,8 +23,8 @@ from tests.support.peers import (
     each_version,
     echo,
     memory_pair,
-    record,
 )
+from tests.support.records import APPLICATION_DATA, make_record
 from trio_duplex import Connection, HandshakeError, Limits, Role, Server, negotiate, serve_listeners
 from trio_duplex._tls.handshake import Handshake
 
@@ -101,7 +100,7 @@ async def test_connections_that_end_in_a_fault_behind_their_data_are_freed(
     server, client = await connection_pair(version, streams=(ours, theirs))
     (held,) = tls_objects(server)
     await client.send_all(b"x")
-    await theirs.send_all(record(APPLICATION_DATA, b"no key of ours has made this"))
+    await theirs.send_all(make_record(APPLICATION_DATA, b"no key of ours has made this"))
     assert await server.receive_some() == b"x"
     with suppress(trio.BrokenResourceError):  # what pytest.raises would keep, with all its frames
         await server.receive_some()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trustme
 
+from tests.support.authority import AUTHORITY
 from tests.support.material import write_pair
 
 
@@ -14,10 +14,9 @@ from tests.support.material import write_pair
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``ca.pem``, and certificate and key of ``node`` (ours) and ``peer``."""
     made = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(made / "ca.pem")
+    AUTHORITY.cert_pem.write_to_path(made / "ca.pem")
     for name in ("node", "peer"):
-        leaf = authority.issue_cert(f"{name}.example", common_name=f"the {name}")
+        leaf = AUTHORITY.issue_cert(f"{name}.example", common_name=f"the {name}")
         leaf.cert_chain_pems[0].write_to_path(made / f"{name}.pem")
         leaf.private_key_pem.write_to_path(made / f"{name}.key")
         (made / f"{name}.key").chmod(0o600)
@@ -38,15 +37,9 @@ def credentials(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def authority() -> trustme.CA:
-    """The authority of `fresh`."""
-    return trustme.CA()
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, authority: trustme.CA) -> Path:
+def fresh(tmp_path: Path) -> Path:
     """A folder of certificates that a test may change."""
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    AUTHORITY.cert_pem.write_to_path(tmp_path / "ca.pem")
     for name in ("node", "peer"):
-        write_pair(tmp_path, authority, name, f"{name}.example")
+        write_pair(tmp_path, name, f"{name}.example")
     return tmp_path

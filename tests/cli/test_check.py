@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cryptography import x509
 
-from tests.support.trust import (
+from tests.support.authority import (
     CLIENT_AUTH,
     DAY,
     FLEET,

@@ -11,9 +11,9 @@ from pathlib import Path
 import attrs
 import click
 import pytest
-import trustme
 from click.testing import CliRunner
 
+from tests.support.authority import AUTHORITY
 from tests.support.command import START
 from tests.support.material import write_pair
 from tests.support.tools import require_tool
@@ -145,14 +145,13 @@ SCENARIOS = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """What the examples name, for two machines that share an authority."""
-    authority = trustme.CA()
     for machine in ("one", "two", "serving"):
         place = tmp_path / machine
         place.mkdir()
         for name in ("node", "peer", "hub", "site-1"):
-            write_pair(place, authority, name, f"{name}.example")
+            write_pair(place, name, f"{name}.example")
         for name in ("ca.pem", "fleet-ca.pem"):
-            authority.cert_pem.write_to_path(place / name)
+            AUTHORITY.cert_pem.write_to_path(place / name)
         credentials = "cert = 'node.pem'\nkey = 'node.key'\ntrust = 'ca.pem'\n"
         listen = "127.0.0.1:8443" if machine == "serving" else "fd:here"
         (place / "trio-duplex.toml").write_text(f"{credentials}[echo]\nlisten = '{listen}'\n")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 from click.testing import CliRunner, Result
 
 from tests.support import child
+from tests.support.authority import AUTHORITY
 from trio_duplex import Connection
 from trio_duplex.cli._command import command
 from trio_duplex.cli._load import load as _load
@@ -306,10 +306,9 @@ def test_how_many(seconds: float | None, connections: int | None, count: int) ->
 @contextlib.asynccontextmanager
 async def a_child(folder: Path) -> AsyncIterator[tuple[child.Child, list[str]]]:
     """A server in a process of its own, and the command line of a load on it."""
-    authority = trustme.CA()
-    child.write_certificates(folder, authority)
+    child.write_certificates(folder, AUTHORITY)
     peer = folder / "peer.pem"
-    authority.issue_cert("peer.example").private_key_and_cert_chain_pem.write_to_path(peer)
+    AUTHORITY.issue_cert("peer.example").private_key_and_cert_chain_pem.write_to_path(peer)
     async with child.Child.start(folder, window=0.2) as server:
         yield (
             server,

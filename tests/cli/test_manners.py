@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.trust import FLEET
+from tests.support.authority import FLEET
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "trio_duplex"]

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.contexts import new_context
+from tests.support.records import HANDSHAKE, make_record
 from trio_duplex import Role
 from trio_duplex._decision.glare import Crossing, Resolution, resolve
 
@@ -37,7 +38,7 @@ def cut(message: bytes, sizes: list[int]) -> bytes:
     for size in [*sizes, len(message)]:
         part = message[at : at + size]
         if part:
-            records += b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part
+            records += make_record(HANDSHAKE, part, b"\x03\x01")
         at += size
     return records
 

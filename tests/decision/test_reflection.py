@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.records import make_record
 from trio_duplex._decision.reflection import RECENT, SentHellos
 from trio_duplex._wire.hello import client_hello_random, random_may_follow
 
@@ -79,7 +80,7 @@ def test_never_more_than_open_and_recent(steps: list[int]) -> None:
 
 
 def record(payload: bytes, kind: int = 0x16) -> bytes:
-    return bytes([kind, 3, 1]) + len(payload).to_bytes(2, "big") + payload
+    return make_record(kind, payload, b"\x03\x01")
 
 
 @given(st.lists(st.integers(1, 60), min_size=40, max_size=40), st.data())

@@ -17,11 +17,11 @@ from typing import Any
 import httpx
 import pytest
 import trio
-import trustme
 from trio.testing import MockClock
 
 import trio_duplex
 from tests.docs.blocks import DOCS
+from tests.support.authority import AUTHORITY, STRANGER
 from tests.support.contexts import new_context
 from trio_duplex import Credentials, Role
 from trio_duplex.testing import echo, open_connection_pair, thread_server
@@ -33,20 +33,19 @@ class Lab:
     """The files that the examples name, and what a peer needs."""
 
     def __init__(self, folder: Path) -> None:
-        authority = trustme.CA()
-        node = authority.issue_cert("node.example")
-        authority.cert_pem.write_to_path(folder / "fleet-ca.pem")
+        node = AUTHORITY.issue_cert("node.example")
+        AUTHORITY.cert_pem.write_to_path(folder / "fleet-ca.pem")
         node.private_key_pem.write_to_path(folder / "node.key")
         for blob in node.cert_chain_pems:
             blob.write_to_path(folder / "node.pem", append=True)
-        self.authority = authority
-        self.certificate = peer = authority.issue_cert("peer.example")
-        self.peer = Credentials.mutual(certificate_chain=peer, trust=authority)
+        self.authority = AUTHORITY
+        self.certificate = peer = AUTHORITY.issue_cert("peer.example")
+        self.peer = Credentials.mutual(certificate_chain=peer, trust=AUTHORITY)
         self.contexts = {}
         for role in Role:
             self.contexts[role] = context = new_context(role)
             peer.configure_cert(context)
-            authority.configure_trust(context)
+            AUTHORITY.configure_trust(context)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_REQUIRED
 
@@ -296,7 +295,7 @@ async def test_ten_names(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_self_signed(lab: Lab) -> None:
     """The device's certificate counts by itself; that it is self-signed makes no difference."""
-    device = trustme.CA().issue_cert("device.example")
+    device = STRANGER.issue_cert("device.example")
     device.cert_chain_pems[0].write_to_path("devices.pem")
     assert "trusted_certificates" in repr(example("self_signed")["credentials"])
 

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from tests.serve.test_room import serving, talk
+from tests.support.authority import AUTHORITY
 from tests.support.peers import (
-    AUTHORITY,
     NODE,
     TLS12,
     MemoryListener,

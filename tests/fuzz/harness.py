@@ -9,11 +9,12 @@ import ssl
 from collections.abc import Callable
 from functools import cache
 
-import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from tests.support.authority import AUTHORITY, STRANGERS, rsa_key
 from tests.support.contexts import new_context
+from tests.support.records import HANDSHAKE, make_record
 from trio_duplex import (
     AllOf,
     AnyOf,
@@ -97,12 +98,12 @@ def recut(data: bytes, size: int) -> bytes:
     payload = b""
     while len(data) > 5:
         length = int.from_bytes(data[3:5], "big")
-        if length and data[0] != 0x16:
+        if length and data[0] != HANDSHAKE:
             break
         payload += data[5 : 5 + length]
         data = data[5 + length :]
     return b"".join(
-        b"\x16\x03\x01" + len(part).to_bytes(2, "big") + part
+        make_record(HANDSHAKE, part)
         for part in (payload[start : start + size] for start in range(0, len(payload), size))
     )
 
@@ -181,18 +182,17 @@ def seeds(target: str) -> tuple[bytes, ...]:
             b"\x80\x2e\x01\x00\x02",
             b"GET / HTTP/1.1\r\n",
         )
-    authority = trustme.CA()
-    leaf = authority.issue_cert(
+    leaf = AUTHORITY.issue_cert(
         "a.example", "*.b.example", "192.0.2.1", "2001:db8::1", common_name="a.example"
     )
-    other = trustme.CA(key_type=trustme.KeyType.RSA).issue_cert("a.example")
+    other = STRANGERS.issue("a.example", key=rsa_key()).as_trustme()
     if target == "identity":
-        pems = [leaf.cert_chain_pems[0], other.cert_chain_pems[0], authority.cert_pem]
+        pems = [leaf.cert_chain_pems[0], other.cert_chain_pems[0], AUTHORITY.cert_pem]
         return tuple(
             x509.load_pem_x509_certificate(blob.bytes()).public_bytes(Encoding.DER) for blob in pems
         )
     return (
-        leaf.private_key_and_cert_chain_pem.bytes() + authority.cert_pem.bytes(),
+        leaf.private_key_and_cert_chain_pem.bytes() + AUTHORITY.cert_pem.bytes(),
         other.private_key_and_cert_chain_pem.bytes(),
     )
 

@@ -19,7 +19,6 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.support.peers import (
-    HANDSHAKE,
     INTRUDER,
     NODE,
     VERSIONS,
@@ -30,10 +29,8 @@ from tests.support.peers import (
     echo,
     peer_context,
     peer_stream,
-    record,
-    records,
-    recut,
 )
+from tests.support.records import HANDSHAKE, make_record, recut, split_records
 from trio_duplex import Connection, DuplexError, Limits, Role, Server, negotiate, serve_listeners
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
@@ -116,7 +113,7 @@ fragments = st.one_of(
         st.integers(1, 60),
         st.integers(0, 4000),
     ),
-    st.builds(record, st.integers(0x14, 0x18), st.binary(max_size=60)),
+    st.builds(make_record, st.integers(0x14, 0x18), st.binary(max_size=60)),
     st.builds(
         lambda start, tail: start + tail,
         st.sampled_from(
@@ -196,8 +193,8 @@ class Mangling:
 
     def _recut(self, flight: bytes, size: int) -> bytes:
         return b"".join(
-            recut(record(kind, part), size) if kind == HANDSHAKE else record(kind, part)
-            for kind, part in records(flight)
+            recut(make_record(kind, part), size) if kind == HANDSHAKE else make_record(kind, part)
+            for kind, part in split_records(flight)
         )
 
 

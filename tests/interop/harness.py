@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from tests.support.contexts import new_context
+from tests.support.records import ALERT, split_records
 from trio_duplex import Connection, Credentials, DuplexError, Role, negotiate, serve_tcp
 
 WINDOW = 0.5
@@ -383,13 +384,8 @@ def plaintext_alerts(stream: bytes | bytearray) -> list[tuple[int, int]]:
 
     RFC 5246, sections 6.2.1 and 7.2. An encrypted alert is longer than two bytes.
     """
-    found = []
-    while len(stream) >= 5:
-        length = int.from_bytes(stream[3:5], "big")
-        if stream[0] == 0x15 and length == 2:
-            found.append((stream[5], stream[6]))
-        stream = stream[5 + length :]
-    return found
+    alerts = (body for kind, body in split_records(bytes(stream)) if kind == ALERT)
+    return [(body[0], body[1]) for body in alerts if len(body) == 2]
 
 
 # ---------------------------------------------------------------------- Python's own blocking ssl

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from tests.support.peers import APPLICATION_DATA, CHANGE_CIPHER_SPEC, TLS12, peer_context, records
+from tests.support.peers import TLS12, peer_context
+from tests.support.records import APPLICATION_DATA, CHANGE_CIPHER_SPEC, split_records
 from trio_duplex import Role
 
 HELLO_REQUEST = b"\0\0\0\0"
@@ -90,7 +91,7 @@ class Forger12(Forger):
 
     def opened(self, received: bytes) -> list[tuple[int, bytes]]:
         """The type and content of each encrypted record in all that was received."""
-        every = list(records(received))
+        every = list(split_records(received))
         first = 1 + [kind for kind, _ in every].index(CHANGE_CIPHER_SPEC)
         found = []
         for number, (kind, part) in enumerate(every[first:]):

@@ -10,8 +10,10 @@ import attrs
 import trio
 
 from tests.odd_peers import plays as p
-from tests.odd_peers.plays import CLIENT, SERVER, Play, after, either, foreign, says, then
-from tests.support.peers import ALERT, APPLICATION_DATA, HANDSHAKE, TLS12, TLS13, VERSIONS, record
+from tests.odd_peers.peer import Play
+from tests.odd_peers.plays import CLIENT, SERVER, after, either, foreign, says, then
+from tests.support.peers import TLS12, TLS13, VERSIONS
+from tests.support.records import ALERT, APPLICATION_DATA, HANDSHAKE, make_record
 from trio_duplex import (
     CertificateRejectedError,
     GlareError,
@@ -22,6 +24,7 @@ from trio_duplex import (
     Role,
     SelfConnectionError,
 )
+from trio_duplex.testing import PLAINTEXT
 
 DEBUG, INFO = logging.DEBUG, logging.INFO
 BROKEN = trio.BrokenResourceError
@@ -214,7 +217,7 @@ ROWS: tuple[Row, ...] = (
         "hello, garbage",
         "sends a valid ClientHello and then garbage",
         {
-            "random": after(p.whole_hello, says(p.GARBAGE), p.stays),
+            "random": after(p.whole_hello, says(bytes(range(0x80, 0xC0)) * 2), p.stays),
             "text": after(p.whole_hello, says(b"GET / HTTP/1.1\r\n\r\n"), p.stays),
         },
         error=HandshakeError,
@@ -225,7 +228,7 @@ ROWS: tuple[Row, ...] = (
         OPENING,
         "hello, too long a record",
         "sends a valid ClientHello and then a record that is too long",
-        after(p.whole_hello, says(record(APPLICATION_DATA, bytes(0x4801))), p.stays),
+        after(p.whole_hello, says(make_record(APPLICATION_DATA, bytes(0x4801))), p.stays),
         error=HandshakeError,
         role=SERVER,
         alert="record_overflow",
@@ -242,7 +245,7 @@ ROWS: tuple[Row, ...] = (
         OPENING,
         "SSLv2",
         "sends an SSLv2 ClientHello",
-        foreign(bytes.fromhex("802e0100020015000000100100800700c0") + bytes(31)),
+        foreign(PLAINTEXT["sslv2"]),
         error=NotTLSError,
         role=SERVER,
     ),
@@ -251,8 +254,8 @@ ROWS: tuple[Row, ...] = (
         "alert",
         "sends an alert first",
         {
-            "fatal": foreign(record(ALERT, b"\x02\x28")),
-            "close_notify": foreign(record(ALERT, b"\x01\x00")),
+            "fatal": foreign(make_record(ALERT, b"\x02\x28")),
+            "close_notify": foreign(make_record(ALERT, b"\x01\x00")),
         },
         error=NotTLSError,
         role=SERVER,
@@ -261,7 +264,7 @@ ROWS: tuple[Row, ...] = (
         OPENING,
         "ServerHello",
         "sends a ServerHello first",
-        foreign(record(HANDSHAKE, b"\x02\0\0\x26" + bytes(38))),
+        foreign(make_record(HANDSHAKE, b"\x02\0\0\x26" + bytes(38))),
         error=NotTLSError,
         role=SERVER,
     ),
@@ -270,8 +273,8 @@ ROWS: tuple[Row, ...] = (
         "another record",
         "sends another TLS record first, or an empty one",
         {
-            "data": foreign(record(APPLICATION_DATA, bytes(32))),
-            "Certificate": foreign(record(HANDSHAKE, b"\x0b\0\0\x26" + bytes(38))),
+            "data": foreign(make_record(APPLICATION_DATA, bytes(32))),
+            "Certificate": foreign(make_record(HANDSHAKE, b"\x0b\0\0\x26" + bytes(38))),
             "empty": foreign(b"\x16\x03\x01\0\0" + bytes(64)),
         },
         error=NotTLSError,
@@ -360,7 +363,7 @@ ROWS: tuple[Row, ...] = (
         ANSWER,
         "alert",
         "answers with an alert",
-        after(p.greeted, foreign(record(ALERT, b"\x02\x28"))),
+        after(p.greeted, foreign(make_record(ALERT, b"\x02\x28"))),
         error=HandshakeError,
         role=CLIENT,
     ),
@@ -386,7 +389,7 @@ ROWS: tuple[Row, ...] = (
         ANSWER,
         "data",
         "answers with data",
-        after(p.greeted, foreign(record(APPLICATION_DATA, bytes(64)))),
+        after(p.greeted, foreign(make_record(APPLICATION_DATA, bytes(64)))),
         error=HandshakeError,
         role=CLIENT,
         alert="unexpected_message",

@@ -22,9 +22,9 @@ import attrs
 import pytest
 import trio
 
-from tests.odd_peers.act import Act
-from tests.odd_peers.plays import PONDERED, Play
-from tests.support.peers import credentials, peer_context, peer_stream, receive_exactly
+from tests.odd_peers.peer import OddPeer, Play
+from tests.odd_peers.plays import PONDERED
+from tests.support.peers import credentials, peer_context, receive_exactly
 from trio_duplex import Connection, Limits, PeerIdentity, Role, Server, serve_tcp
 from trio_duplex._events import report
 from trio_duplex._events.log import LOGGER, LogObserver
@@ -38,6 +38,7 @@ from trio_duplex.events import (
     NegotiationFailed,
     RoleDecided,
 )
+from trio_duplex.testing import PeerStream, SilentPeer, SpeakingPeer
 
 WINDOW = 1.5
 """Seconds: the healthy speaking peers share a thread with all the others."""
@@ -157,6 +158,16 @@ class Diary:
                 self.over[event.number].set()
 
 
+@attrs.frozen
+class Healthy:
+    """The contexts of the healthy peers, as the kit's peers take them."""
+
+    contexts: dict[Role, ssl.SSLContext]
+
+    def context(self, role: Role) -> ssl.SSLContext:
+        return self.contexts[role]
+
+
 class Stage:
     """A server of one TLS version, and its observer.
 
@@ -171,8 +182,8 @@ class Stage:
         self.version = version
         self.diary = diary
         self.address = server.addresses[0][:2]
-        self.contexts = {role: peer_context(role, version) for role in Role}
-        self.acts = dict[str, Act]()
+        self.healthy = Healthy({role: peer_context(role, version) for role in Role})
+        self.peers = dict[str, OddPeer]()
 
     @classmethod
     async def open(cls, version: ssl.TLSVersion, nursery: trio.Nursery) -> Stage:
@@ -180,9 +191,9 @@ class Stage:
 
         async def policy(identity: PeerIdentity, _: Role, remote: Address | None) -> None:
             if PONDERED in identity.names:
-                act = stage.acts[format_address(remote) or ""]
-                act.asked.set()
-                await act.verdict.wait()
+                peer = stage.peers[format_address(remote) or ""]
+                peer.asked.set()
+                await peer.verdict.wait()
 
         serve = partial(
             serve_tcp,
@@ -213,8 +224,6 @@ class Stage:
         noticed: list[Exception] = []
         echoes: list[int] = []
         trouble: Exception | None = None
-        alert: str | None = None
-
         served = {role: trio.Event() for role in Role}
 
         async def neighbour(role: Role) -> None:
@@ -234,30 +243,30 @@ class Stage:
                 nursery.start_soon(neighbour, role)
             nursery.start_soon(enter)
             before = self.diary.number
-            act = Act(await trio.open_tcp_stream(*self.address), self.version, scratch)
-            number, peer = await self.admitted(act, before)
-            act.over = self.diary.over[number]
-            self.acts[peer] = act
+            stream = await trio.open_tcp_stream(*self.address)
+            number, address = await self.admitted(stream, before)
+            peer = OddPeer(
+                play=play, version=self.version, scratch=scratch, over=self.diary.over[number]
+            )
+            self.peers[address] = peer
             try:
-                await play(act)
-                alert = act.alert()
+                trouble = (await peer.run(stream)).error
             except Exception as exc:  # noqa: BLE001 - it is shown with the row
                 trouble = exc
-            await trio.aclose_forcefully(act.stream)
-            await act.over.wait()  # the server may learn of it later
+            await peer.over.wait()  # the server may learn of it later
             over.set()
         return Seen(
             events=self.diary.told[number],
-            records=[record for record in records if _is_of(record, self.version, number, peer)],
-            alert=alert,
+            records=[each for each in records if _is_of(each, self.version, number, address)],
+            alert=peer.alert,
             trouble=trouble,
             noticed=noticed,
             echoes=echoes,
         )
 
-    async def admitted(self, act: Act, before: int) -> tuple[int, str]:
+    async def admitted(self, stream: trio.SocketStream, before: int) -> tuple[int, str]:
         """Wait until it is accepted: one that resets before has no address any more."""
-        host, port = act.stream.socket.getsockname()
+        host, port = stream.socket.getsockname()
         peer = f"{host}:{port}"
         while self.diary.latest.get(peer, 0) <= before:  # the port may have had another peer
             self.diary.here[peer] = trio.Event()
@@ -265,10 +274,11 @@ class Stage:
         return self.diary.latest[peer], peer
 
     async def be_healthy(self, role: Role, over: trio.Event, served: trio.Event) -> int:
-        """Handshake, echo until it is over and once more, and end in due form."""
-        async with await trio.open_tcp_stream(*self.address) as stream:
-            tls = peer_stream(stream, role, context=self.contexts[role])
-            echoes = 0
+        """Handshake, echo until it is over and once more, and end with a close_notify."""
+        echoes = 0
+
+        async def talk(tls: PeerStream) -> None:
+            nonlocal echoes
             last = False
             while not last:
                 last = over.is_set()
@@ -279,8 +289,12 @@ class Stage:
                 served.set()
                 with trio.move_on_after(BETWEEN_ECHOES):
                     await over.wait()
-            await tls.aclose()
-            return echoes
+
+        kind = SpeakingPeer if role is Role.CLIENT else SilentPeer
+        report = await kind(credentials=self.healthy, talk=talk).run(self.server)
+        if report.error is not None:
+            raise report.error
+        return echoes
 
     async def leave_nothing(self) -> None:
         """Wait until the server is empty, as it must be when all have left."""

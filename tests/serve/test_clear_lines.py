@@ -12,18 +12,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.support.authority import FLEET
 from tests.support.hellos import vector
 from tests.support.peers import (
-    HANDSHAKE,
     MemoryListener,
     RecordingStream,
     client_hello,
     each_role,
-    plain_alerts,
     receive_all,
-    record,
 )
-from tests.support.trust import FLEET, AskingContext, context, hear, mutual
+from tests.support.records import HANDSHAKE, make_record, plain_alerts
+from tests.support.trust import AskingContext, context, hear, mutual
 from trio_duplex import Connection, HandshakeError, Role, serve_listeners
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex.events import Event, NegotiationFailed
@@ -108,7 +107,7 @@ async def test_a_peer_without_safe_renegotiation_is_told_to_update(
 ) -> None:
     """RFC 5746 is of 2010: a ServerHello of TLS 1.2 that says nothing of it."""
     body = b"\x03\x03" + os.urandom(32) + b"\0" + b"\xc0\x2b" + b"\0" + vector(b"")
-    answer = record(HANDSHAKE, b"\x02" + len(body).to_bytes(3, "big") + body)
+    answer = make_record(HANDSHAKE, b"\x02" + len(body).to_bytes(3, "big") + body)
     error, _ = await meet_raw(answer, awaits_hello=True)
     assert isinstance(error, HandshakeError)
     assert "legacy renegotiation" in (error.tls_reason or "")

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.authority import AUTHORITY
 from tests.support.child import Child, write_certificates
 from tests.support.peers import (
-    AUTHORITY,
     MemoryListener,
     client_hello,
     credentials,

@@ -13,8 +13,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.authority import AUTHORITY
 from tests.support.peers import (
-    AUTHORITY,
     NODE,
     TLS12,
     MemoryListener,

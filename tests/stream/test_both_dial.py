@@ -15,7 +15,8 @@ from typing import Any, cast
 import pytest
 import trio
 
-from tests.support.peers import AUTHORITY, NODE, credentials, each_version, receive_exactly
+from tests.support.authority import AUTHORITY
+from tests.support.peers import NODE, credentials, each_version, receive_exactly
 from tests.support.tools import require_tool
 from trio_duplex import Connection, Role
 

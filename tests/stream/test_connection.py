@@ -14,7 +14,6 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
-    APPLICATION_DATA,
     TLS12,
     RawPeer,
     RecordingStream,
@@ -31,6 +30,7 @@ from tests.support.peers import (
     tcp_pair,
     unix_pair,
 )
+from tests.support.records import APPLICATION_DATA
 from trio_duplex import Connection, Role, negotiate
 from trio_duplex._stream.settings import CLOSE_TIMEOUT
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT

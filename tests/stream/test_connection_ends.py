@@ -17,8 +17,6 @@ import trio.testing
 
 from tests.odd_peers.forge import HELLO_REQUEST, Forger12, forger, logging_context
 from tests.support.peers import (
-    ALERT,
-    HANDSHAKE,
     TLS12,
     RawPeer,
     RecordingStream,
@@ -31,10 +29,10 @@ from tests.support.peers import (
     each_version,
     memory_pair,
     receive_all,
-    record,
     reset,
     tcp_pair,
 )
+from tests.support.records import ALERT, HANDSHAKE, make_record
 from trio_duplex import Connection, Role, negotiate
 from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._tls.engine import RECORD_SIZE
@@ -99,7 +97,7 @@ async def test_data_before_a_faulty_record_is_given_first(
     connection, peer = (server, client) if role is Role.SERVER else (client, server)
     for _ in range(2):
         await peer.send_all(b"x")
-    await theirs.send_all(record(23, b"no key of ours has made this"))
+    await theirs.send_all(make_record(23, b"no key of ours has made this"))
     assert await connection.receive_some() == b"xx"
     errors = [await broken(connection) for _ in range(2)]
     assert str(errors[0]) == str(errors[1])
@@ -123,7 +121,7 @@ async def test_sending_after_a_faulty_record_says_so(version: ssl.TLSVersion, ro
     )
     connection, peer = (server, client) if role is Role.SERVER else (client, server)
     await peer.send_all(b"x")
-    await theirs.send_all(record(23, b"no key of ours has made this"))
+    await theirs.send_all(make_record(23, b"no key of ours has made this"))
     assert await connection.receive_some() == b"x"
     error = await broken(connection, sending=True)
     assert isinstance(error.__cause__, ssl.SSLError)

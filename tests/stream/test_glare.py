@@ -21,9 +21,9 @@ from tests.support.peers import (
     memory_pair,
     peer_stream,
     receive_exactly,
-    recut,
     tcp_pair,
 )
+from tests.support.records import recut
 from trio_duplex import (
     Connection,
     Credentials,

@@ -22,7 +22,6 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
-    ALERT,
     UNEXPECTED_MESSAGE,
     RawPeer,
     RecordingStream,
@@ -39,14 +38,12 @@ from tests.support.peers import (
     echo,
     memory_pair,
     peer_stream,
-    plain_alerts,
     receive_all,
     receive_exactly,
-    records,
-    recut,
     tcp_pair,
     unix_pair,
 )
+from tests.support.records import ALERT, plain_alerts, recut, split_records
 from trio_duplex import (
     Connection,
     Decision,
@@ -929,7 +926,7 @@ async def test_https_compatible_sends_no_close_notify(
             connection = await negotiate(ours, credentials(), https_compatible=https_compatible)
         before = len(ours.sent)
         await connection.aclose()
-        after = list(records(ours.sent[before:]))
+        after = list(split_records(ours.sent[before:]))
         assert len(after) == (0 if https_compatible else 1)
         if https_compatible:
             with pytest.raises(trio.BrokenResourceError):

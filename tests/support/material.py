@@ -9,15 +9,15 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
 import trio
-import trustme
 
+from tests.support.authority import AUTHORITY
 from tests.support.command import Command, run_command
 from tests.support.half_closing import HalfClosingPeer
 
 
-def write_pair(folder: Path, authority: trustme.CA, name: str, *names: str) -> None:
+def write_pair(folder: Path, name: str, *names: str) -> None:
     """Write ``NAME.pem`` and ``NAME.key``, a certificate that bears these names and its key."""
-    leaf = authority.issue_cert(*names)
+    leaf = AUTHORITY.issue_cert(*names)
     # As certbot does: the new file is put in the place of the old one.
     for source, suffix in ((leaf.private_key_pem, "key"), (leaf.cert_chain_pems[0], "pem")):
         new = folder / f"{name}.{suffix}.new"

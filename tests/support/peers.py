@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import warnings
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import trio
 import trio.testing
 import trustme
 
+from tests.support.authority import AUTHORITY, STRANGER
 from tests.support.contexts import new_context
 from trio_duplex import (
     Connection,
@@ -31,16 +32,12 @@ VERSIONS = (TLS12, TLS13)
 each_version = pytest.mark.parametrize("version", VERSIONS, ids=["TLS1.2", "TLS1.3"])
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)
 
-AUTHORITY = trustme.CA()
-STRANGER = trustme.CA()
-"""An authority that nobody here trusts."""
 NODE = AUTHORITY.issue_cert("node.example")
 INTRUDER = STRANGER.issue_cert("node.example")
 
-# What 0x15 carries, RFC 8446 section 6.
+# Descriptions of alerts, RFC 8446 section 6.
 UNEXPECTED_MESSAGE, BAD_RECORD_MAC, RECORD_OVERFLOW = 10, 20, 22
 HANDSHAKE_FAILURE, UNKNOWN_CA, DECODE_ERROR, PROTOCOL_VERSION = 40, 48, 50, 70
-CHANGE_CIPHER_SPEC, ALERT, HANDSHAKE, APPLICATION_DATA = 0x14, 0x15, 0x16, 0x17
 
 
 # ---------------------------------------------------------------------------------------- credentials
@@ -150,36 +147,6 @@ def counting_credentials() -> tuple[Credentials, list[Role]]:
     )
     made.clear()  # the credentials have tried their own contexts
     return credentials, made
-
-
-# -------------------------------------------------------------------------------------------- records
-
-
-def records(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Each whole record in the bytes: its type and what it carries."""
-    while len(data) >= 5:
-        end = 5 + int.from_bytes(data[3:5], "big")
-        if len(data) < end:
-            return
-        yield data[0], data[5:end]
-        data = data[end:]
-
-
-def record(kind: int, payload: bytes) -> bytes:
-    return bytes([kind, 3, 3]) + len(payload).to_bytes(2, "big") + payload
-
-
-def recut(hello: bytes, size: int) -> bytes:
-    """The same handshake messages in records of this many bytes."""
-    payload = b"".join(part for _, part in records(hello))
-    parts = (payload[start : start + size] for start in range(0, len(payload), size))
-    return b"".join(record(HANDSHAKE, part) for part in parts)
-
-
-def plain_alerts(data: bytes) -> list[int]:
-    """The descriptions of the fatal alerts that stand unencrypted in the bytes."""
-    found = [part for kind, part in records(data) if kind == ALERT and len(part) == 2]
-    return [description for level, description in found if level == 2]
 
 
 # -------------------------------------------------------------------------------------------- streams

@@ -1,22 +1,15 @@
-"""What the tests of trust share: an authority that issues anything, and peers that meet our listener."""
+"""What the tests of trust share: credentials of the fleet, and peers that meet our listener."""
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
-from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import attrs
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.support.authority import FLEET, Authority, Leaf
 from tests.support.contexts import new_context
 from tests.support.peers import MemoryListener
 from trio_duplex import Connection, Credentials, Role, serve_listeners
@@ -25,163 +18,6 @@ from trio_duplex._trust.identity import public_key_info
 from trio_duplex._trust.pem import Pem, as_file
 from trio_duplex.events import HandshakeCompleted, NegotiationFailed
 
-SERVER_AUTH, CLIENT_AUTH = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
-USAGE = {Role.SERVER: SERVER_AUTH, Role.CLIENT: CLIENT_AUTH}
-
-NOW = datetime.now(UTC)
-DAY = timedelta(days=1)
-
-
-Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-
-@attrs.frozen
-class Blob:
-    """A ``trustme.Blob``."""
-
-    data: bytes
-
-    def bytes(self) -> bytes:
-        return self.data
-
-
-@attrs.frozen
-class Leaf:
-    """A certificate and its key; in the tests' eyes, and ours, a ``trustme.LeafCert``."""
-
-    certificate: x509.Certificate
-    key: Key
-    intermediates: tuple[x509.Certificate, ...] = ()
-
-    @property
-    def der(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.DER)
-
-    @property
-    def chain_pem(self) -> bytes:
-        chain = (self.certificate, *self.intermediates)
-        return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain)
-
-    @property
-    def key_pem(self) -> bytes:
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-    @property
-    def private_key_and_cert_chain_pem(self) -> Blob:
-        return Blob(self.key_pem + self.chain_pem)
-
-    @property
-    def fingerprint(self) -> str:
-        return "sha256:" + self.certificate.fingerprint(hashes.SHA256()).hex(":")
-
-
-def general_name(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.UniformResourceIdentifier(name) if ":" in name else x509.DNSName(name)
-
-
-class Authority:
-    """A certificate authority; in our eyes a ``trustme.CA``."""
-
-    def __init__(
-        self,
-        name: str = "authority",
-        *,
-        issuer: Authority | None = None,
-        days: int = 365,
-        ca: bool = True,
-        path_length: int | None = None,
-        sign: bool = True,
-        usages: Iterable[x509.ObjectIdentifier] | None = None,
-    ) -> None:
-        self.key: Key = ec.generate_private_key(ec.SECP256R1())
-        self.name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
-        builder = (
-            _builder(self.name, issuer or self, self.key, NOW - DAY, NOW + days * DAY)
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=path_length), critical=True)
-            .add_extension(_key_usage(digital_signature=True, sign=sign), critical=True)
-        )
-        if usages is not None:
-            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        self.certificate = builder.sign((issuer or self).key, hashes.SHA256())
-        # A root stays out of the chain: peers have it.
-        self.chain: tuple[x509.Certificate, ...] = ()
-        if issuer is not None:
-            self.chain = (self.certificate, *issuer.chain)
-
-    @property
-    def pem(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.PEM)
-
-    @property
-    def cert_pem(self) -> Blob:
-        return Blob(self.pem)
-
-    def issue(
-        self,
-        *names: str | x509.GeneralName,
-        not_before: datetime = NOW - DAY,
-        not_after: datetime = NOW + 90 * DAY,
-        usages: Iterable[x509.ObjectIdentifier] | None = (SERVER_AUTH, CLIENT_AUTH),
-        digital_signature: bool = True,
-        key: Key | None = None,
-        common_name: str = "leaf",
-    ) -> Leaf:
-        key = key or ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-        builder = _builder(subject, self, key, not_before, not_after).add_extension(
-            _key_usage(digital_signature=digital_signature), critical=True
-        )
-        if names:
-            general = [general_name(n) if isinstance(n, str) else n for n in names]
-            builder = builder.add_extension(x509.SubjectAlternativeName(general), critical=False)
-        if usages is not None:
-            builder = builder.add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        return Leaf(builder.sign(self.key, hashes.SHA256()), key, self.chain)
-
-
-def _builder(
-    subject: x509.Name,
-    issuer: Authority,
-    key: Key,
-    start: datetime,
-    end: datetime,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer.name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(end)
-        # As RFC 5280 asks it of all, and strict peers do.
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key()),
-            critical=False,
-        )
-    )
-
-
-def _key_usage(*, digital_signature: bool, sign: bool = False) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=digital_signature,
-        key_cert_sign=sign,
-        crl_sign=sign,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=not digital_signature,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-FLEET = Authority("fleet")
-STRANGERS = Authority("strangers")
 LISTENER = FLEET.issue("listener.example")
 
 

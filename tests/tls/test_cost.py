@@ -11,14 +11,11 @@ import trio
 import trio.testing
 import trustme
 
+from tests.support.authority import AUTHORITY, STRANGER
 from tests.support.hellos import FINITE, GREASE, P384, X25519, hello, server_hello
 from tests.support.peers import (
-    AUTHORITY,
-    CHANGE_CIPHER_SPEC,
-    HANDSHAKE,
     HANDSHAKE_FAILURE,
     NODE,
-    STRANGER,
     TLS13,
     RawPeer,
     ScriptedStream,
@@ -27,12 +24,16 @@ from tests.support.peers import (
     each_version,
     memory_pair,
     peer_context,
-    plain_alerts,
     receive_all,
     receive_exactly,
-    record,
-    records,
+)
+from tests.support.records import (
+    CHANGE_CIPHER_SPEC,
+    HANDSHAKE,
+    make_record,
+    plain_alerts,
     recut,
+    split_records,
 )
 from trio_duplex import HandshakeError, Role, negotiate
 from trio_duplex._tls.groups import usable_groups
@@ -62,7 +63,7 @@ async def test_a_hello_that_leads_to_a_finite_field_is_refused_before_it_costs(
     ours, theirs = memory_pair()
     message = hello((X25519, group), (group, X25519))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(send, theirs, recut(record(HANDSHAKE, message), size), step)
+        nursery.start_soon(send, theirs, recut(make_record(HANDSHAKE, message), size), step)
         nursery.start_soon(receive_all, theirs)
         used = time.process_time()
         with pytest.raises(HandshakeError) as caught:
@@ -80,7 +81,7 @@ async def test_a_hello_that_we_would_answer_by_asking_for_a_finite_field_is_refu
 ) -> None:
     ours, theirs = memory_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(theirs.send_all, record(HANDSHAKE, hello((260, X25519), ())))
+        nursery.start_soon(theirs.send_all, make_record(HANDSHAKE, hello((260, X25519), ())))
         nursery.start_soon(receive_all, theirs)
         with pytest.raises(HandshakeError):
             await negotiate(ours, credentials())
@@ -91,9 +92,9 @@ async def test_the_second_hello_is_looked_at_too(autojump_clock: trio.testing.Mo
     ours, theirs = memory_pair()
 
     async def peer() -> None:
-        await theirs.send_all(record(HANDSHAKE, hello((GREASE, X25519, 260), (GREASE,))))
+        await theirs.send_all(make_record(HANDSHAKE, hello((GREASE, X25519, 260), (GREASE,))))
         await theirs.receive_some()  # the HelloRetryRequest
-        await theirs.send_all(record(HANDSHAKE, hello((X25519, 260), (260,))))
+        await theirs.send_all(make_record(HANDSHAKE, hello((X25519, 260), (260,))))
         await receive_all(theirs)
 
     async with trio.open_nursery() as nursery:
@@ -118,11 +119,11 @@ async def test_an_answer_that_selects_a_finite_field_is_refused_before_it_costs(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = memory_pair()
-    answer = recut(record(HANDSHAKE, server_hello(group, retry=retry)), size)
+    answer = recut(make_record(HANDSHAKE, server_hello(group, retry=retry)), size)
     skipped = {
         "": b"",
-        "HelloRequest": record(HANDSHAKE, bytes(4)),
-        "warning": record(0x15, b"\x01\x70"),
+        "HelloRequest": make_record(HANDSHAKE, bytes(4)),
+        "warning": make_record(0x15, b"\x01\x70"),
     }[before]
 
     async def peer() -> None:
@@ -173,7 +174,7 @@ async def test_a_retry_works_with_a_change_cipher_spec_in_between(
         nursery.start_soon(peer.shake_hands)
         connection = await negotiate(ours, mine)
         assert connection.role is role
-    kinds = [kind for kind, _ in records(theirs.sent)]
+    kinds = [kind for kind, _ in split_records(theirs.sent)]
     assert kinds[:3] == [HANDSHAKE, CHANGE_CIPHER_SPEC, HANDSHAKE]
 
 
@@ -182,7 +183,7 @@ async def test_a_retry_for_a_curve_serves(autojump_clock: trio.testing.MockClock
     ours, theirs = memory_pair()
 
     async def peer() -> bytes:
-        await theirs.send_all(record(HANDSHAKE, hello((GREASE, P384), (GREASE,))))
+        await theirs.send_all(make_record(HANDSHAKE, hello((GREASE, P384), (GREASE,))))
         answer = bytes(await theirs.receive_some())
         await theirs.aclose()
         return answer
@@ -197,7 +198,7 @@ async def test_a_retry_for_a_curve_serves(autojump_clock: trio.testing.MockClock
 
         with pytest.raises(HandshakeError):
             await negotiate(ours, credentials())
-    retry = next(records(answer))[1]
+    retry = next(split_records(answer))[1]
     assert retry[-2:] == P384.to_bytes(2, "big")
 
 

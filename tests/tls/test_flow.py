@@ -21,8 +21,10 @@ from trio.testing import (
 )
 
 from tests.odd_peers.forge import Forger13, expand
+from tests.support.authority import AUTHORITY
 from tests.support.contexts import new_context
-from tests.support.peers import AUTHORITY, HANDSHAKE, NODE, TLS13, VERSIONS, tcp_pair, unix_pair
+from tests.support.peers import NODE, TLS13, VERSIONS, tcp_pair, unix_pair
+from tests.support.records import HANDSHAKE
 from trio_duplex import Role
 from trio_duplex._tls.ending import Known
 from trio_duplex._tls.engine import PART, Engine

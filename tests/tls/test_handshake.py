@@ -14,15 +14,12 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.authority import AUTHORITY, STRANGER
 from tests.support.peers import (
-    APPLICATION_DATA,
-    AUTHORITY,
-    HANDSHAKE,
     HANDSHAKE_FAILURE,
     INTRUDER,
     PROTOCOL_VERSION,
     RECORD_OVERFLOW,
-    STRANGER,
     TLS12,
     TLS13,
     UNKNOWN_CA,
@@ -36,12 +33,16 @@ from tests.support.peers import (
     memory_pair,
     peer_context,
     pin,
-    plain_alerts,
     receive_all,
     receive_exactly,
-    record,
-    records,
     tcp_pair,
+)
+from tests.support.records import (
+    APPLICATION_DATA,
+    HANDSHAKE,
+    make_record,
+    plain_alerts,
+    split_records,
 )
 from trio_duplex import Connection, HandshakeError, Role, negotiate
 from trio_duplex._tls.last_words import LAST_WORDS_DRAIN, LAST_WORDS_TIMEOUT, send_last_words
@@ -137,7 +138,7 @@ async def test_a_server_of_tls_1_1_reads_protocol_version(
 
     async def peer() -> None:
         await theirs.receive_some()
-        await theirs.send_all(record(HANDSHAKE, server_hello))
+        await theirs.send_all(make_record(HANDSHAKE, server_hello))
         await receive_all(theirs)
 
     async with trio.open_nursery() as nursery:
@@ -353,7 +354,7 @@ async def with_tickets(stream: trio.abc.Stream, peer: RawPeer, tickets: int = 2)
 
 def wire(stream: RecordingStream, since: int) -> int:
     """How many records of encrypted data went out."""
-    return sum(kind == APPLICATION_DATA for kind, _ in records(stream.sent[since:]))
+    return sum(kind == APPLICATION_DATA for kind, _ in split_records(stream.sent[since:]))
 
 
 @pytest.mark.parametrize("tickets", [0, 2, 3])

@@ -6,7 +6,8 @@ import ssl
 
 import pytest
 
-from tests.support.peers import ALERT, peer_context, record
+from tests.support.peers import peer_context
+from tests.support.records import ALERT, make_record
 from trio_duplex import Role
 from trio_duplex._tls.reasons import is_own_fault, tls_advice, tls_alert, tls_reason
 
@@ -17,7 +18,7 @@ def alerted(code: int) -> ssl.SSLError:
     tls = peer_context(Role.CLIENT).wrap_bio(incoming, ssl.MemoryBIO())
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
-    incoming.write(record(ALERT, bytes([2, code])))
+    incoming.write(make_record(ALERT, bytes([2, code])))
     with pytest.raises(ssl.SSLError) as caught:
         tls.do_handshake()
     return caught.value
@@ -148,9 +149,12 @@ def test_failures_that_this_openssl_makes_have_their_advice() -> None:
     """The names above are OpenSSL's own."""
     for data, word in (
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", "TLS 1.2"),
-        (record(22, bytes([2, 0, 0, 38]) + b"\x03\x01" + bytes(32) + b"\0\x00\x2f\0"), "TLS 1.2"),
         (
-            record(22, bytes([2, 0, 0, 38]) + b"\x03\x03" + bytes(32) + b"\0\xc0\x2b\0"),
+            make_record(22, bytes([2, 0, 0, 38]) + b"\x03\x01" + bytes(32) + b"\0\x00\x2f\0"),
+            "TLS 1.2",
+        ),
+        (
+            make_record(22, bytes([2, 0, 0, 38]) + b"\x03\x03" + bytes(32) + b"\0\xc0\x2b\0"),
             "RFC 5746",
         ),
     ):

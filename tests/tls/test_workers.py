@@ -13,8 +13,8 @@ import trio
 import trio.testing
 import trustme
 
+from tests.support.authority import AUTHORITY, FLEET, rsa_key
 from tests.support.peers import (
-    AUTHORITY,
     NODE,
     client_hello,
     connection_pair,
@@ -29,7 +29,7 @@ from trio_duplex import Credentials, HandshakeTimeoutError, Role, negotiate
 from trio_duplex._tls.engine import Engine
 from trio_duplex._tls.workers import for_signatures, usable_cpus
 
-SLOW = AUTHORITY.issue_cert("node.example", key_type=trustme.KeyType.RSA)
+SLOW = FLEET.issue("node.example", key=rsa_key()).as_trustme()
 
 
 def credentials(

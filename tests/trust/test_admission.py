@@ -13,7 +13,8 @@ import attrs
 import pytest
 from cryptography import x509
 
-from tests.support.trust import DAY, FLEET, LISTENER, NOW, STRANGERS, Leaf, context
+from tests.support.authority import DAY, FLEET, NOW, STRANGERS, Leaf
+from tests.support.trust import LISTENER, context
 from trio_duplex import (
     AnyOf,
     AnyTrustedPeer,

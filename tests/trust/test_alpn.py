@@ -11,8 +11,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.peers import MemoryListener, RecordingStream, memory_pair, plain_alerts
-from tests.support.trust import FLEET, GREETING, LISTENER, context, hear, meet, mutual
+from tests.support.authority import FLEET
+from tests.support.peers import MemoryListener, RecordingStream, memory_pair
+from tests.support.records import plain_alerts
+from tests.support.trust import GREETING, LISTENER, context, hear, meet, mutual
 from trio_duplex import (
     AnyTrustedPeer,
     Connection,

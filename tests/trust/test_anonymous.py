@@ -10,16 +10,8 @@ from typing import NoReturn
 import pytest
 from trio.testing import MockClock
 
-from tests.support.trust import (
-    FLEET,
-    GREETING,
-    LISTENER,
-    STRANGERS,
-    Leaf,
-    context,
-    meet,
-    mutual,
-)
+from tests.support.authority import FLEET, STRANGERS, Leaf
+from tests.support.trust import GREETING, LISTENER, context, meet, mutual
 from trio_duplex import (
     Credentials,
     CredentialsError,

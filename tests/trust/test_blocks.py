@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from tests.support.authority import DAY, FLEET, NOW
 from tests.support.tools import require_tool
-from tests.support.trust import DAY, FLEET, NOW
 from trio_duplex import Credentials, CredentialsError
 from trio_duplex._trust.blocks import (
     Block,

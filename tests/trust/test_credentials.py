@@ -9,16 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from tests.support.authority import AUTHORITY, STRANGER
 from tests.support.contexts import new_context
-from tests.support.peers import (
-    AUTHORITY,
-    NODE,
-    STRANGER,
-    TLS12,
-    connection_pair,
-    each_role,
-    peer_context,
-)
+from tests.support.peers import NODE, TLS12, connection_pair, each_role, peer_context
 from trio_duplex import Credentials, CredentialsError, Role
 
 CHAIN = b"".join(blob.bytes() for blob in NODE.cert_chain_pems)

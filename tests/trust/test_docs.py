@@ -12,8 +12,9 @@ import trio
 from trio.testing import MockClock
 
 import trio_duplex
+from tests.support.authority import FLEET, SERVER_AUTH, Leaf
 from tests.support.peers import MemoryListener
-from tests.support.trust import FLEET, SERVER_AUTH, Leaf, context, hear, mutual
+from tests.support.trust import context, hear, mutual
 from trio_duplex import (
     Credentials,
     Handler,

@@ -8,16 +8,9 @@ import ssl
 import pytest
 import trio
 
+from tests.support.authority import AUTHORITY
 from tests.support.contexts import new_context
-from tests.support.peers import (
-    AUTHORITY,
-    NODE,
-    connection_pair,
-    each_role,
-    each_version,
-    pin,
-    tcp_pair,
-)
+from tests.support.peers import NODE, connection_pair, each_role, each_version, pin, tcp_pair
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.parameters import CIPHERS
 

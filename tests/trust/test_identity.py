@@ -8,7 +8,6 @@ import re
 from datetime import timedelta
 
 import pytest
-import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -17,8 +16,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.authority import AUTHORITY, DAY, FLEET, NOW, rsa_key
 from tests.support.der import as_v1, wrap
-from tests.support.trust import DAY, FLEET, NOW
 from trio_duplex import PeerIdentity
 from trio_duplex._trust.identity import public_key_info, read_identity
 
@@ -66,7 +65,7 @@ def test_the_key_pin_is_what_openssl_makes_it() -> None:
 @pytest.mark.parametrize(
     "key",
     [
-        rsa.generate_private_key(65537, 2048),
+        rsa_key(),
         ed25519.Ed25519PrivateKey.generate(),
         ec.generate_private_key(ec.SECP384R1()),
     ],
@@ -288,6 +287,6 @@ def test_a_name_can_not_look_like_two() -> None:
 
 
 def test_of_trustme() -> None:
-    leaf = trustme.CA().issue_cert("a.example")
+    leaf = AUTHORITY.issue_cert("a.example")
     der = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).public_bytes(Encoding.DER)
     assert PeerIdentity.from_der(der).dns_names == ("a.example",)

@@ -9,17 +9,18 @@ import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519
 from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import NameOID
 
+from tests.support.authority import AUTHORITY, FLEET, rsa_key
 from tests.support.contexts import new_context
 from tests.support.der import with_unknown_curve
-from tests.support.peers import AUTHORITY, NODE, pin
+from tests.support.peers import NODE, pin
 from trio_duplex import Credentials, Role
 from trio_duplex._trust.key_cost import is_expensive
 
-SLOW = AUTHORITY.issue_cert("node.example", key_type=trustme.KeyType.RSA)
+SLOW = FLEET.issue("node.example", key=rsa_key()).as_trustme()
 
 KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], bool]] = {
     "Ed25519": (ed25519.Ed25519PrivateKey.generate, False),
@@ -27,7 +28,7 @@ KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], bool]] = {
     "P-384": (lambda: ec.generate_private_key(ec.SECP384R1()), True),
     "P-521": (lambda: ec.generate_private_key(ec.SECP521R1()), True),
     "Ed448": (ed448.Ed448PrivateKey.generate, True),
-    "RSA": (lambda: rsa.generate_private_key(65537, 2048), True),
+    "RSA": (rsa_key, True),
 }
 
 
@@ -74,9 +75,7 @@ def test_slow_certificate_chosen_by_name_counts() -> None:
     made = Credentials.mutual(
         certificate_chain=NODE,
         trust=AUTHORITY,
-        certificates_by_name={
-            "other.example": AUTHORITY.issue_cert("other.example", key_type=trustme.KeyType.RSA)
-        },
+        certificates_by_name={"other.example": FLEET.issue("other.example", key=rsa_key())},
     )
     assert made._material.slow_key
 

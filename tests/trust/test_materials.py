@@ -16,23 +16,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 from trio.testing import MockClock
 
+from tests.support.authority import CLIENT_AUTH, DAY, FLEET, NOW, SERVER_AUTH, STRANGERS, Leaf
 from tests.support.peers import client_hello
-from tests.support.trust import (
-    CLIENT_AUTH,
-    DAY,
-    FLEET,
-    GREETING,
-    LISTENER,
-    NOW,
-    SERVER_AUTH,
-    STRANGERS,
-    AskingContext,
-    Leaf,
-    context,
-    keys_of,
-    meet,
-    mutual,
-)
+from tests.support.trust import GREETING, LISTENER, AskingContext, context, keys_of, meet, mutual
 from trio_duplex import (
     AllOf,
     AnyTrustedPeer,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from service_identity.exceptions import CertificateError
 from service_identity.hazmat import DNS_ID, DNSPattern
 
-from tests.support.trust import FLEET
+from tests.support.authority import FLEET
 from trio_duplex import (
     NamedByAddress,
     NamedPeer,

@@ -14,11 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
-from tests.support.trust import DAY, NOW, Authority
+from tests.support.authority import DAY, FLEET, NOW, STRANGERS, Authority
 from trio_duplex import Credentials
 from trio_duplex.certificates import Grade, check_certificate
 
-FLEET, ELSEWHERE = Authority("fleet"), Authority("elsewhere")
 ENDED, ENDING = Authority("ended", days=0), Authority("ending", days=2)
 LEAF = FLEET.issue("node.example")
 
@@ -103,6 +102,6 @@ def test_a_node_whose_issuer_we_do_not_trust_ourselves_is_healthy(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="trio_duplex")
-    Credentials.mutual(certificate_chain=LEAF, trust=ELSEWHERE)
+    Credentials.mutual(certificate_chain=LEAF, trust=STRANGERS)
     assert [r.levelno for r in caplog.records] == [logging.INFO]
     assert "chain" in caplog.records[0].message

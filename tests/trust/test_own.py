@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import (
@@ -18,21 +17,19 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from trio.testing import MockClock
 
-from tests.support.der import as_v1, with_unknown_curve, without_next_update
-from tests.support.trust import (
+from tests.support.authority import (
+    AUTHORITY,
     CLIENT_AUTH,
     DAY,
     FLEET,
-    GREETING,
     NOW,
     SERVER_AUTH,
     STRANGERS,
     Authority,
     Leaf,
-    context,
-    meet,
-    mutual,
 )
+from tests.support.der import as_v1, with_unknown_curve, without_next_update
+from tests.support.trust import GREETING, context, meet, mutual
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust import own as _own
 from trio_duplex._trust.own import EXPIRY_WARNING
@@ -80,8 +77,7 @@ def test_a_good_certificate_passes_all_checks() -> None:
 
 
 def test_of_trustme() -> None:
-    authority = trustme.CA()
-    assert bad(check(authority.issue_cert("a.example"), authority)) == {}  # type: ignore[arg-type]
+    assert bad(check(AUTHORITY.issue_cert("a.example"), AUTHORITY)) == {}  # type: ignore[arg-type]
 
 
 def test_a_key_of_another_certificate() -> None:

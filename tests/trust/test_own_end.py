@@ -11,8 +11,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.support.authority import DAY, FLEET, NOW
 from tests.support.peers import MemoryListener, each_role
-from tests.support.trust import DAY, FLEET, GREETING, NOW, context, hear, mutual
+from tests.support.trust import GREETING, context, hear, mutual
 from trio_duplex import Connection, Credentials, Role, Server, serve_listeners
 from trio_duplex.events import Event, OwnCertificateExpired
 

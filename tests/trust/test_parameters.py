@@ -6,10 +6,11 @@ import ssl
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from trio.testing import MockClock
 
-from tests.support.trust import FLEET, Leaf, context, meet, mutual
+from tests.support.authority import FLEET, Leaf, rsa_key
+from tests.support.trust import context, meet, mutual
 from trio_duplex import Role
 from trio_duplex._trust.parameters import Parameters
 
@@ -17,7 +18,6 @@ TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)
 each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])
 PEER = FLEET.issue("peer.example")
-RSA_KEY = rsa.generate_private_key(65537, 2048)
 SUITE = "ECDHE-ECDSA-AES256-GCM-SHA384"
 
 
@@ -136,7 +136,7 @@ async def test_one_group_in_tls_1_2(
 
 def issue_on(kind: str) -> Leaf:
     if kind == "RSA":
-        return FLEET.issue("peer.example", key=RSA_KEY)
+        return FLEET.issue("peer.example", key=rsa_key())
     return FLEET.issue("peer.example", key=ec.generate_private_key(CURVES[kind]))
 
 

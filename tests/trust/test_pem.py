@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests.support.authority import AUTHORITY, FLEET
 from tests.support.contexts import new_context
-from tests.support.trust import FLEET
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.pem import Pem, Source, as_file
 
@@ -35,8 +34,7 @@ def test_read(tmp_path: Path) -> None:
     assert read(LEAF.chain_pem).path is None
     assert read(LEAF).data == LEAF.key_pem + LEAF.chain_pem
     assert read(FLEET).data == FLEET.pem
-    authority = trustme.CA()
-    assert read(authority).data == authority.cert_pem.bytes()
+    assert read(AUTHORITY).data == AUTHORITY.cert_pem.bytes()
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from cryptography import x509
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.authority import FLEET
 from tests.support.contexts import new_context
-from tests.support.trust import FLEET
 from trio_duplex import (
     AllOf,
     AnyOf,

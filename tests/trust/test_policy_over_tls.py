@@ -13,8 +13,9 @@ import trio
 from trio.testing import MockClock
 
 import trio_duplex
+from tests.support.authority import FLEET
 from tests.support.peers import MemoryListener, dial, memory_pair
-from tests.support.trust import FLEET, GREETING, LISTENER, context, hear, meet, mutual
+from tests.support.trust import GREETING, LISTENER, context, hear, meet, mutual
 from trio_duplex import (
     AllOf,
     AnyOf,

@@ -20,8 +20,17 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from tests.support.authority import (
+    CLIENT_AUTH,
+    DAY,
+    FLEET,
+    NOW,
+    SERVER_AUTH,
+    Authority,
+    Leaf,
+    rsa_key,
+)
 from tests.support.tools import require_tool
-from tests.support.trust import CLIENT_AUTH, DAY, FLEET, NOW, SERVER_AUTH, Authority, Leaf
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.rehearsal import WHAT, _shake_hands
 from trio_duplex.certificates import Check, Grade, check_certificate
@@ -79,7 +88,7 @@ P256 = ec.generate_private_key(ec.SECP256R1())
     [
         (lambda: issued(P256), OK),
         (lambda: issued(ec.generate_private_key(ec.SECP521R1())), OK),
-        (lambda: issued(rsa.generate_private_key(65537, 2048)), OK),
+        (lambda: issued(rsa_key()), OK),
         (lambda: issued(P256, identified=False), WARNING),  # strict peers want it
         # They want the names to be critical then (RFC 5280 section 4.2.1.6).
         (lambda: issued(P256, subject=None), WARNING),

@@ -13,7 +13,8 @@ import attrs
 import pytest
 import trio
 
-from tests.support.trust import DAY, FLEET, GREETING, NOW, Leaf, context, mutual
+from tests.support.authority import DAY, FLEET, NOW, Leaf
+from tests.support.trust import GREETING, context, mutual
 from tests.trust.test_trusted_certificates import (
     DEVICES,
     pem,

@@ -16,21 +16,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
+from tests.support.authority import DAY, FLEET, NOW, SERVER_AUTH, STRANGERS, Authority, Leaf
 from tests.support.peers import MemoryListener, RawPeer, RecordingStream, memory_pair
-from tests.support.trust import (
-    DAY,
-    FLEET,
-    LISTENER,
-    NOW,
-    SERVER_AUTH,
-    STRANGERS,
-    Authority,
-    Leaf,
-    context,
-    hear,
-    keys_of,
-    mutual,
-)
+from tests.support.trust import LISTENER, context, hear, keys_of, mutual
 from trio_duplex import (
     Connection,
     Credentials,

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
-from tests.support.trust import CLIENT_AUTH, FLEET, Leaf
+from tests.support.authority import CLIENT_AUTH, FLEET, Leaf
 from trio_duplex import Credentials, CredentialsError
 from trio_duplex._trust.blocks import blocks
 from trio_duplex._trust.mutual import MutualSource

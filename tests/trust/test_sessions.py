@@ -10,8 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from tests.support.authority import FLEET
 from tests.support.peers import MemoryListener, RecordingStream, ScriptedStream
-from tests.support.trust import FLEET, GREETING, LISTENER, context, hear, meet, mutual
+from tests.support.trust import GREETING, LISTENER, context, hear, meet, mutual
 from trio_duplex import Connection, Credentials, PinnedPeer, Role, serve_listeners
 from trio_duplex._trust import sessions
 

@@ -15,16 +15,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.peers import (
-    HANDSHAKE_FAILURE,
-    MemoryListener,
-    dial,
-    memory_pair,
-    plain_alerts,
-    records,
-    recut,
-)
-from tests.support.trust import FLEET, Leaf, context, hear, mutual
+from tests.support.authority import FLEET, Leaf
+from tests.support.peers import HANDSHAKE_FAILURE, MemoryListener, dial, memory_pair
+from tests.support.records import plain_alerts, recut, split_records
+from tests.support.trust import context, hear, mutual
 from trio_duplex import (
     AnyTrustedPeer,
     Connection,
@@ -110,7 +104,7 @@ async def splice(silent: Node, speaking: Node, cut: Cut = bytes, *, early: bool 
         if answering is not None:
             await answering.send_all(b"\x16")
         hello = b""
-        while not list(records(hello)):
+        while not list(split_records(hello)):
             hello += await asked.receive_some()
         hello = cut(hello)
         if answering is None:

@@ -18,10 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
+from tests.support.authority import FLEET, STRANGERS, Authority, Leaf
 from tests.support.contexts import new_context
 from tests.support.hellos import extension, hello
 from tests.support.tools import require_tool
-from tests.support.trust import FLEET, LISTENER, STRANGERS, Authority, Leaf, context, keys_of, meet
+from tests.support.trust import LISTENER, context, keys_of, meet
 from trio_duplex import (
     Credentials,
     CredentialsError,

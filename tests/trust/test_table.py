@@ -13,20 +13,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from tests.support.peers import dial, memory_pair, plain_alerts, receive_all, record
-from tests.support.trust import (
-    DAY,
-    FLEET,
-    GREETING,
-    NOW,
-    STRANGERS,
-    USAGE,
-    Leaf,
-    Meeting,
-    context,
-    meet,
-    mutual,
-)
+from tests.support.authority import DAY, FLEET, NOW, STRANGERS, USAGE, Leaf
+from tests.support.peers import dial, memory_pair, receive_all
+from tests.support.records import make_record, plain_alerts
+from tests.support.trust import GREETING, Meeting, context, meet, mutual
 from trio_duplex import (
     AllOf,
     AnyOf,
@@ -209,7 +199,7 @@ async def test_a_server_whose_version_is_too_low(autojump_clock: MockClock) -> N
     ours, theirs = memory_pair()
     # A ServerHello of TLS 1.1: version, random, no session, a suite that we offer, no compression.
     body = bytes.fromhex("0302") + bytes(32) + bytes.fromhex("00 c013 00")
-    await theirs.send_all(record(0x16, b"\x02" + len(body).to_bytes(3, "big") + body))
+    await theirs.send_all(make_record(0x16, b"\x02" + len(body).to_bytes(3, "big") + body))
     await theirs.send_eof()
     with pytest.raises(HandshakeError) as caught:
         await dial(ours, Role.CLIENT, mutual())

@@ -14,18 +14,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
-from tests.support.trust import (
-    DAY,
-    FLEET,
-    GREETING,
-    LISTENER,
-    NOW,
-    STRANGERS,
-    Authority,
-    Leaf,
-    context,
-    meet,
-)
+from tests.support.authority import DAY, FLEET, NOW, STRANGERS, Authority, Leaf
+from tests.support.trust import GREETING, LISTENER, context, meet
 from trio_duplex import (
     Credentials,
     CredentialsError,

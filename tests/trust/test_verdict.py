@@ -12,8 +12,8 @@ import trio
 from trio.testing import MockClock
 
 from tests.odd_peers.forge import forger, logging_context
+from tests.support.authority import DAY, FLEET, NOW, SERVER_AUTH, STRANGERS, Leaf
 from tests.support.peers import (
-    ALERT,
     RawPeer,
     RecordingStream,
     credentials,
@@ -22,17 +22,8 @@ from tests.support.peers import (
     reset,
     tcp_pair,
 )
-from tests.support.trust import (
-    DAY,
-    FLEET,
-    LISTENER,
-    NOW,
-    SERVER_AUTH,
-    STRANGERS,
-    Leaf,
-    context,
-    mutual,
-)
+from tests.support.records import ALERT
+from tests.support.trust import LISTENER, context, mutual
 from trio_duplex import (
     CertificateRejectedError,
     Connection,

@@ -6,13 +6,13 @@ import random
 
 import pytest
 
-from tests.support.peers import (
+from tests.support.peers import client_hello
+from tests.support.records import (
     ALERT,
     APPLICATION_DATA,
     CHANGE_CIPHER_SPEC,
     HANDSHAKE,
-    client_hello,
-    record,
+    make_record,
     recut,
 )
 from trio_duplex._wire.hello import MAX_HELLO, HelloKind, HelloReader, whole_hello
@@ -21,8 +21,8 @@ HELLO = client_hello()
 MESSAGE = HELLO[5:]
 SERVER_HELLO = b"\x02" + (70).to_bytes(3, "big") + bytes(70)
 HELLO_REQUEST = bytes(4)
-WARNING = record(ALERT, b"\x01\x70")
-DUMMY = record(CHANGE_CIPHER_SPEC, b"\x01")
+WARNING = make_record(ALERT, b"\x01\x70")
+DUMMY = make_record(CHANGE_CIPHER_SPEC, b"\x01")
 
 
 def read(
@@ -47,13 +47,18 @@ def test_hello_is_complete_in_any_cutting(size: int, step: int | None) -> None:
 @pytest.mark.parametrize(
     "between",
     [
-        pytest.param(record(HANDSHAKE, b""), id="an empty record"),
-        pytest.param(record(APPLICATION_DATA, b""), id="an empty record of another kind"),
+        pytest.param(make_record(HANDSHAKE, b""), id="an empty record"),
+        pytest.param(make_record(APPLICATION_DATA, b""), id="an empty record of another kind"),
         pytest.param(WARNING, id="a warning"),
     ],
 )
 def test_skips_what_openssl_skips(between: bytes, step: int | None) -> None:
-    cut = between + record(HANDSHAKE, MESSAGE[:50]) + between * 2 + record(HANDSHAKE, MESSAGE[50:])
+    cut = (
+        between
+        + make_record(HANDSHAKE, MESSAGE[:50])
+        + between * 2
+        + make_record(HANDSHAKE, MESSAGE[50:])
+    )
     assert read(cut, step=step).message == MESSAGE
 
 
@@ -62,11 +67,11 @@ def test_skips_what_openssl_skips(between: bytes, step: int | None) -> None:
 def test_a_second_hello_may_follow_a_dummy_change_cipher_spec(
     message: bytes, step: int | None
 ) -> None:
-    data = DUMMY + WARNING + record(HANDSHAKE, message)
+    data = DUMMY + WARNING + make_record(HANDSHAKE, message)
     assert read(data, message[0], step=step, second=True).message == message
     assert read(data, message[0], step=step).kind is HelloKind.OTHER
     for payload in (b"\x02", b"\x01\x01"):
-        real = record(CHANGE_CIPHER_SPEC, payload) + record(HANDSHAKE, message)
+        real = make_record(CHANGE_CIPHER_SPEC, payload) + make_record(HANDSHAKE, message)
         assert read(real, message[0], step=step, second=True).kind is HelloKind.OTHER
 
 
@@ -76,8 +81,10 @@ def test_hello_requests_before_a_server_hello_are_passed_over(
     requests: int, step: int | None
 ) -> None:
     both = HELLO_REQUEST * requests + SERVER_HELLO
-    assert read(record(HANDSHAKE, both), 2, step=step).message == SERVER_HELLO
-    separate = record(HANDSHAKE, HELLO_REQUEST) * requests + record(HANDSHAKE, SERVER_HELLO)
+    assert read(make_record(HANDSHAKE, both), 2, step=step).message == SERVER_HELLO
+    separate = make_record(HANDSHAKE, HELLO_REQUEST) * requests + make_record(
+        HANDSHAKE, SERVER_HELLO
+    )
     assert read(separate, 2, step=step).message == SERVER_HELLO
 
 
@@ -85,20 +92,22 @@ def test_hello_requests_before_a_server_hello_are_passed_over(
 @pytest.mark.parametrize(
     ("data", "message_type"),
     [
-        pytest.param(record(HANDSHAKE, MESSAGE), 2, id="a ClientHello in answer to ours"),
-        pytest.param(record(HANDSHAKE, SERVER_HELLO), 1, id="a ServerHello"),
-        pytest.param(record(HANDSHAKE, HELLO_REQUEST), 1, id="a HelloRequest of a client"),
+        pytest.param(make_record(HANDSHAKE, MESSAGE), 2, id="a ClientHello in answer to ours"),
+        pytest.param(make_record(HANDSHAKE, SERVER_HELLO), 1, id="a ServerHello"),
+        pytest.param(make_record(HANDSHAKE, HELLO_REQUEST), 1, id="a HelloRequest of a client"),
         pytest.param(
-            record(HANDSHAKE, b"\x00\x00\x00\x01\x00"), 2, id="a HelloRequest with a body"
+            make_record(HANDSHAKE, b"\x00\x00\x00\x01\x00"), 2, id="a HelloRequest with a body"
         ),
-        pytest.param(record(ALERT, b"\x02\x28"), 2, id="a fatal alert"),
-        pytest.param(record(ALERT, b"\x01\x00"), 2, id="close_notify"),
-        pytest.param(record(ALERT, b"\x01"), 2, id="half an alert"),
-        pytest.param(record(APPLICATION_DATA, b"data"), 2, id="data"),
+        pytest.param(make_record(ALERT, b"\x02\x28"), 2, id="a fatal alert"),
+        pytest.param(make_record(ALERT, b"\x01\x00"), 2, id="close_notify"),
+        pytest.param(make_record(ALERT, b"\x01"), 2, id="half an alert"),
+        pytest.param(make_record(APPLICATION_DATA, b"data"), 2, id="data"),
         pytest.param(b"\x16\x02\x03\x00\x05" + bytes(5), 1, id="another version"),
         pytest.param(b"\x16\x03\x03\x40\x01" + bytes(5), 1, id="too long a record"),
         pytest.param(
-            record(HANDSHAKE, MESSAGE[:50]) + record(APPLICATION_DATA, b"data"), 1, id="in between"
+            make_record(HANDSHAKE, MESSAGE[:50]) + make_record(APPLICATION_DATA, b"data"),
+            1,
+            id="in between",
         ),
     ],
 )
@@ -109,7 +118,7 @@ def test_anything_else_is_other(data: bytes, message_type: int, step: int | None
 
 def test_longest_hello() -> None:
     def announced(size: int) -> bytes:
-        return record(HANDSHAKE, b"\x01" + (size - 4).to_bytes(3, "big") + bytes(16))
+        return make_record(HANDSHAKE, b"\x01" + (size - 4).to_bytes(3, "big") + bytes(16))
 
     assert read(announced(MAX_HELLO)).kind is HelloKind.INCOMPLETE
     reader = read(announced(MAX_HELLO + 1))
@@ -119,9 +128,11 @@ def test_longest_hello() -> None:
 
 def test_most_bytes_of_records() -> None:
     message = b"\x01" + (MAX_HELLO - 4).to_bytes(3, "big") + bytes(MAX_HELLO - 4)
-    in_fives = b"".join(record(HANDSHAKE, message[at : at + 6]) for at in range(0, MAX_HELLO, 6))
+    in_fives = b"".join(
+        make_record(HANDSHAKE, message[at : at + 6]) for at in range(0, MAX_HELLO, 6)
+    )
     assert read(in_fives, step=4096).kind is HelloKind.COMPLETE
-    assert read(record(HANDSHAKE, b"") * 30_000, step=4096).kind is HelloKind.TOO_LONG
+    assert read(make_record(HANDSHAKE, b"") * 30_000, step=4096).kind is HelloKind.TOO_LONG
 
 
 def test_whole_hello_agrees_with_hello_reader() -> None:

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.contexts import new_context
+from tests.support.records import make_record
 from trio_duplex import Role
 from trio_duplex._wire.alerts import alert_name
 from trio_duplex._wire.hello import client_hello_random
@@ -53,7 +54,7 @@ hellos = pytest.mark.parametrize("hello", HELLOS.values(), ids=HELLOS.keys())
 
 
 def record(payload: bytes, kind: int = 0x16, version: bytes = b"\x03\x01") -> bytes:
-    return bytes([kind]) + version + len(payload).to_bytes(2, "big") + payload
+    return make_record(kind, payload, version)
 
 
 def recut(hello: bytes, size: int) -> bytes:

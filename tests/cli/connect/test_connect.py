@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 from click.testing import CliRunner
 
+from tests.support.authority import STRANGER
 from tests.support.command import PATIENCE, START, Command, run_command
 from tests.support.half_closing import HalfClosingPeer, peer_context
 from trio_duplex import Role
@@ -263,7 +263,7 @@ async def test_without_half_close_the_peer_ends_it(folder: Path) -> None:
 async def test_exit_codes_of_negotiations(
     folder: Path, role: str, name: str, trust: str, options: list[str], code: int
 ) -> None:
-    trustme.CA().cert_pem.write_to_path(folder / "strangers.pem")
+    STRANGER.cert_pem.write_to_path(folder / "strangers.pem")
     async with server("echo", folder) as (_, address):
         result = await connect(address, "--role", role, *identity(folder, name, trust), *options)
     assert result.returncode == code, result.stderr

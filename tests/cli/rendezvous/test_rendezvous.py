@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 
+from tests.support.authority import AUTHORITY
 from tests.support.command import Command, run_command
 from tests.support.tools import require_tool
 from trio_duplex import Credentials, Role, open_tcp_connection
@@ -69,10 +69,9 @@ def web_server(port: int = 0, name: str = "") -> Iterator[int]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificates of one fleet."""
     folder = tmp_path_factory.mktemp("fleet")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
+    AUTHORITY.cert_pem.write_to_path(folder / "ca.pem")
     for name in ("hub", "site-1", "site-2"):
-        certificate = authority.issue_cert(f"{name}.example")
+        certificate = AUTHORITY.issue_cert(f"{name}.example")
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
         (folder / f"{name}.pem").chmod(0o600)
     return folder

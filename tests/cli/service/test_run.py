@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 
+from tests.support.authority import AUTHORITY
 from tests.support.command import Command, run_command
 from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer
@@ -55,7 +55,7 @@ async def run_exec(folder: Path, *options: object) -> AsyncIterator[tuple[Comman
         yield command, port
 
 
-async def test_a_reload_breaks_none_of_200_connections(fresh: Path, authority: trustme.CA) -> None:
+async def test_a_reload_breaks_none_of_200_connections(fresh: Path) -> None:
     # A speaking peer of a busy machine has time enough, and the silent ones wait together.
     write_configuration(fresh, "processes = 300", window=2)
     async with run_exec(fresh, "--watch", "inf") as (command, port):
@@ -84,7 +84,7 @@ async def test_a_reload_breaks_none_of_200_connections(fresh: Path, authority: t
         async with trio.open_nursery() as nursery:
             for peer in peers:
                 nursery.start_soon(carry, peer)
-            write_pair(fresh, authority, "node", "renewed.example")
+            write_pair(fresh, "node", "renewed.example")
             write_configuration(fresh, "processes = 300\nhandshake-timeout = 12", window=2)
             command.process.send_signal(signal.SIGHUP)
             line = await command.line("reloaded", "SIGHUP")
@@ -116,9 +116,9 @@ async def test_a_bad_new_file_leaves_the_old_one_in_force(fresh: Path, role: Rol
         assert "did you mean" in await command.line("reload-failed", count=2)
 
 
-async def test_changed_files_are_read(fresh: Path, authority: trustme.CA) -> None:
+async def test_changed_files_are_read(fresh: Path) -> None:
     async with run_exec(fresh, "--watch", "0.2") as (command, port):
-        write_pair(fresh, authority, "node", "renewed.example")
+        write_pair(fresh, "node", "renewed.example")
         await command.line("reloaded", "changed files", "node.pem")
         peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
         assert presented_names(peer) == ["renewed.example"]
@@ -220,24 +220,24 @@ async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> N
 
 
 @BOTH
-async def test_a_revoked_peer_is_refused(fresh: Path, authority: trustme.CA, role: Role) -> None:
+async def test_a_revoked_peer_is_refused(fresh: Path, role: Role) -> None:
     revoked = x509.load_pem_x509_certificate((fresh / "peer.pem").read_bytes()).serial_number
-    write_revocation_list(fresh / "crl.pem", authority)
+    write_revocation_list(fresh / "crl.pem")
     async with run_exec(fresh, "--crl", fresh / "crl.pem", "--watch", "inf") as (command, port):
         peer = await HalfClosingPeer.dial(port, fresh, role)
         await assert_echo(peer, b"not revoked yet")
         await peer.aclose()
-        write_revocation_list(fresh / "crl.pem", authority, revoked)
+        write_revocation_list(fresh / "crl.pem", revoked)
         command.process.send_signal(signal.SIGHUP)
         assert "crl.pem" in await command.line("reloaded")
         await assert_refused(port, fresh, role)
         assert "revoked" in await command.line("failed")
 
 
-def write_revocation_list(path: Path, authority: trustme.CA, *serial_numbers: int) -> None:
+def write_revocation_list(path: Path, *serial_numbers: int) -> None:
     now = datetime.now(UTC)
-    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    key = load_pem_private_key(authority.private_key_pem.bytes(), None)
+    issuer = x509.load_pem_x509_certificate(AUTHORITY.cert_pem.bytes())
+    key = load_pem_private_key(AUTHORITY.private_key_pem.bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     builder = (
         x509.CertificateRevocationListBuilder()

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 
+from tests.support.authority import AUTHORITY
 from tests.support.command import START, run_command
 from tests.support.peers import echo
 from tests.support.tools import require_tool
@@ -27,10 +27,9 @@ MESSAGE = os.urandom(100_000)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(folder / "ca.pem")
+    AUTHORITY.cert_pem.write_to_path(folder / "ca.pem")
     for name in ("node", "peer"):
-        certificate = authority.issue_cert(f"{name}.example")
+        certificate = AUTHORITY.issue_cert(f"{name}.example")
         certificate.private_key_and_cert_chain_pem.write_to_path(folder / f"{name}.pem")
         (folder / f"{name}.pem").chmod(0o600)
     return folder

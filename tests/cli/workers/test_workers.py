@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import trio
-import trustme
 
 from tests.support.command import Command, run_command
 from tests.support.half_closing import HalfClosingPeer
@@ -216,7 +215,7 @@ async def test_workers_that_die_are_restarted_ever_later(fresh: Path) -> None:
         assert await workers.command.stop() == 0
 
 
-async def test_reload_breaks_none_of_200_connections(fresh: Path, authority: trustme.CA) -> None:
+async def test_reload_breaks_none_of_200_connections(fresh: Path) -> None:
     async with run_workers(fresh) as workers:
         peers = [
             *await dial_many(workers, fresh, Role.CLIENT, 100),
@@ -236,7 +235,7 @@ async def test_reload_breaks_none_of_200_connections(fresh: Path, authority: tru
         async with trio.open_nursery() as nursery:
             for peer in peers:
                 nursery.start_soon(carry, peer)
-            write_pair(fresh, authority, "node", "renewed.example")
+            write_pair(fresh, "node", "renewed.example")
             workers.command.process.send_signal(signal.SIGHUP)
             assert "node.pem" in await workers.command.line("reloaded", "SIGHUP")
             before = rounds
