@@ -1,11 +1,15 @@
 """One throw-away authority, and a P-256 certificate that every subject and client has.
 
-The command refuses a peer that presents its own, so it has another.
+The command refuses a peer that presents its own, so it has another. Benchmarks do not use the tests'
+authority: a benchmark may run against an older version of trio_duplex, beside its own tests, and servers
+in other languages need files of other kinds. The benchmarks of keys and chains (`costs`, `slow_key`) sign
+their certificates themselves, because these are what they measure.
 """
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 
 import trustme
@@ -31,6 +35,15 @@ def make(folder: Path) -> Path:
     command.private_key_and_cert_chain_pem.write_to_path(folder / "command.pem")
     (folder / "node.p12").write_bytes(_pkcs12(authority, node))
     return folder
+
+
+def make_ends(folder: str, names: Iterable[str]) -> None:
+    """Write ``ca``, and a certificate with its key for each name under that name, to a folder."""
+    authority = trustme.CA()
+    for name in names:
+        leaf = authority.issue_cert(f"{name}.example")
+        leaf.private_key_and_cert_chain_pem.write_to_path(Path(folder, name))
+    authority.cert_pem.write_to_path(Path(folder, "ca"))
 
 
 def _pkcs12(authority: trustme.CA, node: trustme.LeafCert) -> bytes:

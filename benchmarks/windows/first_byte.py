@@ -17,9 +17,9 @@ from pathlib import Path
 
 import attrs
 import trio
-import trustme
 
 import trio_duplex
+from benchmarks.pki import make_ends
 from trio_duplex import windows
 
 WINDOW = 1.0
@@ -70,12 +70,7 @@ def run(pending: int, dials: int) -> Times:
         dials: How often each kind of peer dials.
     """
     with tempfile.TemporaryDirectory() as folder:
-        authority = trustme.CA()
-        for name in ("peer", "node"):
-            authority.issue_cert(f"{name}.example").private_key_and_cert_chain_pem.write_to_path(
-                os.fspath(Path(folder, name))
-            )
-        authority.cert_pem.write_to_path(os.fspath(Path(folder, "ca")))
+        make_ends(folder, ["peer", "node"])
         reading, writing = os.pipe()
         child = os.fork()
         if not child:

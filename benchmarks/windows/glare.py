@@ -20,9 +20,9 @@ from typing import Any
 
 import attrs
 import trio
-import trustme
 
 import trio_duplex
+from benchmarks.pki import make_ends
 from benchmarks.windows.wire import DIALLER, LISTENER, wire
 
 ENDS = (LISTENER, DIALLER)
@@ -103,12 +103,7 @@ def run(pairs: int, *, round_trip: float, loss: float, legacy: float, pause: flo
         pause: Seconds from one pair to the next.
     """
     with tempfile.TemporaryDirectory() as folder, wire(round_trip, loss) as path:
-        authority = trustme.CA()
-        for name in ENDS:
-            authority.issue_cert(name).private_key_and_cert_chain_pem.write_to_path(
-                os.fspath(Path(folder, name))
-            )
-        authority.cert_pem.write_to_path(os.fspath(Path(folder, "ca")))
+        make_ends(folder, ENDS)
         plan = _Plan(pairs=pairs, legacy=legacy, begin=time.monotonic() + 2, pause=pause)
         numbers = [path.run(end, trio.run, _live, folder, end, plan) for end in ENDS]
         for number in numbers:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import attrs
 import trio
-import trustme
 
 import trio_duplex
+from benchmarks.pki import make_ends
 from benchmarks.windows.model import World, first_byte_delay, measured_round_trip, retransmission
 from benchmarks.windows.wire import DIALLER, DIALLERS, LISTENER, wire
 from trio_duplex import events, windows
@@ -120,12 +120,7 @@ def run(round_trip: float, loss: float, connections: int, peers: int, rate: floa
     """
     each = connections // peers
     with tempfile.TemporaryDirectory() as folder, wire(round_trip, loss) as path:
-        authority = trustme.CA()
-        for name in ("peer", "node"):
-            authority.issue_cert(f"{name}.example").private_key_and_cert_chain_pem.write_to_path(
-                os.fspath(Path(folder, name))
-            )
-        authority.cert_pem.write_to_path(os.fspath(Path(folder, "ca")))
+        make_ends(folder, ["peer", "node"])
         listener = path.run(LISTENER, trio.run, _listen, folder)
         dialler = path.run(DIALLER, trio.run, _dial, folder, peers, each, 3 * peers / rate)
         os.waitpid(dialler, 0)
