@@ -22,6 +22,8 @@ from tests.support.peers import (
 )
 from trio_duplex import (
     Connection,
+    Decision,
+    DuplexError,
     HandshakeTimeoutError,
     NotTLSError,
     PeerClosedError,
@@ -33,6 +35,9 @@ from trio_duplex import (
     serve_tcp,
     windows,
 )
+from trio_duplex._stream.detect import detect
+from trio_duplex._stream.settings import Settings
+from trio_duplex._stream.supervision import Supervision
 from trio_duplex._wire.announcement import ANNOUNCEMENT
 
 HELLO_REQUEST = bytes.fromhex("160303000400000000")
@@ -85,25 +90,90 @@ async def test_in_pieces(
     assert connection.decision.waited == 2.0 * ((len(announcement) - 1) // size)
 
 
+class Told(Supervision):
+    """A server's part, which reports decisions."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def decided(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+
+
+async def broken_off(stream: RecordingStream, theirs: RecordingStream) -> DuplexError:
+    """What the detection raises if the peer sends a part of an announcement after half a second.
+
+    By then it is known that the peer has spoken, and a server reports that.
+    """
+    told = Told()
+    await trio.sleep(1.0)
+    async with trio.open_nursery() as nursery:
+
+        async def begin() -> None:
+            await trio.sleep(0.5)
+            await theirs.send_all(ANNOUNCEMENT[:3])
+            await trio.sleep(2.0)
+            await theirs.aclose()
+
+        nursery.start_soon(begin)
+        with pytest.raises(DuplexError) as caught:
+            await detect(stream, Settings(2.5, 1.75), ("192.0.2.7", 4711), told)
+        nursery.cancel_scope.cancel()
+    assert told.decisions == [Decision(Role.SERVER, Reason.SPOKE, waited=0.5, window=2.5)]
+    assert caught.value.peer == "192.0.2.7:4711"
+    assert caught.value.role is Role.SERVER
+    assert caught.value.advice
+    return caught.value
+
+
 async def test_piece_of_one_that_never_goes_on_meets_the_handshake_timeout(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = memory_pair()
-    await theirs.send_all(ANNOUNCEMENT[:3])
-    with pytest.raises(HandshakeTimeoutError):
-        await negotiate(ours, credentials(), handshake_timeout=7.0)
-    assert trio.current_time() == 7.0
+    error = await broken_off(ours, theirs)
+    assert isinstance(error, HandshakeTimeoutError)
+    assert error.timeout == 1.75
+    assert "3 bytes" in (error.seen or "")
+    assert trio.current_time() == 1.0 + 0.5 + 1.75
 
 
+class LeavingStream(RecordingStream):
+    """A stream whose peer has left, as soon as something was received."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, *, by_reset: bool) -> None:
+        super().__init__(stream)
+        self._by_reset = by_reset
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self.received:
+            return await super().receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        if self._by_reset:
+            raise trio.BrokenResourceError
+        return b""
+
+
+@pytest.mark.parametrize("by_reset", [False, True])
 async def test_peer_that_leaves_in_its_announcement(
+    by_reset: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    ours, theirs = memory_pair()
+    error = await broken_off(LeavingStream(ours, by_reset=by_reset), theirs)
+    assert isinstance(error, PeerClosedError)
+    assert (error.received, error.reset) == (3, by_reset)
+    assert "3 bytes" in (error.seen or "")
+
+
+async def test_listener_that_has_gone_before_the_announcement(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     ours, theirs = memory_pair()
-    await theirs.send_all(ANNOUNCEMENT[:3])
     await theirs.aclose()
     with pytest.raises(PeerClosedError) as caught:
-        await negotiate(ours, credentials())
-    assert caught.value.received == 3
+        await negotiate(ours, credentials(), role=Role.SERVER, announce=True)
+    assert (caught.value.received, caught.value.reset) == (0, True)
+    assert caught.value.role is Role.SERVER
+    assert isinstance(caught.value.__cause__, trio.BrokenResourceError)
 
 
 @pytest.mark.parametrize("form", [ANNOUNCEMENT, HELLO_REQUEST], ids=["alert", "HelloRequest"])

@@ -275,12 +275,34 @@ async def test_an_error_of_somebody_elses_is_raised_as_it_is(
     )
     connection = server if role is Role.SERVER else client
     error = trio.BrokenResourceError("the tunnel has fallen in")
-    error.__cause__ = cause
+    if cause is not None:
+        error.__cause__ = cause
     transport.error = error
     with pytest.raises(trio.BrokenResourceError) as caught:
         await getattr(connection, call)(*([b"x"] if call == "send_all" else []))
     assert caught.value is error
     assert error.__cause__ is cause
+    # Otherwise a traceback would hide what the transport was doing as it failed.
+    assert error.__suppress_context__ is (cause is not None)
+    later = await broken(connection, sending=call != "receive_some")
+    assert str(later) == str(error)
+    await trio.aclose_forcefully(connection)
+
+
+@each_role
+@pytest.mark.parametrize("call", ["receive_some", "wait_send_all_might_not_block"])
+async def test_an_error_without_words_is_given_none(call: str, role: Role) -> None:
+    ours, theirs = memory_pair()
+    transport = BreakingStream(ours)
+    server, client = await connection_pair(
+        streams=(transport, theirs) if role is Role.SERVER else (theirs, transport)
+    )
+    connection = server if role is Role.SERVER else client
+    transport.error = error = trio.BrokenResourceError()
+    with pytest.raises(trio.BrokenResourceError) as caught:
+        await getattr(connection, call)()
+    assert caught.value is error
+    assert str(await broken(connection)) == ""
     await trio.aclose_forcefully(connection)
 
 

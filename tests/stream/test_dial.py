@@ -136,6 +136,7 @@ async def test_sni_on_the_wire(host: str, sent: str | None) -> None:
         ({"connect_timeout": -1}, ValueError),
         ({"connect_timeout": math.nan}, ValueError),
         ({"connect_timeout": "10"}, TypeError),
+        ({"credentials": None}, TypeError),
         ({"local_host": 127001}, TypeError),
         ({"local_host": ("127.0.0.1", 0)}, TypeError),
     ],
@@ -151,7 +152,7 @@ async def test_wrong_arguments_are_refused_before_a_socket_opens(
 
     async with a_listener(handler) as port:
         with pytest.raises(error):
-            await open_tcp_connection("127.0.0.1", port, credentials(), **wrong)
+            await open_tcp_connection("127.0.0.1", port, **{"credentials": credentials()} | wrong)
         await trio.testing.wait_all_tasks_blocked(0.01)
     assert dialled == 0
 

@@ -116,6 +116,26 @@ async def test_hellos_cross_in_pieces(
         await talk(*connections)
 
 
+@each_version
+async def test_hello_that_crosses_slowly(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its random is known long before its end: all of it is read, in whatever pieces it comes."""
+
+    async def slowly(data: bytes, stream: RecordingStream) -> None:
+        for start in range(0, len(data), 60):
+            await stream.send_all(data[start : start + 60])
+            await trio.sleep(0.001)
+
+    seen: Counter[Role] = Counter()
+    while len(seen) < 2:
+        first, second = memory_pair()
+        connections = await both(first, ScriptedStream(second, slowly), credentials(version))
+        assert opposite(connections)
+        await talk(*connections)
+        seen[connections[0].role] += 1
+
+
 async def test_server_that_asks_for_another_key_share(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

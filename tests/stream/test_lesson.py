@@ -44,6 +44,8 @@ def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ADDRESS = ("192.0.2.7", 4711)
+BEFORE = 1.0
+"""When it begins, on Trio's clock: what is told is how long we waited, and not what the clock said."""
 
 
 class Notebook:
@@ -75,6 +77,7 @@ async def outcome_with(
     peer: Callable[[RecordingStream], Awaitable[object]], window: Any
 ) -> Decision | DuplexError:
     ours, theirs = memory_pair()
+    await trio.sleep(BEFORE)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer, theirs)
         try:
@@ -139,6 +142,22 @@ async def test_glare_is_learned_as_late(autojump_clock: trio.testing.MockClock) 
     assert policy.learned == [(Conduct.LATE, False, 0.75)]
 
 
+async def test_glare_that_is_resolved_is_learned_as_late_and_admitted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def late(stream: RecordingStream) -> None:
+        await trio.sleep(0.75)
+        await negotiate(stream, credentials(), window=0, dialled=True)
+
+    roles = set()
+    while len(roles) < 2:
+        policy = Notebook(Choice(0.5))
+        decision = await outcome_with(late, policy)
+        assert isinstance(decision, Decision)
+        roles.add(decision.role)
+        assert policy.learned == [(Conduct.LATE, False, 0.75), (Conduct.LATE, True, 0.75)]
+
+
 async def test_announced_silence_is_silence(autojump_clock: trio.testing.MockClock) -> None:
     async def announces(stream: RecordingStream) -> None:
         await trio.sleep(0.25)
@@ -172,9 +191,10 @@ async def test_rule_for_speaking_peers_waits_without_end(
 async def test_rule_with_an_end_for_speaking_peers_never_makes_a_client(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    began = trio.current_time() + BEFORE
     error = await outcome_with(receive_all, Notebook(Choice(3.0, "must speak", role=Role.SERVER)))
     assert isinstance(error, HandshakeTimeoutError)
-    assert (error.role, error.timeout, trio.current_time()) == (Role.SERVER, 3.0, 3.0)
+    assert (error.role, error.timeout, trio.current_time()) == (Role.SERVER, 3.0, began + 3.0)
 
 
 async def test_rule_by_network(autojump_clock: trio.testing.MockClock) -> None:

@@ -22,6 +22,7 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
+    RECORD_OVERFLOW,
     UNEXPECTED_MESSAGE,
     RawPeer,
     RecordingStream,
@@ -43,10 +44,11 @@ from tests.support.peers import (
     tcp_pair,
     unix_pair,
 )
-from tests.support.records import ALERT, plain_alerts, recut, split_records
+from tests.support.records import ALERT, HANDSHAKE, make_record, plain_alerts, recut, split_records
 from trio_duplex import (
     Connection,
     Decision,
+    DuplexError,
     GlareError,
     HandshakeError,
     HandshakeTimeoutError,
@@ -81,16 +83,25 @@ FOREIGN = {
 NO_TLS = {name: case for name, case in FOREIGN.items() if case[0][0] not in {0x15, 0x16, 0x17}}
 
 
+ADDRESS = ("192.0.2.7", 4711)
+
+
 async def negotiated_with(script: Script, **options: Any) -> Connection:
-    """Negotiate with a peer that follows this script until we have our result."""
+    """Negotiate with a peer that follows this script until we have our result.
+
+    Whatever the error, it says which peer it was, and what to do.
+    """
     ours, theirs = memory_pair()
+    options = {"credentials": credentials(), "remote_address": ADDRESS} | options
     result: Connection | Exception | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script, theirs)
         try:
-            result = await negotiate(ours, **{"credentials": credentials()} | options)
-        except Exception as exc:  # noqa: BLE001 - to be raised outside of the nursery
-            result = exc
+            result = await negotiate(ours, **options)
+        except DuplexError as exc:
+            result = exc  # to be raised outside of the nursery
+            assert exc.peer == "192.0.2.7:4711"
+            assert exc.advice
             assert ours.closed, "a stream that cannot be used is closed"
         nursery.cancel_scope.cancel()
     if isinstance(result, Exception):
@@ -249,7 +260,7 @@ async def test_the_last_look_finds_what_the_window_missed(
     await theirs.aclose()
 
 
-@pytest.mark.parametrize("size", range(1, 6))
+@pytest.mark.parametrize("size", [*range(1, 6), 20, 42])
 async def test_one_byte_of_a_client_hello_at_the_end_of_the_window_is_a_speaking_peer(
     size: int, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -353,6 +364,47 @@ async def test_bytes_that_are_no_client_hello(
     assert error.role is Role.SERVER
     assert made == [], "no TLS object is ever made for them"
     assert trio.current_time() == 1.0, "they were known at once"
+
+
+@each_role
+async def test_an_opening_longer_than_a_record_may_be_is_told_so(
+    role: Role, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It is TLS, so it is answered; to another protocol an alert would be noise."""
+    alerts = []
+    for opening in (b"\x16\x03\x01\xff\xff\x02", b"SSH-2.0-x\r\n"):
+        ours, theirs = memory_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sends(0.0 if role is Role.SERVER else 5.5, opening), theirs)
+            with pytest.raises(NotTLSError) as caught:
+                await negotiate(ours, credentials())
+            nursery.cancel_scope.cancel()
+        assert caught.value.role is role
+        alerts.append(plain_alerts(ours.sent))
+    assert alerts == [[RECORD_OVERFLOW], []]
+
+
+@each_version
+async def test_a_client_hello_that_hides_its_random_is_refused_before_its_turn(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    """OpenSSL would wait for the rest, and take it; but RFC 8446 section 5.1 forbids empty records."""
+
+    async def send(data: bytes, stream: RecordingStream) -> None:
+        if not stream.sent:
+            await stream.send_all(make_record(HANDSHAKE, data[5:25]) + make_record(HANDSHAKE, b""))
+            await trio.sleep(0.5)
+            data = make_record(HANDSHAKE, data[25:])
+        await stream.send_all(data)
+
+    ours, theirs = memory_pair()
+    peer = peer_stream(ScriptedStream(theirs, send), Role.CLIENT, version)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(caught, peer.do_handshake)
+        with pytest.raises(HandshakeError) as refused:
+            await negotiate(ours, credentials())
+    assert refused.value.role is Role.SERVER
+    assert len(plain_alerts(ours.sent)) == 1
 
 
 async def test_foreign_bytes_one_at_a_time(autojump_clock: trio.testing.MockClock) -> None:
@@ -682,6 +734,7 @@ async def test_an_echo_of_our_client_hello_is_ourselves(
     with pytest.raises(SelfConnectionError) as caught:
         await negotiated_with(script)
     assert caught.value.role is Role.CLIENT
+    assert "ClientHello" in (caught.value.seen or "")
     assert trio.current_time() <= 5.0 + 1.0
 
 
