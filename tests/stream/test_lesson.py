@@ -195,6 +195,8 @@ async def test_rule_with_an_end_for_speaking_peers_never_makes_a_client(
     error = await outcome_with(receive_all, Notebook(Choice(3.0, "must speak", role=Role.SERVER)))
     assert isinstance(error, HandshakeTimeoutError)
     assert (error.role, error.timeout, trio.current_time()) == (Role.SERVER, 3.0, began + 3.0)
+    assert error.peer == "192.0.2.7:4711"
+    assert "must speak" in (error.advice or "")
 
 
 async def test_rule_by_network(autojump_clock: trio.testing.MockClock) -> None:
@@ -271,6 +273,22 @@ async def test_policy_that_fails_does_not_cost_the_connection(
         assert isinstance(decision, Decision)
         assert (decision.reason, decision.waited) == (Reason.SILENT, 5.0)
     assert {record.levelno for record in caplog.records} == {logging.ERROR}
+
+
+@pytest.mark.parametrize(("interval", "lines"), [(1e6, 1), (0.0, 3)], ids=["soon", "later"])
+async def test_a_policy_that_goes_on_failing_does_not_fill_the_log(
+    interval: float,
+    lines: int,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: trio.testing.MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert supervision.INTERVAL == 1.0
+    monkeypatch.setattr(supervision, "INTERVAL", interval)  # of real time
+    for _ in range(3):
+        await outcome_with(is_silent, windows.Ask(raises, otherwise=0.0))
+    assert len(caplog.records) == lines
+    assert all(record.exc_info for record in caplog.records)
 
 
 @pytest.mark.parametrize("window", ["5", None, -1, math.nan, float])

@@ -38,6 +38,7 @@ from tests.support.peers import (
     each_version,
     echo,
     memory_pair,
+    peer_context,
     peer_stream,
     receive_all,
     receive_exactly,
@@ -52,6 +53,7 @@ from trio_duplex import (
     GlareError,
     HandshakeError,
     HandshakeTimeoutError,
+    NamedPeer,
     NotTLSError,
     PeerClosedError,
     PeerIdentity,
@@ -93,18 +95,19 @@ async def negotiated_with(script: Script, **options: Any) -> Connection:
     """
     ours, theirs = memory_pair()
     options = {"credentials": credentials(), "remote_address": ADDRESS} | options
-    result: Connection | Exception | None = None
+    result: Connection | DuplexError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script, theirs)
         try:
             result = await negotiate(ours, **options)
         except DuplexError as exc:
-            result = exc  # to be raised outside of the nursery
-            assert exc.peer == "192.0.2.7:4711"
-            assert exc.advice
-            assert ours.closed, "a stream that cannot be used is closed"
+            result = exc
+        closed = ours.closed
         nursery.cancel_scope.cancel()
-    if isinstance(result, Exception):
+    if isinstance(result, DuplexError):
+        assert closed, "a stream that cannot be used is closed"
+        assert result.peer == "192.0.2.7:4711"
+        assert result.advice
         raise result  # and not in a group
     assert result is not None
     return result
@@ -675,6 +678,7 @@ async def test_glare_of_a_peer_that_leaves_in_its_client_hello(
     with pytest.raises(GlareError) as caught:
         await negotiated_with(sends(5.5, client_hello()[:20], then="leave"))
     assert caught.value.missed_by == 0.5
+    assert "ClientHello" in (caught.value.seen or "")
 
 
 async def test_a_crossing_client_hello_of_empty_records_is_not_waited_for(
@@ -894,6 +898,32 @@ async def test_a_session_of_other_credentials_is_refused_at_the_door(
     with pytest.raises(ValueError):
         await negotiate(ours, credentials(), session=client.session)
     assert not ours.closed
+
+
+@each_role
+@pytest.mark.parametrize("given", [None, "given.example"])
+@pytest.mark.parametrize("policy", [None, NamedPeer("node.example")])
+async def test_the_name_that_is_sent_to_a_tls_server(
+    policy: NamedPeer | None,
+    given: str | None,
+    role: Role,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The one that was given, or that of the policy; as TLS server there is none to send."""
+    sent: list[object] = []
+    context = peer_context(role.other)
+    if role is Role.CLIENT:
+        context.sni_callback = lambda tls, name, context: sent.append(name)
+    ours, theirs = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer_stream(theirs, role.other, context=context).do_handshake)
+        connection = await negotiate(
+            ours, credentials(peer=policy), window=1, server_hostname=given
+        )
+    expected = given or (None if policy is None else "node.example")
+    assert connection.role is role
+    assert sent == ([expected] if role is Role.CLIENT else [])
+    assert connection.server_hostname == (expected if role is Role.CLIENT else None)
 
 
 @each_role

@@ -277,13 +277,25 @@ async def test_another_stream_is_drained_if_tls_has_unread_input(
     assert trio.current_time() == 1
 
 
-async def test_a_client_that_never_received_waits_a_second_for_tickets(
-    autojump_clock: trio.testing.MockClock,
+@each_version
+@each_role
+@pytest.mark.parametrize("happened", ["nothing", "sent", "sent, received", "sent, ended"])
+async def test_only_a_client_that_never_received_waits_a_second_for_tickets(
+    happened: str, role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
-    _, client = await connection_pair(ssl.TLSVersion.TLSv1_3)
-    await client.send_all(b"x")
-    await client.aclose()
-    assert trio.current_time() == LAST_WORDS_TIMEOUT
+    server, client = await connection_pair(version)
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    if happened != "nothing":
+        await connection.send_all(b"x")
+    if happened == "sent, received":
+        await peer.send_all(b"x")
+        assert await connection.receive_some() == b"x"
+    if happened == "sent, ended":
+        await peer.send_eof()
+        assert await connection.receive_some() == b""
+    await connection.aclose()
+    waits = (happened, role, version) == ("sent", Role.CLIENT, ssl.TLSVersion.TLSv1_3)
+    assert trio.current_time() == (LAST_WORDS_TIMEOUT if waits else 0)
 
 
 # --------------------------------------------------------------------------- a cut must not look whole

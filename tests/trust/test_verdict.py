@@ -32,6 +32,7 @@ from trio_duplex import (
     PeerRejectedError,
     Role,
 )
+from trio_duplex._sockets.address import format_address
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
 SERVER = FLEET.issue("server.example")
@@ -212,6 +213,7 @@ async def test_a_send_that_fails_before_the_first_read_raises_the_verdict(
         error = await send_until_it_breaks(connection)
         assert isinstance(error, CertificateRejectedError)
         assert error.alert == "unknown_ca"
+        assert error.peer == format_address(connection.remote_address)
         assert isinstance(error.__cause__, ssl.SSLError)
         for call in (connection.receive_some, partial(connection.send_all, b"x")):
             with pytest.raises(trio.BrokenResourceError, match="unknown_ca"):

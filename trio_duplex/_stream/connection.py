@@ -454,7 +454,6 @@ class Connection(trio.abc.HalfCloseableStream):
         alert = tls_alert(cause)
         if alert is None or alert not in CERTIFICATE_ALERTS:
             return None
-        self._broken = f"TLS failed: {tls_reason(cause)}"
         return CertificateRejectedError(
             "the peer does not take our certificate",
             role=self.role,
