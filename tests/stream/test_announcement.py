@@ -95,6 +95,10 @@ class Told(Supervision):
 
     def __init__(self) -> None:
         self.decisions: list[Decision] = []
+        self.has_spoken = False
+
+    def spoke(self) -> None:
+        self.has_spoken = True
 
     def decided(self, decision: Decision) -> None:
         self.decisions.append(decision)
@@ -119,6 +123,7 @@ async def broken_off(stream: RecordingStream, theirs: RecordingStream) -> Duplex
         with pytest.raises(DuplexError) as caught:
             await detect(stream, Settings(2.5, 1.75), ("192.0.2.7", 4711), told)
         nursery.cancel_scope.cancel()
+    assert told.has_spoken
     assert told.decisions == [Decision(Role.SERVER, Reason.SPOKE, waited=0.5, window=2.5)]
     assert caught.value.peer == "192.0.2.7:4711"
     assert caught.value.role is Role.SERVER

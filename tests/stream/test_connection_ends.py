@@ -6,8 +6,10 @@ and the cause tell which.
 
 from __future__ import annotations
 
+import gc
 import math
 import ssl
+import weakref
 from functools import partial
 from pathlib import Path
 
@@ -183,6 +185,34 @@ async def test_a_ragged_end_says_so(version: ssl.TLSVersion, role: Role) -> None
 
 
 @each_version
+@pytest.mark.parametrize("bare", [False, True], ids=["direct", "bare"])
+@pytest.mark.parametrize("how", ["ragged", "corrupt"])
+async def test_every_later_call_says_why(
+    how: str, bare: bool, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    streams = memory_pair()
+    connection, peer = await connection_pair(version, streams=streams)
+    assert not bare or connection.tls
+    if how == "corrupt":
+        await streams[1].stream.send_all(make_record(23, b"no key of ours has made this"))
+    await trio.aclose_forcefully(peer)
+    error = await broken(connection)
+    assert isinstance(error.__cause__, ssl.SSLError)
+    assert isinstance(error.__cause__, ssl.SSLEOFError) is (how == "ragged")
+    for call in (
+        connection.receive_some,
+        partial(connection.send_all, b"x"),
+        connection.wait_send_all_might_not_block,
+        connection.send_eof,
+    ):
+        later = await caught(call)
+        assert type(later) is trio.BrokenResourceError
+        assert str(later) == str(error)
+        assert later.__cause__ is error.__cause__
+    await connection.aclose()
+
+
+@each_version
 @each_role
 async def test_a_reset_says_so(version: ssl.TLSVersion, role: Role) -> None:
     with trio.fail_after(10):
@@ -264,7 +294,9 @@ class BreakingStream(RecordingStream):
 @each_version
 @each_role
 @pytest.mark.parametrize("cause", [None, OSError(5, "disk on fire")], ids=["no cause", "a cause"])
-@pytest.mark.parametrize("call", ["receive_some", "send_all", "wait_send_all_might_not_block"])
+@pytest.mark.parametrize(
+    "call", ["receive_some", "send_all", "wait_send_all_might_not_block", "send_eof"]
+)
 async def test_an_error_of_somebody_elses_is_raised_as_it_is(
     call: str, cause: OSError | None, role: Role, version: ssl.TLSVersion
 ) -> None:
@@ -303,6 +335,55 @@ async def test_an_error_without_words_is_given_none(call: str, role: Role) -> No
         await getattr(connection, call)()
     assert caught.value is error
     assert str(await broken(connection)) == ""
+    await trio.aclose_forcefully(connection)
+
+
+@each_version
+async def test_what_follows_a_send_that_was_cut_says_so(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    streams = trio.testing.lockstep_stream_pair()
+    connection, _ = await connection_pair(version, streams=streams)
+    with trio.move_on_after(1):
+        await connection.send_all(b"nobody reads this")
+    said = set()
+    for call in (
+        partial(connection.send_all, b"x"),
+        connection.wait_send_all_might_not_block,
+        connection.send_eof,
+        connection.receive_some,
+    ):
+        error = await caught(call)
+        assert type(error) is trio.BrokenResourceError
+        assert error.__cause__ is None
+        said.add(str(error))
+    assert len(said) == 1
+    assert "send" in said.pop()
+    await connection.aclose()
+
+
+@pytest.mark.parametrize("words", ["", "the tunnel has fallen in"])
+@pytest.mark.parametrize(
+    "call", ["receive_some", "send_all", "wait_send_all_might_not_block", "send_eof"]
+)
+async def test_an_error_is_freed_without_a_collection(words: str, call: str) -> None:
+    """It holds the frames that it passed through, with all that they hold; so none holds it."""
+    ours, theirs = memory_pair()
+    transport = BreakingStream(ours)
+    connection, _ = await connection_pair(streams=(transport, theirs))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(2):  # the second one is mostly ours
+            transport.error = trio.BrokenResourceError(words)
+            raised = await caught(partial(getattr(connection, call), *[b"x"][: call == "send_all"]))
+            assert raised is not None
+            transport.error = None
+            reference = weakref.ref(raised)
+            del raised
+            assert reference() is None
+    finally:
+        gc.enable()
     await trio.aclose_forcefully(connection)
 
 
@@ -532,14 +613,19 @@ async def test_a_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("https_compatible", [False, True])
 @pytest.mark.parametrize("bound", ["send_timeout", "idle_timeout"])
-async def test_a_peer_that_is_given_up_sees_no_normal_end(bound: str) -> None:
+async def test_a_peer_that_is_given_up_sees_no_normal_end(
+    bound: str, https_compatible: bool
+) -> None:
     """With ``https_compatible`` the peer takes a FIN for one, so there is none."""
     ours, theirs = await tcp_pair()
     ends: dict[Role, Connection] = {}
 
     async def end(stream: trio.abc.Stream, role: Role) -> None:
-        ends[role] = await negotiate(stream, credentials(), role=role, https_compatible=True)
+        ends[role] = await negotiate(
+            stream, credentials(), role=role, https_compatible=https_compatible
+        )
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end, ours, Role.SERVER)
@@ -556,8 +642,10 @@ async def test_a_peer_that_is_given_up_sees_no_normal_end(bound: str) -> None:
         if bound == "idle_timeout":
             with pytest.raises(trio.BrokenResourceError):
                 await connection.receive_some()
-    with pytest.raises(trio.BrokenResourceError):
+    with pytest.raises(trio.BrokenResourceError) as ended:
         while await peer.receive_some():
             pass
+    expected = ConnectionResetError if https_compatible else ssl.SSLEOFError
+    assert isinstance(ended.value.__cause__, expected)
     for each in (connection, peer):
         await trio.aclose_forcefully(each)

@@ -299,6 +299,13 @@ async def test_a_reload_while_we_dial_costs_the_session_and_not_the_connection(
                 assert not connection.session_reused
 
 
+async def test_certificates_of_too_many_bytes() -> None:
+    with trio.fail_after(10):
+        async with a_server(Role.SERVER) as port:
+            with pytest.raises(HandshakeError, match="max_certificate_bytes"):
+                await open_tcp_connection("127.0.0.1", port, credentials(), max_certificate_bytes=9)
+
+
 async def test_where_we_dial_from() -> None:
     with trio.fail_after(10):
         async with a_server(Role.SERVER) as port:

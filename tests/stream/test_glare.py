@@ -13,13 +13,17 @@ import trio
 import trio.testing
 
 from tests.support.peers import (
+    AUTHORITY,
+    INTRUDER,
     RecordingStream,
     ScriptedStream,
+    caught,
     credentials,
     each_role,
     each_version,
     memory_pair,
     peer_stream,
+    pin,
     receive_exactly,
     tcp_pair,
 )
@@ -29,6 +33,7 @@ from trio_duplex import (
     Credentials,
     Decision,
     GlareError,
+    HandshakeError,
     Reason,
     Role,
     Server,
@@ -84,7 +89,7 @@ async def test_both_speak_at_once(
             decision = connection.decision
             reason = Reason.SPOKE if decision.role is Role.SERVER else Reason.SILENT
             assert (decision.reason, decision.window) == (reason, 0)
-            assert "crossed" in decision.rule
+            assert decision.rule.startswith("two ClientHellos crossed")
         seen[connections[0].role] += 1
         await talk(*connections)
     assert set(seen) == set(Role)  # a coin with one side falls so once in 2 ** 23
@@ -146,6 +151,33 @@ async def test_server_that_asks_for_another_key_share(
         connections = await both(*memory_pair(), ours)
         assert opposite(connections)
         await talk(*connections)
+
+
+@each_version
+async def test_another_failure_after_the_crossing_is_not_told_as_glare(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One that has resolved the crossing, and whose certificate nobody here trusts."""
+    stranger = Credentials.mutual(certificate_chain=INTRUDER, trust=AUTHORITY)
+    pinned = credentials(version)
+    for role in Role:
+        pin(stranger.context(role), version)
+    roles: set[Role] = set()
+    while len(roles) < 2:
+        first, second = memory_pair()
+        async with trio.open_nursery() as nursery:
+
+            async def be_stranger(stream: trio.abc.Stream = second) -> None:
+                connection = await negotiate(stream, stranger, window=0, dialled=True)
+                await caught(connection.receive_some)
+
+            nursery.start_soon(caught, be_stranger)
+            with pytest.raises(HandshakeError) as refused:
+                await negotiate(first, pinned, window=0, dialled=True)
+        assert type(refused.value) is HandshakeError
+        assert "verify" in (refused.value.tls_reason or "")
+        assert refused.value.role is not None
+        roles.add(refused.value.role)
 
 
 @each_version
@@ -295,5 +327,6 @@ async def test_dial_in_either_role() -> None:
             ((host, port),) = cast("list[tuple[str, int]]", server.addresses)
             connection = await open_tcp_connection(host, port, credentials(), role=None)
             assert connection.role is Role.CLIENT
+            assert connection.decision.window == 0
             await connection.aclose()
             server.cancel_scope.cancel()

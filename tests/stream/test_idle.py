@@ -10,6 +10,7 @@ import socket
 import ssl
 import struct
 import sys
+from typing import Any
 
 import pytest
 import trio
@@ -147,6 +148,33 @@ async def test_sending_to_a_peer_that_is_gone_is_no_life(
     await trio.aclose_forcefully(connection)
     await trio.aclose_forcefully(theirs)
     del kept
+
+
+@linux
+async def test_the_kernel_is_asked_soon_after_a_wait_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Later, an answer to keepalive would look like the last byte that the peer sent."""
+    ours, theirs = await tcp_pair()
+    connection, peer = await connection_pair(streams=(ours, theirs))
+    connection.idle_timeout = 3 * IDLE
+    asked = trio.Event()
+    socket_type = type(ours.socket)
+    ask = socket_type.getsockopt
+
+    def getsockopt(sock: Any, level: int, option: int, *size: int) -> Any:
+        if option == socket.TCP_INFO:
+            asked.set()
+        return ask(sock, level, option, *size)
+
+    monkeypatch.setattr(socket_type, "getsockopt", getsockopt)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.receive_some)
+        with trio.fail_after(2 * IDLE):
+            await asked.wait()
+        nursery.cancel_scope.cancel()
+    for each in (connection, peer):
+        await trio.aclose_forcefully(each)
 
 
 @linux

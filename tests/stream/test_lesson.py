@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.support.peers import (
     memory_pair,
     peer_stream,
     receive_all,
+    tcp_pair,
 )
 from trio_duplex import (
     Decision,
@@ -35,6 +37,7 @@ from trio_duplex import (
     windows,
 )
 from trio_duplex._stream import supervision
+from trio_duplex._stream.lesson import Lesson, facts_of
 from trio_duplex.windows import Choice, Conduct, Outcome, PeerFacts
 
 
@@ -151,10 +154,15 @@ async def test_glare_that_is_resolved_is_learned_as_late_and_admitted(
 
     roles = set()
     while len(roles) < 2:
-        policy = Notebook(Choice(0.5))
+        policy = Notebook(Choice(0.5, "mine"))
         decision = await outcome_with(late, policy)
         assert isinstance(decision, Decision)
         roles.add(decision.role)
+        assert (decision.reason, decision.waited) == (
+            (Reason.SPOKE, 0.75) if decision.role is Role.SERVER else (Reason.SILENT, 0.5)
+        )
+        assert decision.window == 0.5
+        assert decision.rule.startswith("mine; ")
         assert policy.learned == [(Conduct.LATE, False, 0.75), (Conduct.LATE, True, 0.75)]
 
 
@@ -177,6 +185,19 @@ async def test_rule_for_silent_peers_waits_for_nothing(
     assert decision == Decision(Role.CLIENT, Reason.RULE, 0.0, 0.0, "always silent")
 
 
+async def test_rule_for_silent_peers_is_what_to_change_if_one_speaks(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def late(stream: RecordingStream) -> None:
+        await trio.sleep(0.75)
+        await stream.send_all(client_hello())
+        await stream.aclose()
+
+    error = await outcome_with(late, windows.SILENT)
+    assert isinstance(error, GlareError)
+    assert "always silent" in (error.advice or "")
+
+
 async def test_rule_for_speaking_peers_waits_without_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -197,6 +218,26 @@ async def test_rule_with_an_end_for_speaking_peers_never_makes_a_client(
     assert (error.role, error.timeout, trio.current_time()) == (Role.SERVER, 3.0, began + 3.0)
     assert error.peer == "192.0.2.7:4711"
     assert "must speak" in (error.advice or "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is read on Linux only")
+async def test_the_kernels_facts_are_those_of_the_peer() -> None:
+    """Where the address was given to us, the round trip is that to a proxy, and is no fact of the peer."""
+    ours, theirs = await tcp_pair()
+    async with ours, theirs:
+        remote, here = theirs.socket.getsockname(), ours.socket.getsockname()
+        policy, told = Notebook(Choice(0.5)), supervision.Supervision()
+        for facts in (
+            Lesson.of(policy, ours, remote, told).facts,
+            facts_of(ours.socket, remote),
+        ):
+            assert (facts.remote_address, facts.local_address) == (remote, here)
+            assert facts.round_trip is not None
+            assert 0 < facts.round_trip < 1
+            assert facts.now > 1.7e9
+        behind = Lesson.of(policy, ours, ADDRESS, told).facts
+        assert (behind.remote_address, behind.local_address) == (ADDRESS, here)
+        assert behind.round_trip is None
 
 
 async def test_rule_by_network(autojump_clock: trio.testing.MockClock) -> None:

@@ -16,6 +16,7 @@ from tests.support.authority import DAY, FLEET, NOW, SERVER_AUTH, STRANGERS, Lea
 from tests.support.peers import (
     RawPeer,
     RecordingStream,
+    connection_pair,
     credentials,
     dial,
     memory_pair,
@@ -173,6 +174,24 @@ async def test_every_alert_that_may_be_a_verdict(
     await trio.aclose_forcefully(connection)
 
 
+@pytest.mark.parametrize("code", VERDICTS)
+async def test_no_alert_is_a_verdict_in_the_server_role(
+    code: int, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    ours, theirs = memory_pair()
+    log = tmp_path / "keys"
+    peer = RawPeer(theirs, Role.CLIENT, context=logging_context(Role.CLIENT, TLS13, log))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.shake_hands)
+        connection = await dial(ours, Role.SERVER, credentials(TLS13))
+    forge = forger(TLS13, Role.CLIENT, log, theirs.received)
+    await theirs.send_all(forge.seal(ALERT, bytes([2, code])))
+    with pytest.raises(trio.BrokenResourceError, match=VERDICTS[code]) as caught:
+        await connection.receive_some()
+    assert type(caught.value) is trio.BrokenResourceError
+    await trio.aclose_forcefully(connection)
+
+
 async def deaf_connection() -> tuple[Deaf, Connection]:
     """A connection to a server that has sent its welcome, on a stream that can become deaf."""
     ours, theirs = memory_pair()
@@ -215,8 +234,13 @@ async def test_a_send_that_fails_before_the_first_read_raises_the_verdict(
         assert error.alert == "unknown_ca"
         assert error.peer == format_address(connection.remote_address)
         assert isinstance(error.__cause__, ssl.SSLError)
-        for call in (connection.receive_some, partial(connection.send_all, b"x")):
-            with pytest.raises(trio.BrokenResourceError, match="unknown_ca"):
+        for call in (
+            connection.receive_some,
+            partial(connection.send_all, b"x"),
+            connection.wait_send_all_might_not_block,
+            connection.send_eof,
+        ):
+            with pytest.raises(CertificateRejectedError, match="unknown_ca"):
                 await call()
         await connection.aclose()
 
@@ -251,6 +275,36 @@ async def test_a_send_that_fails_waits_for_no_verdict_that_does_not_come(
     assert trio.current_time() == LAST_WORDS_TIMEOUT
     await trio.aclose_forcefully(connection)
     await trio.aclose_forcefully(peer)
+
+
+@pytest.mark.parametrize("received", [False, True])
+@pytest.mark.parametrize("version", [TLS12, TLS13])
+@pytest.mark.parametrize("role", list(Role), ids=str)
+async def test_only_where_a_verdict_may_be_unread_it_is_looked_for(
+    role: Role, version: ssl.TLSVersion, received: bool, autojump_clock: MockClock
+) -> None:
+    class Deaf(RecordingStream):
+        deaf = False
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            if self.deaf:
+                raise trio.BrokenResourceError("half of it")
+            await super().send_all(data)
+
+    ours, theirs = memory_pair()
+    stream = Deaf(ours)
+    server, client = await connection_pair(
+        version, streams=(stream, theirs) if role is Role.SERVER else (theirs, stream)
+    )
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    if received:
+        await peer.send_all(b"x")
+        assert await connection.receive_some() == b"x"
+    stream.deaf = True
+    assert str(await send_until_it_breaks(connection)) == "half of it"
+    looked = (role, version, received) == (Role.CLIENT, TLS13, False)
+    assert trio.current_time() == (LAST_WORDS_TIMEOUT if looked else 0)
+    await trio.aclose_forcefully(connection)
 
 
 @pytest.mark.parametrize(

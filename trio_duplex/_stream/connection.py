@@ -120,7 +120,7 @@ class Connection(trio.abc.HalfCloseableStream):
         self.idle_timeout = settings.idle_timeout
         self.send_timeout = settings.send_timeout
         self.bytes_received = 0
-        self._broken: str | None = None  # why, if it is
+        self._broken: str | None = None  # why, if TLS itself does not remember it
         self._gave_up = False
         self._finished = False  # the peer has sent its close_notify
 
@@ -252,16 +252,8 @@ class Connection(trio.abc.HalfCloseableStream):
             else:
                 data = await self._receive_unless_idle(max_bytes)
         except trio.BrokenResourceError as exc:
-            cause = self._flow.engine.failure or exc.__cause__
             await self._send_alert()
-            error = self._late_verdict(cause) or self._explained(exc, cause)
-            try:
-                if error is exc:  # not ours, so neither is its cause to be set
-                    raise
-                raise error from cause
-            finally:
-                # Otherwise the error and this frame refer to each other until a collection.
-                del error, cause
+            self._raise_why(exc)
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         if data:
@@ -303,16 +295,9 @@ class Connection(trio.abc.HalfCloseableStream):
                 await self._send_in_time(data)
         except trio.BrokenResourceError as exc:
             await self._send_alert()
-            cause = self._flow.engine.failure or exc.__cause__
             if self._may_be_refused():  # its verdict may be unread, received before the reset
-                cause = await self._flow.unread_alert() or cause
-            error = self._late_verdict(cause) or self._explained(exc, cause)
-            try:
-                if error is exc:
-                    raise
-                raise error from cause
-            finally:
-                del error, cause  # likewise
+                await self._flow.unread_alert()  # and is the engine's failure then
+            self._raise_why(exc)
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
 
@@ -337,22 +322,36 @@ class Connection(trio.abc.HalfCloseableStream):
         """Replace a closed-here error by the reason, if it was us who gave the connection up."""
         return trio.BrokenResourceError(self._broken) if self._gave_up else error
 
+    def _raise_why(self, error: trio.BrokenResourceError) -> NoReturn:
+        """Raise an error that says why, or ``error`` itself."""
+        cause = self._flow.engine.failure or error.__cause__
+        why = self._late_verdict(cause) or self._explained(error, cause)
+        try:
+            if why is error:  # not ours, so neither is its cause to be set
+                raise error
+            raise why from cause
+        finally:
+            # Otherwise the errors and this frame refer to each other until a collection.
+            del error, why, cause
+
     def _explained(
         self, error: trio.BrokenResourceError, cause: BaseException | None
     ) -> trio.BrokenResourceError:
         """Return an error that says why, or ``error`` itself; what ``SSLStream`` raises has no message."""
         if isinstance(cause, ssl.SSLEOFError):
-            self._broken = "the peer ended the stream without close_notify: data may be missing"
+            why = "the peer ended the stream without close_notify: data may be missing"
         elif isinstance(cause, ssl.SSLError):
-            self._broken = f"TLS failed: {tls_reason(cause)}"
+            why = f"TLS failed: {tls_reason(cause)}"
         elif str(error):
-            self._broken = self._broken or str(error)
+            self._broken = self._broken or str(error)  # for later calls, which have no words left
             return error
+        elif self._broken is not None:
+            why = self._broken
         elif self._flow.cut:
-            self._broken = self._broken or "a send was cancelled half-way"
-        elif self._broken is None:
+            why = "a send ended half-way, so nothing can follow it"
+        else:
             return error
-        return trio.BrokenResourceError(self._broken)
+        return trio.BrokenResourceError(why)
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until `send_all` might not block, ``send_timeout`` seconds at most.
@@ -360,6 +359,7 @@ class Connection(trio.abc.HalfCloseableStream):
         Raises:
             trio.BrokenResourceError: The connection is broken, or the peer took
                 nothing within ``send_timeout``.
+            CertificateRejectedError: As for `receive_some`.
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is sending.
         """
@@ -368,13 +368,7 @@ class Connection(trio.abc.HalfCloseableStream):
                 await self._flow.wait_send_all_might_not_block()
                 return
         except trio.BrokenResourceError as exc:
-            error = self._explained(exc, exc.__cause__)
-            try:
-                if error is exc:
-                    raise
-                raise error from exc.__cause__
-            finally:
-                del error  # likewise
+            self._raise_why(exc)
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
         await self._give_up(f"the peer took no data within {self.send_timeout:g} s (send_timeout)")
@@ -389,19 +383,14 @@ class Connection(trio.abc.HalfCloseableStream):
 
         Raises:
             trio.BrokenResourceError: The connection is broken.
+            CertificateRejectedError: As for `receive_some`.
             trio.ClosedResourceError: The connection was closed here.
             trio.BusyResourceError: Another task is sending.
         """
         try:
             await self._flow.send_eof()
         except trio.BrokenResourceError as exc:
-            error = self._explained(exc, self._flow.engine.failure or exc.__cause__)
-            try:
-                if error is exc:
-                    raise
-                raise error from exc.__cause__
-            finally:
-                del error
+            self._raise_why(exc)
         except trio.ClosedResourceError as exc:
             raise self._given_up(exc) from None
 

@@ -1,0 +1,101 @@
+"""What a server may do to a negotiation from outside: `trio_duplex._stream.supervision`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.peers import client_hello, credentials, memory_pair, unix_pair
+from trio_duplex import Connection, LimitError
+from trio_duplex._stream.detect import detect
+from trio_duplex._stream.negotiation import Negotiation
+from trio_duplex._stream.settings import Settings
+from trio_duplex._stream.supervision import Supervision
+from trio_duplex._stream.take_role import take_role
+from trio_duplex._wire.announcement import ANNOUNCEMENT
+from trio_duplex.windows import PeerFacts
+
+
+class Ending(Supervision):
+    """A server's part, which ends a negotiation."""
+
+    ended = False
+
+    def stage(self, deadline: float) -> trio.CancelScope:
+        self._scope = super().stage(deadline)
+        return self._scope
+
+    def end(self) -> None:
+        self.ended = True
+        self._scope.cancel()
+
+    def check(self) -> None:
+        if self.ended:
+            raise LimitError("there is no room", limit="connections", value=1)
+
+
+async def negotiated(
+    stream: trio.abc.Stream, settings: Settings, supervision: Supervision
+) -> Connection:
+    """Detect and take the role, as a server does."""
+    ours = credentials()
+    detected = await detect(stream, settings, None, supervision)
+    return await take_role(
+        Negotiation(stream, settings, lambda: ours.material, detected, None, supervision)
+    )
+
+
+async def never_chosen(peer: PeerFacts) -> float:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+PHASES: dict[str, tuple[bytes, Any]] = {
+    "the window is chosen": (b"", never_chosen),
+    "the window": (b"", 5.0),
+    "the announcement": (ANNOUNCEMENT[:3], 5.0),
+    "the opening": (client_hello()[:20], 5.0),
+    "the handshake": (b"", 0.0),
+}
+
+
+@pytest.mark.parametrize(("said", "window"), PHASES.values(), ids=PHASES)
+async def test_ended_from_outside_it_raises_the_reason(
+    said: bytes, window: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    await end_soon(memory_pair, said, window)
+    assert trio.current_time() == 0.5
+
+
+@pytest.mark.parametrize(("said", "window"), PHASES.values(), ids=PHASES)
+async def test_over_a_socket_too(said: bytes, window: Any) -> None:
+    with trio.fail_after(10):
+        await end_soon(unix_pair, said, window, after=0.02)
+
+
+async def end_soon(
+    pair: Callable[[], tuple[trio.abc.Stream, trio.abc.Stream]],
+    said: bytes,
+    window: Any,
+    *,
+    after: float = 0.5,
+) -> None:
+    ours, theirs = pair()
+    told = Ending()
+    if said:
+        await theirs.send_all(said)
+    async with trio.open_nursery() as nursery:
+
+        async def end() -> None:
+            await trio.sleep(after)
+            told.end()
+
+        nursery.start_soon(end)
+        with pytest.raises(LimitError):
+            await negotiated(ours, Settings(window), told)
+    for stream in (ours, theirs):
+        await trio.aclose_forcefully(stream)
