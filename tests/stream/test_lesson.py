@@ -152,7 +152,7 @@ async def test_glare_that_is_resolved_is_learned_as_late_and_admitted(
         await trio.sleep(0.75)
         await negotiate(stream, credentials(), window=0, dialled=True)
 
-    roles = set()
+    roles: set[Role] = set()
     while len(roles) < 2:
         policy = Notebook(Choice(0.5, "mine"))
         decision = await outcome_with(late, policy)

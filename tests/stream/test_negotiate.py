@@ -94,12 +94,12 @@ async def negotiated_with(script: Script, **options: Any) -> Connection:
     Whatever the error, it says which peer it was, and what to do.
     """
     ours, theirs = memory_pair()
-    options = {"credentials": credentials(), "remote_address": ADDRESS} | options
+    given: dict[str, Any] = {"credentials": credentials(), "remote_address": ADDRESS} | options
     result: Connection | DuplexError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(script, theirs)
         try:
-            result = await negotiate(ours, **options)
+            result = await negotiate(ours, **given)
         except DuplexError as exc:
             result = exc
         closed = ours.closed
