@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.authority import AUTHORITY
 from tests.support.peers import (
-    AUTHORITY,
     INTRUDER,
     RecordingStream,
     ScriptedStream,
