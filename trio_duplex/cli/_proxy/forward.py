@@ -1,7 +1,7 @@
 """Forward bytes between a peer and a backend: one task for each direction.
 
 The next piece is received only when the last one was sent. This provides back-pressure,
-and at most `PIECE` bytes are held for each direction. Each direction ends by itself: a
+and at most one piece is held for each direction. Each direction ends by itself: a
 TCP half-close on one side becomes a TLS close_notify on the other.
 """
 
@@ -15,8 +15,11 @@ import trio
 from trio_duplex import Connection
 from trio_duplex.cli._proxy.plain import PlainSocket
 
-PIECE = 128 * 1024
-"""Bytes on their way in each direction, at most."""
+FROM_PEER = 256 * 1024
+"""Bytes on their way to the backend, at most. What is received in large pieces costs least."""
+
+FROM_BACKEND = 64 * 1024
+"""Bytes on their way to the peer, at most, and as many again once they are encrypted. Peers may be slow, and many."""
 
 
 class BackendBrokenError(Exception):
@@ -76,7 +79,7 @@ async def _to_backend(
     """
     while True:
         try:
-            data = await connection.receive_some(PIECE)
+            data = await connection.receive_some(FROM_PEER)
         except trio.BrokenResourceError:
             await backend.wait_delivered()  # all that came, before the cut
             raise
@@ -102,7 +105,7 @@ async def _from_backend(backend: PlainSocket, connection: Connection) -> None:
     """
     while True:
         try:
-            data = await backend.receive_some(PIECE)
+            data = await backend.receive_some(FROM_BACKEND)
         except trio.BrokenResourceError as exc:
             raise BackendBrokenError(exc.__cause__ or exc) from exc
         if not data:
