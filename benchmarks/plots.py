@@ -67,6 +67,7 @@ def _levels(run: Run) -> list[int]:
 def _growth(run: Run, path: Path) -> Path:
     """Memory of all pending peers, and a speaking client's p99 beside them, as they grow."""
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
     levels = _levels(run)
     drawing, panels = plt.subplots(1, 2, figsize=(7, 2.6))
@@ -97,6 +98,8 @@ def _growth(run: Run, path: Path) -> Path:
         )
         axes.set_title(title, fontsize=10, loc="left")
         axes.set_xlabel("silent peers pending", fontsize=8)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        axes.xaxis.set_major_formatter("{x:,.0f}")
         axes.tick_params(labelsize=8)
         axes.set_ylim(bottom=0)
         axes.spines[["top", "right"]].set_visible(False)

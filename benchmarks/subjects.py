@@ -317,6 +317,7 @@ def _command_of_ours(name: str) -> Callable[[Place, Options], Running]:
             *(sys.executable, "-m", "trio_duplex", name, "--listen", f"127.0.0.1:{port}"),
             *("--cert", f"{folder}/command.pem", "--trust", f"{folder}/ca.pem"),
             *("--window", str(options.window), "--quiet", *own),
+            *("--pending-per-address", "inf"),  # all our peers come from one
             *(["--", _command("cat")] if name == "exec" else []),
         ]
         return _listening(command, port, folder / f"{name}.log")

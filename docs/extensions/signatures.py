@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 import attrs
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.inspect import stringify_signature
 
@@ -105,7 +106,15 @@ def attrs_signature(obj: type) -> str:
     return stringify_signature(shown, show_return_annotation=False, unqualified_typehints=True)
 
 
+def dash_parameters(app: Sphinx, doctree: nodes.document) -> None:
+    """Put a dash between a parameter and what it is, where Sphinx writes two hyphens."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-process-signature", process_signature)
+    app.connect("doctree-read", dash_parameters)
     return {"parallel_read_safe": True}
