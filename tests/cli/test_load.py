@@ -361,7 +361,7 @@ async def test_a_signal_ends_it_with_what_there_is(number: signal.Signals, tmp_p
         await server.idle()
     said = json.loads(out)
     assert said["stopped"] == number.name
-    assert said["peers"]["speaking"]["done"] >= 2
+    assert sum(kind["done"] for kind in said["peers"].values()) >= 1
     assert err.decode() == f"Stopped by {number.name}.\n"
 
 
