@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import ssl
 import weakref
@@ -12,7 +13,7 @@ import pytest
 from tests.support.peers import VERSIONS
 from tests.tls.test_flow import contexts
 from trio_duplex import Role
-from trio_duplex._tls.engine import RECORD_SIZE, Engine
+from trio_duplex._tls.engine import _SCRATCH, MOST_KEPT, PART, RECORD_SIZE, Engine
 
 
 def pair(version: ssl.TLSVersion) -> tuple[Engine, Engine]:
@@ -160,3 +161,41 @@ def test_freed_at_once(version: ssl.TLSVersion, failed: bool) -> None:
         assert reference() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("size", [PART // 2, 3 * PART + 1])
+def test_feeding_does_not_go_on_with_the_handshake(version: ssl.TLSVersion, size: int) -> None:
+    """It may have to sign, which is another thread's work where our key is slow."""
+    server = Engine(contexts(version)[Role.SERVER], Role.SERVER)
+    client = Engine(contexts(version)[Role.CLIENT], Role.CLIENT)
+    client.handshake()
+    server.feed(client.take() + bytes(size))
+    assert not server.owed
+    with contextlib.suppress(ssl.SSLError):  # what follows the hello is none of TLS
+        server.handshake()
+    assert server.owed
+
+
+@pytest.mark.parametrize("size", [1, RECORD_SIZE, 3 * PART])
+@pytest.mark.parametrize("taken", [0, 1])
+def test_unwrapping_does_not_drop_data_that_was_decrypted_ahead(
+    version: ssl.TLSVersion, size: int, taken: int
+) -> None:
+    ours, theirs = pair(version)
+    theirs.write(bytes(size + taken))
+    theirs.close_notify()
+    ours.feed_and_decrypt(theirs.take())
+    if taken:
+        assert ours.read(taken) == bytes(taken)
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError, match="APPLICATION_DATA_AFTER_CLOSE_NOTIFY"):
+            ours.unwrap()
+
+
+def test_a_large_buffer_is_not_kept(version: ssl.TLSVersion) -> None:
+    ours, theirs = pair(version)
+    data = bytes(MOST_KEPT + PART)
+    theirs.write(data)
+    ours.feed_and_decrypt(theirs.take())
+    assert ours.read(len(data)) == data
+    assert len(_SCRATCH.view) <= MOST_KEPT

@@ -624,6 +624,21 @@ def test_freed_at_once() -> None:
         gc.enable()
 
 
+async def test_many_small_answers_that_had_to_wait_are_sent_later(tmp_path: Path) -> None:
+    """``writev`` takes a bounded number of pieces."""
+    async with rekeyed("unix", tmp_path) as (ours, theirs, forge), trio.open_nursery() as nursery:
+        while not ours._push():  # until the kernel takes no more
+            ours.engine.write(bytes(SEND_PIECE))
+        nursery.start_soon(ours.receive_some)
+        for _ in range(1_100):  # the answers to these are pieces of their own
+            await theirs.send_all(forge.update())
+            await trio.testing.wait_all_tasks_blocked()
+        while ours._unsent:
+            await theirs.receive_some()
+            ours._push()
+        nursery.cancel_scope.cancel()
+
+
 class Gate(Passing):
     """A stream that takes nothing until it is opened."""
 

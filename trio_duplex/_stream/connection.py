@@ -77,7 +77,7 @@ class Connection(trio.abc.HalfCloseableStream):
             by default. Over TCP on Linux the kernel's own counters decide. So a
             transfer that is moving is never ended, and one to a peer that has
             vanished is. Elsewhere, what counts is whole TLS records that were
-            received, and pieces of at most 128 KiB that the transport took.
+            received, and pieces of at most 256 KiB that the transport took.
         send_timeout: Seconds for one `send_all`, or one
             `wait_send_all_might_not_block`, after which it raises; ``math.inf``
             by default.

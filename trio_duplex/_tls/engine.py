@@ -41,6 +41,9 @@ RECORD_SIZE = 16 * 1024
 PART = 64 * 1024
 """Bytes to feed OpenSSL at once. Its buffer grows to hold them, and stays so for the connection's life."""
 
+MOST_KEPT = 512 * 1024
+"""Bytes of a buffer that is kept for the next connection; a larger one is made for one call only."""
+
 T = TypeVar("T")
 
 
@@ -52,9 +55,12 @@ class _Scratch(threading.local):
 
     def of(self, size: int) -> memoryview:
         """Return the buffer, with at least so many bytes."""
-        if len(self.view) < size:
-            self.view = memoryview(bytearray(size))
-        return self.view
+        if len(self.view) >= size:
+            return self.view
+        made = memoryview(bytearray(size))
+        if size <= MOST_KEPT:
+            self.view = made
+        return made
 
 
 _SCRATCH = _Scratch()
@@ -116,6 +122,14 @@ class Engine:
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take in bytes that came from the transport."""
+        self._incoming.write(data)
+
+    def feed_and_decrypt(self, data: bytes | bytearray | memoryview) -> None:
+        """Take in bytes that came after the handshake. Decrypt them if they are many; `read` returns that.
+
+        Not during the handshake, since to decrypt is to go on with that: it may have to
+        sign, which is another thread's work where our key is slow.
+        """
         if len(data) <= PART or self._aside or self.ended or self.failure:
             self._incoming.write(data)
         else:
@@ -295,6 +309,23 @@ class Engine:
             self._said = True
             with contextlib.suppress(ssl.SSLError):  # OpenSSL waits for the peer's, we do not
                 self.ssl_object.unwrap()
+
+    def unwrap(self) -> None:
+        """Exchange close_notifies, as ``SSLObject.unwrap`` does.
+
+        Raises:
+            ssl.SSLWantReadError: The peer's has not come.
+            ssl.SSLError: Data of the peer's is unread, also if it was decrypted before; or
+                TLS has failed before.
+        """
+        if self._aside and self.failure is None:
+            self.close_notify()
+            reason = "APPLICATION_DATA_AFTER_CLOSE_NOTIFY"
+            self.failure = ssl.SSLError(
+                ssl.SSL_ERROR_SSL, f"[SSL: {reason}] application data after close notify"
+            )
+            self.failure.library, self.failure.reason = "SSL", reason
+        self.call(self.ssl_object.unwrap)
 
     def half_close(self) -> None:
         """Write a close_notify, and go on reading.
