@@ -65,7 +65,7 @@ def where(server: object) -> str:
 
 
 def test_a_mix(duplex_thread_server: ThreadServerFactory, files: list[str]) -> None:
-    server = duplex_thread_server(window=0.2)
+    server = duplex_thread_server(window=1.0)
     mix = ["--mix", "speaking=8,silent=2,http=1,hang-up=1"]
     result = load(where(server), *files, *mix, "--rate", "200", "--connections", "24")
     assert result.exit_code == 0, result.output
@@ -309,7 +309,7 @@ async def a_child(folder: Path) -> AsyncIterator[tuple[child.Child, list[str]]]:
     child.write_certificates(folder, AUTHORITY)
     peer = folder / "peer.pem"
     AUTHORITY.issue_cert("peer.example").private_key_and_cert_chain_pem.write_to_path(peer)
-    async with child.Child.start(folder, window=0.2) as server:
+    async with child.Child.start(folder, window=1.0) as server:
         yield (
             server,
             [

@@ -148,7 +148,7 @@ def errors(results: Results) -> dict[str, int]:
 def test_all_get_through(
     size: int, duplex_thread_server: ThreadServerFactory, contexts: Certificate
 ) -> None:
-    server = duplex_thread_server(window=0.2)
+    server = duplex_thread_server(window=1.0)
     results = play("speaking=2,silent=1", server.address, contexts, count=9, size=size)
     assert results.passed
     assert (results.dialled, len(results.late)) == (9, 9)
@@ -160,8 +160,8 @@ def test_all_get_through(
     assert list(silent.times) == ["connected", "ClientHello", "handshake", *echo]
     assert {len(times) for times in speaking.times.values()} == {6}
     # The server's window shows.
-    assert silent.times["ClientHello"].percentile(1) >= 0.2
-    assert silent.times["connected"].percentile(100) < 0.2
+    assert silent.times["ClientHello"].percentile(1) >= 1.0
+    assert silent.times["connected"].percentile(100) < 1.0
     for times in (speaking.times, silent.times):
         medians = [times[stage].percentile(50) for stage in times]
         assert medians == sorted(medians)
