@@ -104,15 +104,6 @@ class _ReadBuffer(threading.local):
 
     def __init__(self) -> None:
         self.view = memoryview(bytearray(_READ_SIZE))
-        self._first: dict[int, list[memoryview]] = {}
-
-    def first(self, size: int) -> list[memoryview]:
-        """Return so many bytes of it, as ``readv`` takes them."""
-        found = self._first.get(size)
-        if found is None:
-            self._first.clear()  # a program asks for few different sizes
-            found = self._first[size] = [self.view[:size]]
-        return found
 
 
 _READ = _ReadBuffer()
@@ -182,9 +173,8 @@ class Flow:
         self._through_bare = False  # a send of ours is under way on the bare stream
         self._wire_held = False
         self._free: trio.lowlevel.ParkingLot | None = None  # made when a task waits
-        self._unsent: list[
-            bytes | memoryview
-        ] = []  # taken from the engine, but not by the socket yet
+        # What was taken from the engine, and not by the socket yet, in order.
+        self._unsent: list[bytes | memoryview] = []
         self._dry = True  # whether the last read took all that the socket had
         self._plenty = False  # whether the last receive gave much data
         self._broken = False  # by a close_notify, or because the transport ended
@@ -306,7 +296,7 @@ class Flow:
                 if self._dry:
                     await wait_readable(self._socket)
                     waited = True
-                count = os.readv(self._socket.fileno(), _READ.first(size))
+                count = os.readv(self._socket.fileno(), [_READ.view[:size]])
             except BlockingIOError:
                 self._dry = True
                 continue
@@ -398,12 +388,8 @@ class Flow:
         else:
             if len(piece) <= SEND_PIECE:
                 self.engine.write(piece)
-            else:  # of a batch; the engine's buffer grows to hold what is written to it at once
-                with memoryview(piece) as whole:
-                    for start in range(0, len(piece), SEND_PIECE):
-                        with whole[start : start + SEND_PIECE] as part:
-                            self.engine.write(part)
-                        self._unsent.append(self.engine.take())
+            else:
+                self._encrypt_in_pieces(piece)
             if self._socket is None or self._wire_held:
                 try:
                     waited = await self._flush()
@@ -421,6 +407,14 @@ class Flow:
         if self.notes_time:
             self.last_sent = trio.current_time()
         return waited
+
+    def _encrypt_in_pieces(self, batch: bytes | memoryview) -> None:
+        """Encrypt a batch for a socket, so that the engine's buffer grows to hold only one piece."""
+        with memoryview(batch) as whole:
+            for start in range(0, len(whole), SEND_PIECE):
+                with whole[start : start + SEND_PIECE] as piece:
+                    self.engine.write(piece)
+                self._unsent.append(self.engine.take())
 
     async def _send_through_bare(self, piece: bytes | memoryview) -> bool:
         assert self._bare is not None
