@@ -148,19 +148,29 @@ NO_VERDICTS = {10: "unexpected_message", 20: "bad_record_mac", 22: "record_overf
                80: "internal_error", 109: "missing_extension", 120: "no_application_protocol"}  # fmt: skip
 
 
+async def connect_and_alert(
+    ours: trio.abc.Stream, theirs: RecordingStream, role: Role, code: int, tmp_path: Path
+) -> Connection:
+    """Connect in a role of ours, and have the peer send an alert after its handshake."""
+    log = tmp_path / "keys"
+    peer = RawPeer(theirs, role.other, context=logging_context(role.other, TLS13, log))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer.shake_hands)
+        connection = await dial(ours, role, credentials(TLS13))
+    servers = theirs.sent if role is Role.CLIENT else theirs.received
+    forge = forger(TLS13, role.other, log, servers)
+    await theirs.send_all(forge.seal(ALERT, bytes([2, code])))
+    return connection
+
+
 @pytest.mark.parametrize("sending", [False, True], ids=["receive", "send"])
 @pytest.mark.parametrize("code", [*VERDICTS, *NO_VERDICTS])
 async def test_every_alert_that_may_be_a_verdict(
     code: int, sending: bool, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     ours, theirs = memory_pair()
-    stream, log = Deaf(ours), tmp_path / "keys"
-    peer = RawPeer(theirs, Role.SERVER, context=logging_context(Role.SERVER, TLS13, log))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.shake_hands)
-        connection = await dial(stream, Role.CLIENT, credentials(TLS13))
-    forge = forger(TLS13, Role.SERVER, log, theirs.sent)
-    await theirs.send_all(forge.seal(ALERT, bytes([2, code])))
+    stream = Deaf(ours)
+    connection = await connect_and_alert(stream, theirs, Role.CLIENT, code, tmp_path)
     stream.deaf = sending
     with pytest.raises(trio.BrokenResourceError) as caught:
         await (connection.send_all(b"x") if sending else connection.receive_some())
@@ -178,14 +188,7 @@ async def test_every_alert_that_may_be_a_verdict(
 async def test_no_alert_is_a_verdict_in_the_server_role(
     code: int, tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    ours, theirs = memory_pair()
-    log = tmp_path / "keys"
-    peer = RawPeer(theirs, Role.CLIENT, context=logging_context(Role.CLIENT, TLS13, log))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(peer.shake_hands)
-        connection = await dial(ours, Role.SERVER, credentials(TLS13))
-    forge = forger(TLS13, Role.CLIENT, log, theirs.received)
-    await theirs.send_all(forge.seal(ALERT, bytes([2, code])))
+    connection = await connect_and_alert(*memory_pair(), Role.SERVER, code, tmp_path)
     with pytest.raises(trio.BrokenResourceError, match=VERDICTS[code]) as caught:
         await connection.receive_some()
     assert type(caught.value) is trio.BrokenResourceError

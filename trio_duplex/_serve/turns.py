@@ -93,7 +93,7 @@ class Turns:
         self._next = Ranking()  # the addresses of these, by how many turns they hold
         self._leaving: set[Waiter] = set()  # peers that were shed, but still hold their turns
         self._learned = 0.0
-        self._learned_at: float  # when that was, if it is not 0
+        self._learned_at: float  # when that was; not set while nothing was learned
         self._changed = trio.lowlevel.ParkingLot()
 
     def __len__(self) -> int:

@@ -17,7 +17,7 @@ import trio
 from trio_duplex._sockets.keepalive import FAMILIES
 
 DEFAULT_UNSENT = 64 * 1024
-"""Bytes. Bulk data over the loopback took 3 to 12 % less CPU than with Trio's 16 KiB (medians of six
+"""Bytes. Bulk data over the loopback took 8 to 12 % less CPU than with Trio's 16 KiB (medians of six
 runs each). Larger values gained nothing: 128 KiB, 256 KiB and no bound at all were a little worse."""
 
 TRIOS_UNSENT = 16 * 1024
