@@ -233,6 +233,8 @@ async def test_one_agent_of_two_is_killed(folder: Path, backend: int) -> None:
                     await command.line("agent-waits", "site-2")
                     # Round-robin: each has its turn.
                     assert {await fetch(port) for _ in range(2)} == {"web", "other"}
+                    # Four wait again, for the one that was taken has been replaced.
+                    await command.line("agent-waits", "site-1", count=5)
                     killed.process.kill()
                     await command.line("agent-left", "site-1", count=4)
                     assert {await fetch(port) for _ in range(3)} == {"other"}
