@@ -139,7 +139,7 @@ def test_what_cannot_be_read(broken: str) -> None:
     Path(broken).write_bytes(b"nothing of the kind")
     result = run(*options)
     assert result.exit_code == 1
-    assert result.output.startswith("Error: ")
+    assert result.output.startswith("trio-duplex: ")
     assert "Traceback" not in result.output
 
 

@@ -52,10 +52,53 @@ def test_completion_of_the_root_s_own_options() -> None:
     assert [item.value for item in items] == ["--version"]
 
 
-def test_one_that_does_not_exist() -> None:
-    result = CliRunner().invoke(command, ["prox"])
+@pytest.mark.parametrize(
+    ("words", "nearest"),
+    [
+        (["prox"], ["proxy"]),
+        (["conect"], ["connect", "check", "certs"]),
+        (["re"], ["rendezvous"]),
+        (["zzz"], []),
+        (["rendezvous", "hubb"], ["hub"]),
+    ],
+    ids=" ".join,
+)
+def test_one_that_does_not_exist(words: list[str], nearest: list[str]) -> None:
+    result = CliRunner().invoke(command, words)
     assert result.exit_code == 2
-    assert "prox" in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert repr(words[-1]) in line
+    assert "--help" in line
+    said = re.findall(r"[a-z]+", line.partition(": the nearest")[2].partition(";")[0])
+    assert [word for word in said if word not in {"is", "are", "and"}] == nearest
+
+
+WRONG = {
+    "an option of the root": ["--bogus"],
+    "no subcommand": ["--"],
+    "an option of a group": ["rendezvous", "--bogus"],
+    **{name: [name, "--bogus"] for name in SUBCOMMANDS if name != "exec"},
+    "a value": ["demo", "--window", "soon"],
+    "no argument": ["config"],
+    "no file": ["check", "--cert", "there-is-none"],
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_usage_errors_are_one_line_that_names_the_help(name: str) -> None:
+    result = CliRunner().invoke(command, WRONG[name], prog_name="trio-duplex")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    path = "trio-duplex" if WRONG[name][0].startswith("-") else f"trio-duplex {WRONG[name][0]}"
+    assert line.startswith("trio-duplex: ")
+    assert line.endswith((f"see {path} --help", f"See {path} --help"))
+
+
+@pytest.mark.parametrize("words", [[], ["rendezvous"]], ids=["root", "rendezvous"])
+def test_without_a_subcommand_the_help_is_shown(words: list[str]) -> None:
+    result = CliRunner().invoke(command, words)
+    assert result.exit_code == 2
+    assert "Commands:" in result.stderr
 
 
 def imported_by(*words: str) -> set[str]:

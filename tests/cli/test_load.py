@@ -213,7 +213,7 @@ def test_nobody_listens(files: list[str]) -> None:
         port = server.getsockname()[1]
     result = load(f"127.0.0.1:{port}", *files)
     assert result.exit_code == 1
-    assert result.stderr == f"Error: cannot dial 127.0.0.1:{port}: Connection refused\n"
+    assert result.stderr == f"trio-duplex: cannot dial 127.0.0.1:{port}: Connection refused\n"
     assert result.stdout == ""
 
 
@@ -227,7 +227,7 @@ def test_nobody_is_called_so(host: str, files: list[str], monkeypatch: pytest.Mo
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
     result = load(f"{host}:1", *files)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"Error: cannot find {host}: ")
+    assert result.stderr.startswith(f"trio-duplex: cannot find {host}: ")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_files_that_hold_something_else(
     files[files.index(which) + 1] = str(nonsense)
     result = load("a:1", *files)
     assert result.exit_code == 2, result.output
-    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert result.stderr.splitlines()[-1].startswith("trio-duplex: ")
 
 
 def test_a_certificate_that_has_expired(duplex_authority: Authority, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
-from trio_duplex.cli._tables import Column, Rows
+from trio_duplex.cli._tables import Column, Rows, print_folded
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and comes back to tell"
 
@@ -44,11 +45,44 @@ def test_a_pipe_gets_a_line_for_each_row_and_no_rule() -> None:
 
 def test_a_terminal_that_is_too_narrow_gets_a_list() -> None:
     lines = shown(40, terminal=True)
-    assert lines[0] == "validity"
+    assert lines[:2] == ["check:", "validity"]
     assert "  milliseconds: 12" in lines
     assert "names" in lines
     words = " ".join(line.strip() for line in lines)
     assert SENTENCE in words  # whole words, each in its place
+
+
+def test_a_list_says_the_names_of_its_columns_and_of_each_row() -> None:
+    numbers = [Column(title, right=True) for title in ("p50", "p90", "max")]
+    rows = Rows(Column("ms from when due"), Column("until"), *numbers, names=2)
+    rows.add("speaking", "connected", "1.2", "-", "12345.6")
+    rows.add("", "handshake", "1.4", "-", "1.5")
+    file = io.StringIO()
+    Console(file=file, width=30, force_terminal=True, color_system=None).print(rows)
+    assert file.getvalue().splitlines() == [
+        "ms from when due until:",
+        "speaking connected",
+        "  p50: 1.2, p90: -",
+        "  max: 12345.6",
+        "speaking handshake",
+        "  p50: 1.4, p90: -, max: 1.5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (40, ["ok    one, two words, three"]),
+        (22, ["ok    one, two words", "      three"]),
+        (12, ["ok    one", "      two", "      words", "      three"]),
+    ],
+)
+def test_folded_text_is_indented(width: int, expected: list[str]) -> None:
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    parts = map(Text, ["one", "two words", "three"])
+    print_folded(console, *parts, label=Text("ok"), indent=6)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines() == expected
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -20,16 +21,19 @@ from tests.docs.blocks import DOCS, ROOT
 
 pytestmark = pytest.mark.slow
 
-STEPS = DOCS / "examples" / "call_home"
-PROTOCOL = ROOT / "tests" / "consumers" / "call-home"
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{PROTOCOL}", "PYTHONWARNINGS": "error"}
+PAGE = (DOCS / "tutorial.md").read_text(encoding="utf-8")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tutorial")
-    page = (DOCS / "tutorial.md").read_text(encoding="utf-8")
-    found = re.search(r"^trio-duplex (certs .*)$", page, re.MULTILINE)
+    """The folder that the page makes, with what it makes in it."""
+    folder = tmp_path_factory.mktemp("tutorial") / "call-home"
+    block = re.search(r"^(mkdir \.\./call-home\n(?:.+\n)+)```$", PAGE, re.MULTILINE)
+    assert block
+    made = block[1].replace("../call-home", shlex.quote(str(folder)))
+    subprocess.run(["bash", "-ec", made], cwd=ROOT, check=True)
+    found = re.search(r"^trio-duplex (certs .*)$", PAGE, re.MULTILINE)
     assert found
     words = found[1].split()
     run = [sys.executable, "-m", "trio_duplex", *words]
@@ -46,7 +50,7 @@ def free_port() -> int:
 
 @contextmanager
 def manager(step: int, lab: Path, *ports: int) -> Iterator[subprocess.Popen[str]]:
-    words = [sys.executable, str(STEPS / f"manager_{step}.py"), *map(str, ports)]
+    words = [sys.executable, f"manager_{step}.py", *map(str, ports)]
     with subprocess.Popen(
         words, cwd=lab, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -66,7 +70,7 @@ def manager(step: int, lab: Path, *ports: int) -> Iterator[subprocess.Popen[str]
 
 
 def device(name: str, port: int, role: str, lab: Path) -> str:
-    words = [sys.executable, str(STEPS / "device.py"), name, str(port), role]
+    words = [sys.executable, "device.py", name, str(port), role]
     return subprocess.run(
         words, cwd=lab, env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=60
     ).stdout
@@ -74,6 +78,18 @@ def device(name: str, port: int, role: str, lab: Path) -> str:
 
 def conversation(name: str) -> str:
     return f"{name} is asked SERIAL?\n{name} is asked STATE?\n{name} is asked THANKS\n"
+
+
+def test_the_reader_s_tests_pass(lab: Path) -> None:
+    found = re.search(r"^python (-m pytest .*)$", PAGE, re.MULTILINE)
+    assert found
+    words = [sys.executable, *found[1].split(), "-p", "no:cacheprovider"]
+    environment = {**ENVIRONMENT, "PYTHONWARNINGS": "default"}
+    done = subprocess.run(
+        words, check=False, cwd=lab, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout
+    assert "passed" in done.stdout
 
 
 @pytest.mark.parametrize("step", [4, 5])

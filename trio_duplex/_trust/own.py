@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import shlex
 import ssl
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -109,10 +110,11 @@ def check_key(
         raise CredentialsError(f"the certificate's key can't be read: {exc}") from exc
     if matches:
         return Check("private key", Grade.OK, "matches the certificate")
+    key_file = "" if key_pem.path is None else f"{shlex.quote(key_pem.path)} "
     return Check(
         "private key",
         Grade.DEFECT,
-        "does not belong to the certificate; find the key that it was issued for",
+        f"{key_file}does not belong to the certificate; find the key that it was issued for",
     )
 
 

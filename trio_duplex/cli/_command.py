@@ -10,6 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from trio_duplex.cli._examples import HelpfulGroup
+from trio_duplex.cli._usage import OneLineUsageGroup
 
 SUBCOMMANDS = {
     "certs": "_certs.certs:certs",
@@ -46,7 +47,7 @@ SUMMARIES = {
 """What the list of subcommands says of each: the first sentence of its help."""
 
 
-class Subcommands(click.Group):
+class Subcommands(OneLineUsageGroup):
     """Imports a subcommand when it is asked for, and none to list them.
 
     A start takes a third of a second, most of it imports. One subcommand uses a

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from typing import Any
 
 import click
 
+from trio_duplex.cli._usage import OneLineUsageErrors, OneLineUsageGroup
 
-class ExampleCommand(click.Command):
+
+class ExampleCommand(OneLineUsageErrors):
     """A command whose help begins with an example.
 
     Args:
@@ -20,18 +24,51 @@ class ExampleCommand(click.Command):
 
     def get_help(self, ctx: click.Context) -> str:
         """The whole help; click leaves a blank at the end of a long usage line."""
-        return "\n".join(line.rstrip() for line in super().get_help(ctx).split("\n"))
+        shown = super().get_help(ctx).replace("``", "`")  # two are for the documentation's markup
+        return "\n".join(line.rstrip() for line in shown.split("\n"))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the example, then what click writes."""
         if self.example:
             formatter.write("Example:\n")
-            formatter.write("".join(f"  {line}\n" for line in self.example.splitlines()))
+            for line in folded_example(self.example, formatter.width - 2):
+                formatter.write(f"  {line}\n")
             formatter.write("\n")
         super().format_help(ctx, formatter)
 
 
-class HelpfulGroup(click.Group):
+def folded_example(example: str, width: int) -> Iterator[str]:
+    """Break a command line that does not fit so that it can still be copied.
+
+    Args:
+        example: The command line, as its author broke it.
+        width: The columns that there are.
+
+    Yields:
+        Its lines: the author's, if they fit. An option and its value stay together.
+    """
+    lines = example.splitlines()
+    if max(map(len, lines)) <= width:
+        yield from lines
+        return
+    words = shlex.split(example.replace("\\\n", " "))
+    parts: list[str] = []
+    for before, word in zip(["", *words], words, strict=False):
+        if before.startswith("--") and not word.startswith("-"):
+            parts[-1] += f" {shlex.quote(word)}"
+        else:
+            parts.append(shlex.quote(word))
+    line = parts.pop(0)
+    for part in parts:
+        if len(f"{line} {part} \\") > width:
+            yield f"{line} \\"
+            line = f"    {part}"
+        else:
+            line += f" {part}"
+    yield line
+
+
+class HelpfulGroup(OneLineUsageGroup):
     """A group that shows the first sentence of each subcommand's help whole; click cuts it at one line."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

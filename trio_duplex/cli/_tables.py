@@ -2,7 +2,7 @@
 
 A table that does not fit the terminal is written as a list with a block for each row,
 because very narrow columns are hard to read. No line ends in blanks, and a pipe gets no
-rules.
+rules. Running text is folded, in a pipe at `PROSE_WIDTH`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from trio_duplex.cli._text import PROSE_WIDTH
+
 PIPE_WIDTH = 10_000
 """The width of output to a pipe: wide enough for one line for each row, so that grep works."""
 
@@ -31,6 +33,43 @@ def new_console() -> Console:
     if console.is_terminal:
         return console
     return Console(markup=False, emoji=False, highlight=False, width=PIPE_WIDTH)
+
+
+def prose_width(console: Console) -> int:
+    """How wide running text may be."""
+    return console.width if console.is_terminal else PROSE_WIDTH
+
+
+def print_folded(
+    console: Console, *parts: Text, label: Text | None = None, indent: int = 0
+) -> None:
+    """Print parts of a sentence, with as many on a line as fit.
+
+    Args:
+        console: Where to.
+        parts: The parts. One that is wider than a line is broken between words.
+        label: What stands before the first one.
+        indent: The columns that the label takes; all other lines are indented as far.
+    """
+    start = label or Text()
+    for line in _folded(console, parts, max(1, prose_width(console) - indent)):
+        start.pad_right(indent - len(start))
+        console.print(Text.assemble(start, line), soft_wrap=True)
+        start = Text()
+
+
+def _folded(console: Console, parts: Sequence[Text], width: int) -> list[Text]:
+    lines: list[Text] = []
+    for part in parts:
+        joined = Text(", ").join([*lines[-1:], part])
+        if len(joined) <= width:
+            lines[-1:] = [joined]
+            continue
+        wrapped = part.wrap(console, width)
+        for line in wrapped:
+            line.rstrip()
+        lines += wrapped
+    return lines
 
 
 @attrs.frozen
@@ -55,7 +94,8 @@ class Rows:
 
     Args:
         columns: The columns; the first ``names`` of them name the row.
-        names: How many columns name the row.
+        names: How many columns name the row. If the first cell is empty, the row belongs to what
+            the row above it named.
     """
 
     def __init__(self, *columns: Column, names: int = 1) -> None:
@@ -72,9 +112,8 @@ class Rows:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if console.is_terminal and self._least_width(console, options) > options.max_width:
-            for row in self.rows:
-                for block in self._as_list(row):
-                    yield from _lines(console.render_lines(block, options, pad=False))
+            for block in self._as_list(options.max_width):
+                yield from _lines(console.render_lines(block, options, pad=False))
             return
         table = Table(
             box=box.SIMPLE_HEAD if console.is_terminal else None,
@@ -104,17 +143,34 @@ class Rows:
             total += min(widest, LEAST_FOLDED) if column.folds else widest
         return total
 
-    def _as_list(self, row: Sequence[Text]) -> Iterator[Text | Padding]:
-        names = [
-            Text(cell.plain, style=column.style)
-            for column, cell in zip(self.columns[: self.names], row, strict=False)
-            if cell.plain
-        ]
-        yield Text(" ").join(names)
+    def _as_list(self, width: int) -> Iterator[Text | Padding]:
+        """What names the rows, and then for each row that and, indented, all else that it has."""
+        yield Text(" ".join(column.title for column in self.columns[: self.names]) + ":")
+        first = Text()
+        for row in self.rows:
+            first = row[0] if row[0].plain else first
+            names = [
+                Text(cell.plain, style=column.style)
+                for column, cell in zip(self.columns, [first, *row[1 : self.names]], strict=False)
+                if cell.plain
+            ]
+            yield Text(" ").join(names)
+            for line in self._cells(row, width - 2):
+                yield Padding(line, (0, 0, 0, 2), expand=False)
+
+    def _cells(self, row: Sequence[Text], width: int) -> Iterator[Text]:
+        """The cells behind the names: short ones share lines, as many as fit."""
+        line = Text()
         for column, cell in list(zip(self.columns, row, strict=False))[self.names :]:
-            if cell.plain:
-                said = cell if column.folds else Text.assemble(f"{column.title}: ", cell)
-                yield Padding(said, (0, 0, 0, 2), expand=False)
+            if not cell.plain:
+                continue
+            said = cell if column.folds else Text.assemble(f"{column.title}: ", cell)
+            if line and (column.folds or len(line) + 2 + len(said) > width):
+                yield line
+                line = Text()
+            line = Text(", ").join([line, said]) if line else said
+        if line:
+            yield line
 
 
 def _lines(lines: Sequence[Sequence[Segment]]) -> Iterator[Segment]:

@@ -1,6 +1,9 @@
-"""Making text from outside safe for a terminal or for one line."""
+"""Text: how wide it is where no terminal says so, and making text from outside safe for a terminal."""
 
 from __future__ import annotations
+
+PROSE_WIDTH = 80
+"""The width of running text in a pipe."""
 
 
 def plain(text: str) -> str:

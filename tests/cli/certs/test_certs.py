@@ -187,12 +187,19 @@ def test_usage_errors(arguments: list[str]) -> None:
     assert not Path("lab").exists()
 
 
+@pytest.mark.parametrize("width", [50, 80])
+def test_the_advice_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    lines = run("lab", "a.example").output.splitlines()
+    assert not [line for line in lines if len(line) > width]
+
+
 @pytest.mark.interop
 def test_what_operators_are_told_works() -> None:
     """The `openssl` lines, as they are printed, make a certificate that is fit for both roles."""
     require_tool("openssl")
     run("lab", "a.example")
-    script = OPERATORS.partition("  openssl ")[2].partition("\nPublic")[0]
+    script = OPERATORS.partition("openssl:\n")[2].partition("\nPublic")[0]
     subprocess.run(
         ["sh", "-ec", script.replace("NAME", "b.example")],
         cwd="lab",

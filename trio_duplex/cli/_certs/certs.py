@@ -5,7 +5,9 @@ from __future__ import annotations
 import ipaddress
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +19,7 @@ from trio_duplex.cli._certs.authority import Authority, IPAddress, Issued, Subje
 from trio_duplex.cli._certs.files import write_new
 from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._service.exits import ServiceError
+from trio_duplex.cli._text import PROSE_WIDTH
 
 DEFAULT_DAYS = 90
 AUTHORITY = "ca"
@@ -118,7 +121,11 @@ def certs(
         raise ServiceError(f"can't write {exc.filename or folder}: {exc.strerror or exc}") from exc
     except ValueError as exc:
         raise ServiceError(f"{folder}: {exc}") from exc
-    sys.stdout.write("\n".join(_output(folder, subjects, files, days)) + "\n")
+    width = min(PROSE_WIDTH, shutil.get_terminal_size().columns)
+    for line in _output(folder, subjects, files, days):
+        # Commands and paths are to be copied, and stay as they are.
+        folds = len(line) > width and not line.startswith((" ", "made "))
+        sys.stdout.write((textwrap.fill(line, width) if folds else line) + "\n")
 
 
 def _subject(name: str | IPAddress, ips: Sequence[IPAddress], uris: Sequence[str]) -> Subject:
@@ -177,21 +184,26 @@ def _output(
 
 
 OPERATORS = """\
-In production, use your own authority for the same certificates:
-  step-ca       step ca certificate NAME NAME.pem NAME.key
-  certbot       certbot certonly --standalone -d NAME \\
-                  --server https://CA/acme/acme/directory
-  cert-manager  a Certificate with these usages:
-                  [digital signature, server auth, client auth]
-  openssl       openssl req -new -newkey ec -noenc \\
-                  -pkeyopt ec_paramgen_curve:P-256 \\
-                  -subj /CN=NAME -addext subjectAltName=DNS:NAME \\
-                  -addext keyUsage=critical,digitalSignature \\
-                  -addext extendedKeyUsage=serverAuth,clientAuth \\
-                  -keyout NAME.key -out NAME.csr
-                openssl x509 -req -in NAME.csr -days 90 \\
-                  -copy_extensions copy -CA ca.pem -CAkey ca.key \\
-                  -out NAME.pem
-Public authorities issue certificates only for TLS servers. The peer chooses our
-role, so that is not enough. `trio-duplex check` checks a certificate for both.
+In production, use your own authority for the same certificates.
+step-ca:
+  step ca certificate NAME NAME.pem NAME.key
+certbot:
+  certbot certonly --standalone -d NAME \\
+    --server https://CA/acme/acme/directory
+cert-manager, a Certificate with these usages:
+  [digital signature, server auth, client auth]
+openssl:
+  openssl req -new -newkey ec -noenc \\
+    -pkeyopt ec_paramgen_curve:P-256 \\
+    -keyout NAME.key -out NAME.csr \\
+    -subj /CN=NAME \\
+    -addext subjectAltName=DNS:NAME \\
+    -addext keyUsage=critical,digitalSignature \\
+    -addext extendedKeyUsage=serverAuth,clientAuth
+  openssl x509 -req -in NAME.csr -days 90 \\
+    -copy_extensions copy \\
+    -CA ca.pem -CAkey ca.key -out NAME.pem
+Public authorities issue certificates only for TLS servers. The peer chooses our role, so that is \
+not enough. `trio-duplex check` checks a certificate for both.
 """
+"""What operators do in place of this; commands fit 50 columns, and running text is folded."""

@@ -13,6 +13,7 @@ from trio_duplex import CredentialsError, Role
 from trio_duplex.certificates import Check, Grade, check_certificate
 from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._options import PemFile
+from trio_duplex.cli._service.exits import ServiceError
 from trio_duplex.cli._tables import Column, Rows, new_console
 from trio_duplex.cli._text import plain
 
@@ -54,7 +55,7 @@ def check(certificate: Path, key: Path | None, trust: Path | None) -> None:
     try:
         checks = check_certificate(certificate_chain=certificate, private_key=key, trust=trust)
     except CredentialsError as exc:
-        raise click.ClickException(str(exc)) from exc
+        raise ServiceError(str(exc)) from exc
     console = new_console()
     console.print(_table(checks))
     console.print()

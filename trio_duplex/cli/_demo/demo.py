@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 import trio
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from trio_duplex import DuplexError
@@ -16,7 +15,8 @@ from trio_duplex.cli._demo.verdict import Ours
 from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._options import finite_seconds, format_host_port, listen_option, window_option
 from trio_duplex.cli._run import run
-from trio_duplex.cli._tables import Column, Rows, new_console
+from trio_duplex.cli._service.exits import ServiceError
+from trio_duplex.cli._tables import Column, Rows, new_console, print_folded
 
 if TYPE_CHECKING:
     from trio_duplex.cli._demo.peers import Outcome
@@ -48,16 +48,18 @@ async def _demo(listen: tuple[str, int], window: float) -> int:
         listener, *others = await trio.open_tcp_listeners(port, host=host)
     except OSError as exc:
         where = format_host_port(host, port)
-        raise click.ClickException(f"cannot listen on {where}: {exc.strerror or exc}") from exc
+        raise ServiceError(f"cannot listen on {where}: {exc.strerror or exc}") from exc
     for other in others:  # a name may have several addresses; use only the first
         await other.aclose()
     where = format_host_port(*listener.socket.getsockname()[:2])
     peers = demo_peers.PEERS
     again = sum(bool(peer.again) for peer in peers)
-    console.print(
-        f"{len(peers) - again} peers dial {where} at once{', and one of them again' if again else ''}; "
-        f"the detection window is {window:g} s.",
-        soft_wrap=not console.is_terminal,
+    print_folded(
+        console,
+        Text(
+            f"{len(peers) - again} peers dial {where} at once"
+            f"{', and one of them again' if again else ''}; the detection window is {window:g} s."
+        ),
     )
     outcomes: list[Outcome] = []
 
@@ -73,27 +75,20 @@ async def _demo(listen: tuple[str, int], window: float) -> int:
 
 
 def _print_line(console: Console, outcome: Outcome) -> None:
-    """Print one line, or two if it does not fit the terminal, with the second indented."""
+    """Print one line, or several if it does not fit, all but the first indented."""
     ours = outcome.ours
     verdict = _verdict(outcome)
-    who = Text.assemble(
-        verdict, " " * (len(BAD) + 1 - len(verdict)), (outcome.name, "bold"), f" {outcome.address}"
-    )
+    who = Text.assemble((outcome.name, "bold"), f" {outcome.address}")
+    decided: list[Text] = []
     if ours is not None:
-        who.append(f": waited {ours.waited:.3f} s, role {ours.role or 'not taken'}")
-        if ours.reason:
-            who.append(f" ({ours.reason})")
+        who.append(f": waited {ours.waited:.3f} s")
+        decided.append(
+            Text(f"role {ours.role or 'not taken'}" + (f" ({ours.reason})" if ours.reason else ""))
+        )
     what = Text(_what(outcome))
     if outcome.faults:
         what.append(f"; {BAD}: {'; '.join(outcome.faults)}", style="red")
-    line = Text(", ").join([who, what])
-    if not console.is_terminal:
-        console.print(line, soft_wrap=True)
-    elif len(line) <= console.width:
-        console.print(line)
-    else:
-        console.print(who)
-        console.print(Padding(what, (0, 0, 0, len(BAD) + 1)))
+    print_folded(console, who, *decided, what, label=verdict, indent=len(BAD) + 1)
 
 
 def _table(outcomes: Sequence[Outcome]) -> Rows:

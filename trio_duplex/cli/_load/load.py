@@ -41,6 +41,7 @@ from trio_duplex.cli._options import (
     format_host_port,
     positive,
 )
+from trio_duplex.cli._service.exits import Exit, ServiceError
 from trio_duplex.cli._tables import new_console
 
 RESERVE = 64
@@ -225,17 +226,18 @@ def _room_for(max_open: int) -> int:
 def _contexts(
     plan: Plan, certificate: Path | None, key: Path | None, trust: Path | None
 ) -> Contexts:
-    """Make the peers' TLS contexts, or raise UsageError if something is wrong with the files."""
+    """Make the peers' TLS contexts, or raise ServiceError if something is wrong with the files."""
     kinds = [kind for kind in plan.mix.kinds if kind in WITH_CERTIFICATE]
     if not kinds:
         plain = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         plain.check_hostname = False
         return lambda _: plain
     if certificate is None or trust is None:
-        raise click.UsageError(
+        raise ServiceError(
             f"{' and '.join(kinds)} peers need --cert, --key and --trust: what they present, and "
             "whose certificates they accept. Use a certificate that the server trusts, but not its "
-            "own. (Hostile peers other than garbage need none: --mix http=1,mute=1.)"
+            "own. (Hostile peers other than garbage need none: --mix http=1,mute=1.)",
+            Exit.USAGE,
         )
     roles = {Role.CLIENT} if {SPEAKING, GARBAGE} & set(kinds) else set[Role]()
     roles |= {Role.SERVER} if SILENT in kinds else set()
@@ -243,7 +245,7 @@ def _contexts(
         checks = check_certificate(certificate_chain=certificate, private_key=key, trust=trust)
         # Ignore defects for a role that no peer in the mix plays.
         defects = [
-            one.detail
+            str(one)
             for one in checks
             if one.grade is Grade.DEFECT and (one.role is None or one.role in roles)
         ]
@@ -253,7 +255,7 @@ def _contexts(
             certificate_chain=certificate, private_key=key, trust=trust, check=False
         )
     except CredentialsError as exc:
-        raise click.UsageError(str(exc)) from exc
+        raise ServiceError(str(exc), Exit.USAGE) from exc
     if plan.tls is not None:
         for role in Role:
             version = ssl.TLSVersion[f"TLSv{plan.tls.replace('.', '_')}"]
@@ -269,7 +271,7 @@ def _find(plan: Plan) -> Target:
         found = socket.getaddrinfo(plan.host, plan.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as exc:  # Python raises the latter for "a..b"
         why = getattr(exc, "strerror", None) or exc
-        raise click.ClickException(f"cannot find {plan.host}: {why}") from exc
+        raise ServiceError(f"cannot find {plan.host}: {why}") from exc
     problem: OSError | None = None
     for family, kind, protocol, _, address in found:
         with socket.socket(family, kind, protocol) as sock:
@@ -281,7 +283,7 @@ def _find(plan: Plan) -> Target:
             else:
                 return Target(family, address)
     assert problem is not None
-    raise click.ClickException(f"cannot dial {where}: {problem.strerror or problem}") from problem
+    raise ServiceError(f"cannot dial {where}: {problem.strerror or problem}") from problem
 
 
 def _run(plan: Plan, target: Target, contexts: Contexts) -> Results:

@@ -10,6 +10,7 @@ import click
 from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._man.document import documents
 from trio_duplex.cli._man.roff import roff
+from trio_duplex.cli._service.exits import ServiceError
 
 
 @click.command(cls=ExampleCommand, example="trio-duplex man --dir ~/.local/share/man/man1")
@@ -42,5 +43,5 @@ def man(context: click.Context, folder: Path | None) -> None:
             text = roff(page, version=release, see_also=others)
             (folder / f"{name}.1").write_text(text, encoding="utf-8")
     except OSError as exc:
-        raise click.ClickException(f"can't write {exc.filename}: {exc.strerror}") from exc
+        raise ServiceError(f"can't write {exc.filename}: {exc.strerror}") from exc
     click.echo(f"{len(pages)} pages in {folder}")

@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 
 from trio_duplex.cli._examples import ExampleCommand
 from trio_duplex.cli._service.configuration import Configuration, Kind
-from trio_duplex.cli._service.exits import EXIT_CODES, Exit, ServiceError
+from trio_duplex.cli._service.exits import EXIT_CODES
 from trio_duplex.cli._service.option import Option, options_of, show_value
 from trio_duplex.cli._service.settings import ProcessSettings
 from trio_duplex.cli._service.shapes import TIME, WHO
@@ -69,7 +69,7 @@ class DescribedArgument(click.Argument):
 
 
 class ServiceCommand(ExampleCommand):
-    """A subcommand whose usage errors are one line, and whose help has headings.
+    """A subcommand whose help has headings.
 
     Args:
         exit_codes: What each exit code means, for the help.
@@ -83,22 +83,6 @@ class ServiceCommand(ExampleCommand):
     ) -> None:
         super().__init__(*args, **options)
         self.exit_codes = exit_codes
-
-    def make_context(
-        self,
-        info_name: str | None,
-        args: list[str],
-        parent: click.Context | None = None,
-        **extra: Any,  # noqa: ANN401 - click's
-    ) -> click.Context:
-        """Parse the command line."""
-        try:
-            return super().make_context(info_name, args, parent, **extra)
-        except click.UsageError as exc:
-            message = exc.format_message().rstrip(".")
-            raise ServiceError(
-                f"{message}; see trio-duplex {info_name} --help", Exit.USAGE
-            ) from exc
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options, each under its heading."""
