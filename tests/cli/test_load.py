@@ -278,6 +278,15 @@ def test_files_that_hold_something_else(
     assert result.stderr.splitlines()[-1].startswith("trio-duplex: ")
 
 
+def test_a_key_of_another_certificate(
+    files: list[str], duplex_authority: Authority, tmp_path: Path
+) -> None:
+    other = options(duplex_authority.certificate("other.example"), tmp_path / "other")
+    result = load("a:1", *files, "--key", other[other.index("--key") + 1])
+    assert result.exit_code == 2
+    assert "private key" in result.stderr
+
+
 def test_a_certificate_that_has_expired(duplex_authority: Authority, tmp_path: Path) -> None:
     files = options(duplex_authority.flawed(Flaw.EXPIRED), tmp_path)
     result = load("a:1", *files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,6 +87,13 @@ def test_a_key_of_another_certificate() -> None:
     )
     assert checks[0].what == "private key"
     assert checks[0].grade is Grade.DEFECT
+
+
+def test_a_key_of_another_certificate_is_named_by_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.key"
+    path.write_bytes(FLEET.issue("b.example").key_pem)
+    checks = check_certificate(certificate_chain=LEAF.chain_pem, private_key=path, trust=FLEET)
+    assert str(path) in str(checks[0])
 
 
 @pytest.mark.parametrize(
