@@ -281,7 +281,9 @@ def test_files_that_hold_something_else(
 def test_a_key_of_another_certificate(
     files: list[str], duplex_authority: Authority, tmp_path: Path
 ) -> None:
-    other = options(duplex_authority.certificate("other.example"), tmp_path / "other")
+    folder = tmp_path / "other"
+    folder.mkdir()
+    other = options(duplex_authority.certificate("other.example"), folder)
     result = load("a:1", *files, "--key", other[other.index("--key") + 1])
     assert result.exit_code == 2
     assert "private key" in result.stderr
