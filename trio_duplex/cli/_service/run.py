@@ -135,9 +135,13 @@ class Running:
     async def drain(self) -> None:
         """Accept nothing new, let connections finish, and cancel what is left at the timeout."""
         timeout = self._loaded.plan.process.drain_timeout
+        contexts = (*self._running.values(), *self._retired)
         self._host.stopping()
-        log.info("draining", timeout=f"{timeout:g}")
         self._pool.close()
+        for context in contexts:
+            await context.retire()
+        # Said once it is true: whoever reads it may rely on it that a dial is refused.
+        log.info("draining", timeout=f"{timeout:g}")
         totals = [0, 0]
 
         async def drain(context: Context) -> None:
@@ -146,7 +150,7 @@ class Running:
             totals[1] += cancelled
 
         async with trio.open_nursery() as drains:
-            for context in (*self._running.values(), *self._retired):
+            for context in contexts:
                 drains.start_soon(drain, context)
         log.info("stopped", finished=totals[0], cancelled=totals[1])
 

@@ -450,9 +450,9 @@ class Supervisor:
             self._stopped_by = number
             self._restarts.clear()
             timeout = self._loaded.plan.process.drain_timeout
-            log.info("draining", timeout=f"{timeout:g}")
             self._host.stopping()
             self._pool.close()
+            log.info("draining", timeout=f"{timeout:g}")
             self._order_all(Order.DRAIN, timeout + CLOSE_GRACE)
         else:
             log.warning("stopped", by=signal.Signals(number).name, at_once="yes")
