@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.authority import AUTHORITY
 from tests.support.material import write_pair
+from tests.support.ports import held_port
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,10 @@ def fresh(tmp_path: Path) -> Path:
     for name in ("node", "peer"):
         write_pair(tmp_path, name, f"{name}.example")
     return tmp_path
+
+
+@pytest.fixture
+def free_port() -> Iterator[int]:
+    """A port of 127.0.0.1 at which nobody listens, unless this test does."""
+    with held_port() as port:
+        yield port

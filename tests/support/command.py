@@ -27,6 +27,7 @@ class Command:
     def __init__(self, process: trio.Process) -> None:
         self.process = process
         self.lines: list[str] = []
+        self._ended = False
         self._more = trio.Event()
 
     async def read(self) -> None:
@@ -39,14 +40,15 @@ class Command:
             self._more.set()
             self._more = trio.Event()
         self.lines += [unread.decode()] if unread else []
+        self._ended = True
         self._more.set()
 
     async def line(self, *words: str, count: int = 1) -> str:
         """Wait for the log's line with all these words in it, or for the ``count``-th of its kind."""
         with trio.move_on_after(PATIENCE):
-            while len(found := self.find(*words)) < count and self.process.returncode is None:
+            # To the end of the log, which is read after that of the process.
+            while len(self.find(*words)) < count and not self._ended:
                 await self._more.wait()
-            await trio.sleep(0.05)  # the end of the log is read a moment after that of the process
         if len(found := self.find(*words)) >= count:
             return found[count - 1]
         raise AssertionError("\n".join([f"no line with {words}:", *self.lines]))

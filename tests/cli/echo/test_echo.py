@@ -13,15 +13,19 @@ import trio
 from tests.support.command import Command, run_command
 from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer, peer_context
+from tests.support.patience import window_for
 from trio_duplex import Role
 
 pytestmark = pytest.mark.slow
 
 
 @asynccontextmanager
-async def run_echo(credentials: list[str], *options: object) -> AsyncIterator[tuple[Command, int]]:
-    """Start it; give it and its port."""
-    arguments = ["--listen", "127.0.0.1:0", "--window", "0.3", *credentials, *options]
+async def run_echo(
+    credentials: list[str], *options: object, role: Role = Role.CLIENT
+) -> AsyncIterator[tuple[Command, int]]:
+    """Start it, for peers of this role; give it and its port."""
+    window = window_for(role)
+    arguments = ["--listen", "127.0.0.1:0", "--window", window, *credentials, *options]
     async with run_command("echo", *arguments) as command:
         ((_, port),) = await command.addresses()
         yield command, port
@@ -29,7 +33,7 @@ async def run_echo(credentials: list[str], *options: object) -> AsyncIterator[tu
 
 @pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 async def test_echo_in_both_roles(folder: Path, credentials: list[str], role: Role) -> None:
-    async with run_echo(credentials) as (command, port):
+    async with run_echo(credentials, role=role) as (command, port):
         peer = await HalfClosingPeer.dial(port, folder, role)
         try:
             await peer.send(b"hello")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.command import run_command
+from tests.support.command import PATIENCE, run_command
+from tests.support.patience import window_for
 from tests.support.tools import require_tool
 from trio_duplex import Role
 
@@ -40,21 +41,22 @@ def program(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 @pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 async def test_a_process_learns_its_role(
-    folder: Path, credentials: list[str], program: list[str], role: Role
+    folder: Path, credentials: list[str], program: list[str], role: Role, free_port: int
 ) -> None:
     openssl, socat = require_tool("openssl"), require_tool("socat")
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        free = listener.socket.getsockname()[1]
-    options = ["--listen", "127.0.0.1:0", "--window", "0.3", *credentials]
+    options = ["--listen", "127.0.0.1:0", "--window", window_for(role), *credentials]
     async with run_command("exec", *options, "--", *program) as command:
         ((_, port),) = await command.addresses()
         commands = (
             [[openssl, "s_client", "-connect", f"127.0.0.1:{port}", *TLS]]
             if role is Role.CLIENT
             else [
-                [openssl, "s_server", "-accept", str(free), "-Verify", "1", *TLS],
-                [socat, f"TCP:127.0.0.1:{port}", f"TCP:127.0.0.1:{free},retry=50,interval=0.1"],
+                [openssl, "s_server", "-accept", str(free_port), "-Verify", "1", *TLS],
+                [
+                    socat,
+                    f"TCP:127.0.0.1:{port}",
+                    f"TCP:127.0.0.1:{free_port},retry=600,interval=0.1",
+                ],
             ]
         )
         processes = [
@@ -71,7 +73,7 @@ async def test_a_process_learns_its_role(
         assert stdin is not None
         assert stdout is not None
         try:
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 await stdin.send_all(b"a line\n")
                 said = b""
                 while said.count(b"\n") < 2:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.command import Command, run_command
+from tests.support.command import PATIENCE, Command, run_command
 from tests.support.half_closing import HalfClosingPeer
+from tests.support.patience import window_for
 from trio_duplex import Role
 
 pytestmark = pytest.mark.slow
@@ -26,10 +27,15 @@ BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 
 @asynccontextmanager
 async def run_exec(
-    credentials: list[str], *program: str, options: tuple[str, ...] = ()
+    credentials: list[str],
+    *program: str,
+    role: Role = Role.CLIENT,
+    window: float | None = None,
+    options: tuple[str, ...] = (),
 ) -> AsyncIterator[tuple[Command, int]]:
-    """Start it; give it and its port."""
-    arguments = ["--listen", "127.0.0.1:0", "--window", "0.3", *credentials, *options]
+    """Start it, for peers of this role; give it and its port."""
+    window = window_for(role) if window is None else window
+    arguments = ["--listen", "127.0.0.1:0", "--window", str(window), *credentials, *options]
     async with run_command("exec", *arguments, "--", *program) as command:
         ((_, port),) = await command.addresses()
         yield command, port
@@ -51,7 +57,7 @@ async def test_cat_echoes_a_megabyte_and_ends_with_a_close_notify(
     folder: Path, credentials: list[str], role: Role
 ) -> None:
     sent = os.urandom(1 << 20)
-    async with run_exec(credentials, "cat") as (command, port):
+    async with run_exec(credentials, "cat", role=role) as (command, port):
         peer = await HalfClosingPeer.dial(port, folder, role)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(peer.send, sent)
@@ -68,7 +74,8 @@ async def test_the_environment_tells_role_and_peer_and_no_more_than_asked(
 ) -> None:
     script = "import json, os; print(json.dumps(dict(os.environ)))"
     options = ("--env", "COLOUR=blue", "--pass-env", "PASSED_*", "--alpn", "echo")
-    arguments = ["--listen", "127.0.0.1:0", "--window", "0.3", *credentials, *options]
+    listen = ["--listen", "127.0.0.1:0", "--window", str(window_for(role))]
+    arguments = [*listen, *credentials, *options]
     environ = {"PASSED_ON": "1", "SECRET": "2", "PYTHONCOERCECLOCALE": "0"}
     async with run_command(
         "exec", *arguments[:-2], "--", sys.executable, "-c", script, environ=environ
@@ -111,7 +118,7 @@ async def test_a_program_that_closes_its_output_goes_on_reading(
     folder: Path, credentials: list[str], tmp_path: Path, role: Role
 ) -> None:
     script = f"echo that is all; exec >&-; cat >{tmp_path}/heard"
-    async with run_exec(credentials, "sh", "-c", script) as (command, port):
+    async with run_exec(credentials, "sh", "-c", script, role=role) as (command, port):
         peer = await HalfClosingPeer.dial(port, folder, role)
         assert await peer.receive_all() == b"that is all\n"  # with a close_notify, while it runs
         await peer.send(bytes(1 << 20))
@@ -127,7 +134,7 @@ async def test_a_program_that_dies_ends_without_a_close_notify(
     folder: Path, credentials: list[str], role: Role, end: str
 ) -> None:
     script = f"echo half; echo 'why it died' >&2; {end}"
-    async with run_exec(credentials, "sh", "-c", script) as (command, port):
+    async with run_exec(credentials, "sh", "-c", script, role=role) as (command, port):
         with pytest.raises((ConnectionResetError, trio.BrokenResourceError)):
             await ask(port, folder, role)
         assert "why it died" in await command.line("stderr", "number=1")
@@ -138,10 +145,15 @@ async def test_a_program_that_dies_ends_without_a_close_notify(
 async def test_a_program_that_hangs_gets_term_and_then_kill(
     folder: Path, credentials: list[str], role: Role, tmp_path: Path
 ) -> None:
-    script = f"trap 'echo >{tmp_path}/term' TERM; while :; do sleep 0.1; done"
-    options = ("--eof-grace", "0.2", "--term-grace", "0.5")
-    async with run_exec(credentials, "sh", "-c", script, options=options) as (command, port):
+    script = f"trap 'echo >{tmp_path}/term' TERM; echo up; while :; do sleep 0.1; done"
+    # So much later is it killed that it has written by then, on a machine that does a lot else.
+    options = ("--eof-grace", "0.2", "--term-grace", "5")
+    async with run_exec(credentials, "sh", "-c", script, role=role, options=options) as (
+        command,
+        port,
+    ):
         peer = await HalfClosingPeer.dial(port, folder, role)
+        assert await peer.receive_exactly(3) == b"up\n"  # by now, it has its trap
         await peer.send_end()
         assert f"code={-signal.SIGKILL}" in await command.line("exited", "number=1")
         assert (tmp_path / "term").exists()
@@ -150,12 +162,15 @@ async def test_a_program_that_hangs_gets_term_and_then_kill(
 
 
 @BOTH
-@pytest.mark.parametrize("program", ["exec 0<&-; sleep 60", "sleep 60"], ids=["closed", "unread"])
+@pytest.mark.parametrize("program", ["exec 0<&-; sleep 600", "sleep 600"], ids=["closed", "unread"])
 async def test_a_program_that_never_reads_holds_nobody_when_the_peer_goes(
     folder: Path, credentials: list[str], role: Role, program: str
 ) -> None:
     options = ("--eof-grace", "0.2", "--term-grace", "0.5")
-    async with run_exec(credentials, "sh", "-c", program, options=options) as (command, port):
+    async with run_exec(credentials, "sh", "-c", program, role=role, options=options) as (
+        command,
+        port,
+    ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         await peer.send(bytes(1000))
         await peer.send_end()
@@ -167,7 +182,8 @@ async def test_a_program_that_never_reads_holds_nobody_when_the_peer_goes(
 async def test_a_program_that_never_reads_meets_back_pressure(
     folder: Path, credentials: list[str], role: Role
 ) -> None:
-    async with run_exec(credentials, "sleep", "60", options=("--term-grace", "0")) as (_, port):
+    options = ("--term-grace", "0")
+    async with run_exec(credentials, "sleep", "600", role=role, options=options) as (_, port):
         peer = await HalfClosingPeer.dial(port, folder, role)
         with trio.move_on_after(1) as scope:
             await peer.send(bytes(64 << 20))
@@ -236,7 +252,7 @@ async def test_a_second_signal_ends_at_once(folder: Path, credentials: list[str]
         command.process.terminate()
         await command.line("draining")
         command.process.terminate()
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE):
             assert await command.process.wait() == 128 + signal.SIGTERM
         await peer.aclose()
 
@@ -247,7 +263,8 @@ async def test_many_at_once(folder: Path, credentials: list[str]) -> None:
     async def one(role: Role, text: bytes) -> None:
         answers.append(await ask(port, folder, role, text))
 
-    async with run_exec(credentials, "tr", "a-z", "A-Z") as (_, port):
+    # The silent wait together, and no speaking peer is later than that.
+    async with run_exec(credentials, "tr", "a-z", "A-Z", window=4) as (_, port):
         async with trio.open_nursery() as nursery:
             for number in range(20):
                 role = Role.CLIENT if number % 2 else Role.SERVER
@@ -260,7 +277,7 @@ async def test_what_a_program_wrote_before_its_end_reaches_a_slow_peer(
     folder: Path, credentials: list[str], role: Role
 ) -> None:
     script = "head -c 8000000 /dev/zero; echo last words >&2"
-    async with run_exec(credentials, "sh", "-c", script) as (command, port):
+    async with run_exec(credentials, "sh", "-c", script, role=role) as (command, port):
         peer = await HalfClosingPeer.dial(port, folder, role)
         await trio.sleep(2)  # longer than its pipes may stay open after its end
         assert len(await peer.receive_all()) == 8_000_000
@@ -269,6 +286,6 @@ async def test_what_a_program_wrote_before_its_end_reaches_a_slow_peer(
 
 
 async def test_a_child_left_behind_holds_nobody(folder: Path, credentials: list[str]) -> None:
-    async with run_exec(credentials, "sh", "-c", "sleep 60 & echo done") as (_, port):
-        with trio.fail_after(30):
+    async with run_exec(credentials, "sh", "-c", "sleep 600 & echo done") as (_, port):
+        with trio.fail_after(PATIENCE):
             assert await ask(port, folder, Role.CLIENT) == b"done\n"

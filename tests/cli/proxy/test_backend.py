@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.support.ports import held_port
 from trio_duplex.cli._proxy.backend import BackendDownError, connect
 from trio_duplex.cli._service.addresses import TcpAddress, UnixAddress
 
@@ -53,7 +54,7 @@ async def test_a_backend_whose_name_moves_is_found(names: Names) -> None:
         with socket.create_server(("127.0.0.2", port)):
             for address in ("127.0.0.1", "127.0.0.2"):
                 names.address = address
-                with await connect([TcpAddress("backend.test", port)], timeout=5) as connected:
+                with await connect([TcpAddress("backend.test", port)], timeout=60) as connected:
                     assert connected.getpeername() == (address, port)
                     assert not connected.getblocking()
 
@@ -63,7 +64,7 @@ async def test_each_backend_that_is_down_is_told(names: Names) -> None:
         bound.bind(("127.0.0.1", 0))  # nobody listens
         backend = TcpAddress("backend.test", bound.getsockname()[1])
         with pytest.raises(BackendDownError, match=r"backend\.test.*; backend\.test"):
-            await connect([backend, backend], timeout=5)
+            await connect([backend, backend], timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -73,13 +74,13 @@ async def test_an_ip_address_is_dialled_and_not_looked_up(
     names: Names, family: socket.AddressFamily, host: str
 ) -> None:
     names.address = "192.0.2.1"  # where nobody is
-    with socket.create_server((host, 0), family=family) as listening:
-        port = listening.getsockname()[1]
-        with await connect([TcpAddress(host, port)], timeout=5) as connected:
-            assert connected.getpeername()[:2] == (host, port)
-            assert not connected.getblocking()
-    with pytest.raises(BackendDownError, match="refused"):
-        await connect([TcpAddress(host, port)], timeout=5)
+    with held_port(host) as port:
+        with socket.create_server((host, port), family=family):
+            with await connect([TcpAddress(host, port)], timeout=60) as connected:
+                assert connected.getpeername()[:2] == (host, port)
+                assert not connected.getblocking()
+        with pytest.raises(BackendDownError, match="refused"):
+            await connect([TcpAddress(host, port)], timeout=60)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no such sockets")
@@ -88,7 +89,7 @@ async def test_a_unix_socket(tmp_path: Path) -> None:
         listening.bind(str(tmp_path / "backend"))
         listening.listen()
         backend = UnixAddress(str(tmp_path / "backend"))
-        with await connect([backend], timeout=5) as connected:
+        with await connect([backend], timeout=60) as connected:
             assert connected.getpeername() == backend.path
             assert not connected.getblocking()
 

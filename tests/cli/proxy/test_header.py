@@ -249,23 +249,21 @@ def test_crc32c_known_values(data: bytes, checksum: int) -> None:
 
 
 @pytest.fixture
-def haproxy(tmp_path: Path) -> Iterator[int]:
+def haproxy(tmp_path: Path, free_port: int) -> Iterator[int]:
     """A HAProxy that answers with what the header told it; the port."""
     program = require_tool("haproxy")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port
     (tmp_path / "haproxy.cfg").write_text(
-        "defaults\n  mode http\n  timeout client 5s\n  timeout server 5s\n  timeout connect 5s\n"
+        "defaults\n  mode http\n  timeout client 60s\n  timeout server 60s\n  timeout connect 60s\n"
         f"frontend told\n  bind 127.0.0.1:{port} accept-proxy\n"
         "  http-request return status 200 content-type text/plain lf-string"
         ' "<%[src]|%[src_port]|%[dst]|%[fc_pp_authority]>"\n'
     )
     with subprocess.Popen([program, "-q", "-db", "-f", tmp_path / "haproxy.cfg"]) as process:
         try:
-            for _ in range(100):
+            for _ in range(2000):
                 try:
-                    socket.create_connection(("127.0.0.1", port), 0.1).close()
+                    socket.create_connection(("127.0.0.1", port), 60).close()
                     break
                 except OSError:
                     assert process.poll() is None
@@ -283,7 +281,7 @@ def process_wait(process: subprocess.Popen[bytes]) -> None:
 
 
 def ask(port: int, header: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), 5) as sock:
+    with socket.create_connection(("127.0.0.1", port), 60) as sock:
         sock.sendall(header + b"GET / HTTP/1.0\r\n\r\n")
         answer = b""
         try:

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.command import START, Command, run_command
+from tests.support.command import PATIENCE, START, Command, run_command
 from tests.support.half_closing import HalfClosingPeer
+from tests.support.patience import window_for
 from tests.support.tools import require_tool
 from trio_duplex import Role
 
@@ -50,9 +51,12 @@ async def backend(handler: Handler, port: int = 0) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def run_proxy(credentials: list[str], *options: object) -> AsyncIterator[tuple[Command, int]]:
-    """Start it; give it and its port."""
-    arguments = ["--listen", "127.0.0.1:0", "--window", "0.3", *credentials, *options]
+async def run_proxy(
+    credentials: list[str], *options: object, role: Role = Role.CLIENT
+) -> AsyncIterator[tuple[Command, int]]:
+    """Start it, for peers of this role; give it and its port."""
+    window = window_for(role)
+    arguments = ["--listen", "127.0.0.1:0", "--window", window, *credentials, *options]
     async with run_command("proxy", *arguments) as command:
         ((_, port),) = await command.addresses()
         yield command, port
@@ -110,7 +114,7 @@ async def test_ten_megabytes_each_way_with_half_close(
     sent = os.urandom(TEN_MEGABYTES)
     async with (
         backend(digest_then_data) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (command, port),
     ):
         answer = await ask(port, folder, role, sent)
         assert answer[:32] == hashlib.sha256(sent).digest()
@@ -125,10 +129,10 @@ async def test_connect_as_peer(folder: Path, credentials: list[str], role: Role)
     sent = os.urandom(TEN_MEGABYTES)
     async with (
         backend(digest_then_data) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (command, port),
     ):
         files = ["--cert", "peer.pem", "--key", "peer.key", "--trust", "ca.pem"]
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE):
             result = await trio.run_process(
                 [*START, "connect", f"127.0.0.1:{port}", "--role", role.value, *files],
                 cwd=folder,
@@ -158,7 +162,7 @@ async def test_a_backend_that_ends_first_still_hears_the_peer(
 
     async with (
         backend(end_first) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (command, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         assert await peer.receive_all() == b"I have said it all"
@@ -180,7 +184,7 @@ async def test_a_peer_that_stays_when_the_backend_has_ended_is_closed(
     options = ["--half-close-timeout", "0.3"]
     async with (
         backend(end) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}", *options) as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", *options, role=role) as (command, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         assert await peer.receive_all() == b""
@@ -191,7 +195,7 @@ async def test_a_peer_that_stays_when_the_backend_has_ended_is_closed(
 @BOTH
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 async def test_openssl_as_peer(
-    folder: Path, credentials: list[str], role: Role, version: str
+    folder: Path, credentials: list[str], role: Role, version: str, free_port: int
 ) -> None:
     openssl, socat = require_tool("openssl"), require_tool("socat")
     tls = ["-cert", "peer.pem", "-key", "peer.key", "-CAfile", "ca.pem", version, "-quiet"]
@@ -205,9 +209,11 @@ async def test_openssl_as_peer(
             if len(received) == len(sent):
                 return  # the end, which must reach the peer behind all the data
 
-    async with backend(echo) as to, run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (_, port):
+    async with (
+        backend(echo) as to,
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (_, port),
+    ):
         dialling: list[trio.Process] = []
-        with_port = await unused_port()
         if role is Role.CLIENT:
             command = [openssl, "s_client", "-connect", f"127.0.0.1:{port}", *tls]
         else:
@@ -215,7 +221,7 @@ async def test_openssl_as_peer(
                 openssl,
                 "s_server",
                 "-accept",
-                str(with_port),
+                str(free_port),
                 "-Verify",
                 "1",
                 "-naccept",
@@ -238,12 +244,12 @@ async def test_openssl_as_peer(
                         [
                             socat,
                             f"TCP:127.0.0.1:{port}",
-                            f"TCP:127.0.0.1:{with_port},retry=50,interval=0.1",
+                            f"TCP:127.0.0.1:{free_port},retry=600,interval=0.1",
                         ]
                     )
                 )
             answer = b""
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(process.stdin.send_all, sent)
                     while data := await process.stdout.receive_some():
@@ -262,13 +268,6 @@ async def test_openssl_as_peer(
                 await trio.aclose_forcefully(process.stdout)
 
 
-async def unused_port() -> int:
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with listener:
-        port: int = listener.socket.getsockname()[1]
-        return port
-
-
 @BOTH
 async def test_back_pressure(folder: Path, credentials: list[str], role: Role) -> None:
     async def never_reads(_: trio.SocketStream) -> None:
@@ -276,7 +275,7 @@ async def test_back_pressure(folder: Path, credentials: list[str], role: Role) -
 
     async with (
         backend(never_reads) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (command, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         with trio.move_on_after(1) as scope:
@@ -300,6 +299,7 @@ async def test_the_roles_have_backends_of_their_own(
             f"127.0.0.1:{to_server}",
             "--to-client",
             f"127.0.0.1:{to_client}",
+            role=role,
         ) as (_, port),
     ):
         assert await ask(port, folder, role) == f"to {role.other.value}".encode()
@@ -335,22 +335,24 @@ async def test_a_unix_socket_as_backend_and_as_listener(
 
 @BOTH
 async def test_a_backend_that_is_down_costs_one_connection(
-    folder: Path, credentials: list[str], role: Role
+    folder: Path, credentials: list[str], role: Role, free_port: int
 ) -> None:
-    port_of_backend = await unused_port()
-    async with run_proxy(credentials, "--to", f"127.0.0.1:{port_of_backend}") as (command, port):
+    to = f"127.0.0.1:{free_port}"
+    async with run_proxy(credentials, "--to", to, role=role) as (command, port):
         peer = await HalfClosingPeer.dial(port, folder, role)
         assert await peer.receive_all() == b""  # a clean close
         await peer.aclose()
         assert "refused" in (await command.line("backend-down", "number=1")).lower()
-        async with backend(partial(say, b"up again"), port_of_backend):
+        async with backend(partial(say, b"up again"), free_port):
             assert await ask(port, folder, role) == b"up again"
         assert len(command.find("backend-down")) == 1
         assert not command.find("Traceback")
 
 
-async def test_the_next_backend_is_tried(folder: Path, credentials: list[str]) -> None:
-    down = await unused_port()
+async def test_the_next_backend_is_tried(
+    folder: Path, credentials: list[str], free_port: int
+) -> None:
+    down = free_port
     async with (
         backend(partial(say, b"second")) as up,
         run_proxy(credentials, "--to", f"127.0.0.1:{down}", "--to", f"127.0.0.1:{up}") as (_, port),
@@ -382,7 +384,10 @@ async def test_the_backend_is_told_who_came(
 
     async with (
         backend(listen) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}", "--send-proxy", version) as (_, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", "--send-proxy", version, role=role) as (
+            _,
+            port,
+        ),
     ):
         assert await ask(port, folder, role, b"payload") == b"heard"
     header = bytes(heard)
@@ -408,14 +413,20 @@ async def test_an_idle_connection_is_ended(
     cut = trio.Event()
     async with (
         backend(serve) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}", "--idle-timeout", "0.5") as (_, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", "--idle-timeout", "4", role=role) as (
+            _,
+            port,
+        ),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         assert await peer.receive_exactly(4) == b"once"
-        with trio.fail_after(10), pytest.raises((ConnectionResetError, trio.BrokenResourceError)):
+        with (
+            trio.fail_after(PATIENCE),
+            pytest.raises((ConnectionResetError, trio.BrokenResourceError)),
+        ):
             await peer.receive()
         await peer.aclose()
-        with trio.fail_after(10):
+        with trio.fail_after(PATIENCE):
             await cut.wait()
 
 
@@ -427,12 +438,13 @@ async def test_the_backend_can_tell_an_end_from_a_cut(
     backend_saw = Listening()
     async with (
         backend(backend_saw) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (command, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         await peer.send(b"half a request")
         if due:
             await peer.send_end()
+            await backend_saw.done.wait()
         while len(backend_saw.heard) < 14:
             await trio.sleep(0.01)
         await peer.aclose()
@@ -447,7 +459,7 @@ async def test_the_backend_can_tell_an_end_from_a_cut(
 @pytest.mark.parametrize("peer", ["s_client", "s_server"])
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 async def test_openssl_that_ends_first(
-    folder: Path, credentials: list[str], tmp_path: Path, peer: str, version: str
+    folder: Path, credentials: list[str], tmp_path: Path, peer: str, version: str, free_port: int
 ) -> None:
     """At the end of its standard input it goes, and all that it sent is there.
 
@@ -458,19 +470,33 @@ async def test_openssl_that_ends_first(
     sent = os.urandom(TEN_MEGABYTES // 2).hex().encode()
     (tmp_path / "sent").write_bytes(sent)
     backend_saw = Listening()
+    role = Role.CLIENT if peer == "s_client" else Role.SERVER
     async with (
         backend(backend_saw) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (_, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (_, port),
         trio.open_nursery() as nursery,
     ):
         if peer == "s_client":
             command = [openssl, peer, "-connect", f"127.0.0.1:{port}", *tls]
         else:
-            free = await unused_port()
-            command = [openssl, peer, "-accept", str(free), "-naccept", "1", "-Verify", "1", *tls]
-            relay = [socat, f"TCP:127.0.0.1:{port}", f"TCP:127.0.0.1:{free},retry=50,interval=0.1"]
+            command = [
+                openssl,
+                peer,
+                "-accept",
+                str(free_port),
+                "-naccept",
+                "1",
+                "-Verify",
+                "1",
+                *tls,
+            ]
+            relay = [
+                socat,
+                f"TCP:127.0.0.1:{port}",
+                f"TCP:127.0.0.1:{free_port},retry=600,interval=0.1",
+            ]
             nursery.start_soon(partial(trio.run_process, relay, check=False))
-        with (tmp_path / "sent").open("rb") as stdin, trio.fail_after(60):
+        with (tmp_path / "sent").open("rb") as stdin, trio.fail_after(PATIENCE):
             await trio.run_process(
                 command, cwd=folder, stdin=stdin, capture_stdout=True, capture_stderr=True
             )
@@ -491,7 +517,7 @@ async def test_a_backend_that_resets_is_one_line_and_no_due_end(
 
     async with (
         backend(reset) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}") as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (command, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         assert await peer.receive_exactly(11) == b"half an ans"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 import ssl
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from tests.support.material import (
     presented_names,
     write_pair,
 )
+from tests.support.patience import window_for
 from trio_duplex import Role
 
 pytestmark = pytest.mark.slow
@@ -35,7 +37,7 @@ BOTH = pytest.mark.parametrize("role", list(Role), ids="peer is TLS {}".format)
 
 
 def write_configuration(
-    folder: Path, text: str = "", top: str = "", *, window: float = 0.3
+    folder: Path, text: str = "", top: str = "", *, window: float = math.inf
 ) -> Path:
     path = folder / "service.toml"
     path.write_text(
@@ -46,10 +48,13 @@ def write_configuration(
 
 
 @asynccontextmanager
-async def run_exec(folder: Path, *options: object) -> AsyncIterator[tuple[Command, int]]:
+async def run_exec(
+    folder: Path, *options: object, role: Role = Role.CLIENT
+) -> AsyncIterator[tuple[Command, int]]:
+    """Start it, for peers of this role if the folder has no configuration."""
     path = folder / "service.toml"
     if not path.exists():
-        write_configuration(folder)
+        write_configuration(folder, window=window_for(role))
     async with run_command("exec", "--config", path, *options) as command:
         ((_, port),) = await command.addresses()
         yield command, port
@@ -57,7 +62,7 @@ async def run_exec(folder: Path, *options: object) -> AsyncIterator[tuple[Comman
 
 async def test_a_reload_breaks_none_of_200_connections(fresh: Path) -> None:
     # A speaking peer of a busy machine has time enough, and the silent ones wait together.
-    write_configuration(fresh, "processes = 300", window=2)
+    write_configuration(fresh, "processes = 300", window=4)
     async with run_exec(fresh, "--watch", "inf") as (command, port):
         peers: list[HalfClosingPeer] = []
 
@@ -85,7 +90,7 @@ async def test_a_reload_breaks_none_of_200_connections(fresh: Path) -> None:
             for peer in peers:
                 nursery.start_soon(carry, peer)
             write_pair(fresh, "node", "renewed.example")
-            write_configuration(fresh, "processes = 300\nhandshake-timeout = 12", window=2)
+            write_configuration(fresh, "processes = 300\nhandshake-timeout = 12", window=4)
             command.process.send_signal(signal.SIGHUP)
             line = await command.line("reloaded", "SIGHUP")
             assert "node.pem" in line
@@ -104,7 +109,7 @@ async def test_a_reload_breaks_none_of_200_connections(fresh: Path) -> None:
 
 @BOTH
 async def test_a_bad_new_file_leaves_the_old_one_in_force(fresh: Path, role: Role) -> None:
-    async with run_exec(fresh, "--watch", "inf") as (command, port):
+    async with run_exec(fresh, "--watch", "inf", role=role) as (command, port):
         (fresh / "node.pem").write_text("nothing of the kind")
         command.process.send_signal(signal.SIGHUP)
         assert "stays in force" in await command.line("reload-failed")
@@ -183,7 +188,7 @@ async def test_a_service_that_leaves_the_file_is_retired(fresh: Path) -> None:
     ids=str,
 )
 async def test_networks(fresh: Path, role: Role, options: list[str], welcome: bool) -> None:
-    async with run_exec(fresh, *options) as (command, port):
+    async with run_exec(fresh, *options, role=role) as (command, port):
         if welcome:
             peer = await HalfClosingPeer.dial(port, fresh, role)
             await assert_echo(peer, b"hello")
@@ -201,6 +206,18 @@ async def test_a_drain_has_a_bound(fresh: Path) -> None:
         assert await command.stop() == 0
         assert "cancelled=1" in await command.line("stopped")
         await peer.aclose()
+
+
+async def test_nobody_can_dial_once_it_says_that_it_drains(fresh: Path) -> None:
+    async with run_exec(fresh) as (command, port):
+        peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
+        command.process.terminate()
+        await command.line("draining")
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream("127.0.0.1", port)
+        await assert_echo(peer, b"still served")
+        await peer.aclose()
+        assert await command.process.wait() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -223,7 +240,8 @@ async def test_stopped_while_it_starts(fresh: Path, number: signal.Signals) -> N
 async def test_a_revoked_peer_is_refused(fresh: Path, role: Role) -> None:
     revoked = x509.load_pem_x509_certificate((fresh / "peer.pem").read_bytes()).serial_number
     write_revocation_list(fresh / "crl.pem")
-    async with run_exec(fresh, "--crl", fresh / "crl.pem", "--watch", "inf") as (command, port):
+    options = ("--crl", fresh / "crl.pem", "--watch", "inf")
+    async with run_exec(fresh, *options, role=role) as (command, port):
         peer = await HalfClosingPeer.dial(port, fresh, role)
         await assert_echo(peer, b"not revoked yet")
         await peer.aclose()
@@ -296,7 +314,7 @@ async def test_anonymous_clients_are_served_if_told_so(fresh: Path, allowed: boo
     ids=str,
 )
 async def test_who_may_come_in(fresh: Path, role: Role, options: list[str], welcome: bool) -> None:
-    async with run_exec(fresh, *options) as (command, port):
+    async with run_exec(fresh, *options, role=role) as (command, port):
         if welcome:
             peer = await HalfClosingPeer.dial(port, fresh, role)
             await assert_echo(peer, b"hello")

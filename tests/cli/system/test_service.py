@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from tests.support.authority import AUTHORITY
-from tests.support.command import START, run_command
+from tests.support.command import PATIENCE, START, run_command
+from tests.support.patience import window_for
 from tests.support.peers import echo
 from tests.support.tools import require_tool
 from trio_duplex import Credentials, Role, open_tcp_connection
@@ -49,9 +50,11 @@ async def backend() -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
-def proxy(folder: Path, listen: str, to: int, *options: object) -> list[object]:
+def proxy(
+    folder: Path, listen: str, to: int, *options: object, role: Role = Role.CLIENT
+) -> list[object]:
     return [
-        *("proxy", "--listen", listen, "--to", f"127.0.0.1:{to}", "--window", 0.5),
+        *("proxy", "--listen", listen, "--to", f"127.0.0.1:{to}", "--window", window_for(role)),
         *("--cert", folder / "node.pem", "--trust", folder / "ca.pem", *options),
     ]
 
@@ -59,7 +62,7 @@ def proxy(folder: Path, listen: str, to: int, *options: object) -> list[object]:
 async def talk(folder: Path, port: int, role: Role) -> None:
     """Be a peer in this role, and have everything come back."""
     peer = Credentials.mutual(certificate_chain=folder / "peer.pem", trust=folder / "ca.pem")
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         async with await open_tcp_connection("127.0.0.1", port, peer, role=role) as connection:
             received = b""
             async with trio.open_nursery() as nursery:
@@ -67,13 +70,6 @@ async def talk(folder: Path, port: int, role: Role) -> None:
                 while len(received) < len(MESSAGE):
                     received += await connection.receive_some()
             assert received == MESSAGE
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def activate(*options: object) -> list[str]:
@@ -88,19 +84,20 @@ def activate(*options: object) -> list[str]:
 
 async def wait_listening(port: int) -> None:
     """Wait for it without dialling, which would be taken for a client."""
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         while f"0100007F:{port:04X} 00000000:0000 0A" not in Path("/proc/net/tcp").read_text():
             await trio.sleep(0.05)
 
 
 @pytest.mark.parametrize("role", list(Role))
 @pytest.mark.parametrize("name", ["duplex", "3"])
-async def test_socket_activation(folder: Path, name: str, role: Role) -> None:
-    port = free_port()
+async def test_socket_activation(folder: Path, name: str, role: Role, free_port: int) -> None:
+    port = free_port
     async with backend() as to:
         options = [] if name == "3" else ["--fdname", name]
         prefix = activate("-l", f"127.0.0.1:{port}", *options)
-        async with run_command(*proxy(folder, f"fd:{name}", to), prefix=prefix) as command:
+        arguments = proxy(folder, f"fd:{name}", to, role=role)
+        async with run_command(*arguments, prefix=prefix) as command:
             await wait_listening(port)
             await talk(folder, port, role)
             await talk(folder, port, role)  # the same process, which goes on
@@ -108,11 +105,12 @@ async def test_socket_activation(folder: Path, name: str, role: Role) -> None:
 
 
 @pytest.mark.parametrize("role", list(Role))
-async def test_process_for_each_connection(folder: Path, role: Role) -> None:
-    port = free_port()
+async def test_process_for_each_connection(folder: Path, role: Role, free_port: int) -> None:
+    port = free_port
     async with backend() as to:
         prefix = activate("-l", f"127.0.0.1:{port}", "--accept")
-        async with run_command(*proxy(folder, "fd:3", to), prefix=prefix) as command:
+        arguments = proxy(folder, "fd:3", to, role=role)
+        async with run_command(*arguments, prefix=prefix) as command:
             await wait_listening(port)
             await talk(folder, port, role)
             await command.line("died with code 0")
@@ -127,11 +125,12 @@ async def test_inetd_and_nothing_of_the_log_goes_to_the_peer(folder: Path, role:
                 nursery.start_soon(talk, folder, listener.getsockname()[1], role)
                 accepted, _ = await trio.to_thread.run_sync(listener.accept)
                 with accepted:
-                    command = [*START, *map(str, proxy(folder, "fd:0", to, "-v"))]
+                    arguments = proxy(folder, "fd:0", to, "-v", role=role)
+                    command = [*START, *map(str, arguments)]
                     process = await trio.lowlevel.open_process(
                         command, stdin=accepted, stdout=accepted, stderr=accepted
                     )
-                with trio.fail_after(30):
+                with trio.fail_after(PATIENCE):
                     assert await process.wait() == 0
 
 
@@ -146,7 +145,7 @@ def manager(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
 async def told(sock: socket.socket, line: str) -> list[str]:
     """Wait for a datagram with this line; give its lines."""
     waiting = trio.socket.from_stdlib_socket(sock)
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE):
         while True:
             lines = (await waiting.recv(4096)).decode().split("\n")
             if line in lines:
@@ -155,10 +154,11 @@ async def told(sock: socket.socket, line: str) -> list[str]:
 
 async def test_notifications(folder: Path, manager: tuple[str, socket.socket]) -> None:
     address, sock = manager
-    environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "200000"}
+    # A socket of datagrams holds ten, and what does not fit is lost: few are to come unasked.
+    environ = {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": "4000000"}
     async with run_command(*proxy(folder, "127.0.0.1:0", 1), environ=environ) as command:
         assert (await told(sock, "READY=1"))[1].startswith("STATUS=serving proxy")
-        for _ in range(3):
+        for _ in range(2):
             await told(sock, "WATCHDOG=1")
         command.process.send_signal(signal.SIGHUP)
         assert (await told(sock, "RELOADING=1"))[1].startswith("MONOTONIC_USEC=")
