@@ -65,8 +65,15 @@ from trio_duplex.events import (
 
 epoll_only = pytest.mark.skipif(not has_epoll(), reason="there is no epoll here")
 
-SHORT, LONGER = 0.05, 0.5
-"""Seconds, for windows that are to end; the longer one where another peer is to speak in it."""
+SHORT, LONGER = 0.05, 4.0
+"""Seconds, for windows that are to end; the longer one where something else is to happen before,
+and the machine may be busy."""
+
+
+def one_by_one(*seconds: float) -> Callable[[windows.PeerFacts], float]:
+    """A window for each peer, in the order in which they come."""
+    left = iter(seconds)
+    return lambda _: next(left)
 
 
 class Custom(trio.abc.Listener[trio.abc.Stream]):
@@ -154,7 +161,7 @@ async def serving(
     before = open_descriptors()
     events: list[Event] = []
     options = {"window": math.inf, **options}
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             serve = partial(
                 serve_listeners,
@@ -224,7 +231,8 @@ each_kind = pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix", "custom"])
 
 @each_kind
 async def test_every_kind_of_peer_is_served(kind: str, either_way: str, tmp_path: Path) -> None:
-    async with serving(kind, tmp_path, window=LONGER) as watched:
+    seconds = [math.inf, SHORT, math.inf]
+    async with serving(kind, tmp_path, window=one_by_one(*seconds)) as watched:
         await talk((await watched.dial())[0], Role.CLIENT)
         await talk((await watched.dial())[0], Role.SERVER)
         await announce((await watched.dial())[0])
@@ -234,8 +242,8 @@ async def test_every_kind_of_peer_is_served(kind: str, either_way: str, tmp_path
             (Role.CLIENT, Reason.SILENT),
             (Role.CLIENT, Reason.ANNOUNCED),
         ]
-        assert {decision.window for decision in decisions} == {LONGER}
-        assert decisions[1].waited >= LONGER
+        assert [decision.window for decision in decisions] == seconds
+        assert decisions[1].waited >= SHORT
         peers = {event.peer for event in watched.of(Accepted, RoleDecided, HandshakeCompleted)}
         assert peers == ({None} if kind == "unix" else peers - {None})
         for number in (1, 2, 3):
@@ -357,7 +365,7 @@ async def test_a_listener_that_its_owner_closes_leaves_who_waits_alone(either_wa
 @pytest.mark.parametrize("keep_silent", [False, True])
 async def test_a_drain_drops_who_has_said_nothing(either_way: str, keep_silent: bool) -> None:
     count = 2 * AT_ONCE + 3
-    async with serving(window=1.0) as watched:
+    async with serving(window=3600.0) as watched:
         await watched.dial(count)
         await until(lambda: watched.pending == count)
         if keep_silent:
@@ -372,7 +380,7 @@ async def test_a_drain_drops_who_has_said_nothing(either_way: str, keep_silent: 
 
 
 async def test_a_drain_waits_for_who_is_in_the_middle_of_its_hello(either_way: str) -> None:
-    async with serving(window=20.0) as watched:
+    async with serving(window=3600.0) as watched:
         slow, mute = await watched.dial(2)
         await slow.send_all(b"\x16\x03\x01")
         (service,) = watched.server._services
@@ -383,7 +391,7 @@ async def test_a_drain_waits_for_who_is_in_the_middle_of_its_hello(either_way: s
 
             @nursery.start_soon
             async def drain() -> None:
-                results.append(await watched.server.drain(0.3))
+                results.append(await watched.server.drain(LONGER))
 
             assert await mute.receive_some(1) == b""
             assert not results
@@ -391,12 +399,12 @@ async def test_a_drain_waits_for_who_is_in_the_middle_of_its_hello(either_way: s
 
 
 async def test_a_drain_lets_silent_peers_be_greeted_if_told_so(either_way: str) -> None:
-    async with serving(window=SHORT) as watched:
+    async with serving(window=LONGER) as watched:
         (stream,) = await watched.dial()
         await until(lambda: watched.pending)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(talk, stream, Role.SERVER)
-            result = await watched.server.drain(20, keep_silent=True)
+            result = await watched.server.drain(60, keep_silent=True)
         assert (result.finished, result.cancelled, result.dropped) == (1, 0, 0)
 
 
@@ -663,9 +671,9 @@ async def test_decisions_are_bounded(what: str) -> None:
             window = 2.0 if what == "stay silent" else math.inf
             serve = partial(serve_listeners, window=window, observers=[observe])
             server: Server = await nursery.start(serve, echo, [listener], credentials())
+            nursery.start_soon(passes.watch)
             streams = [socket.create_connection(place.address) for _ in range(count)]
             await accepted(server, count)
-            nursery.start_soon(passes.watch)
             for stream in streams:
                 if what == "leave":
                     stream.close()
@@ -740,8 +748,7 @@ async def test_each_peer_has_its_own_window(either_way: str) -> None:
 
 
 async def test_a_shorter_window_that_comes_later_ends_first(either_way: str) -> None:
-    seconds = iter([3600.0, SHORT, 3600.0, 0.0])
-    async with serving(window=lambda _: next(seconds)) as watched:
+    async with serving(window=one_by_one(3600.0, SHORT, 3600.0, 0.0)) as watched:
         for number in range(1, 5):
             await watched.dial()
             await watched.accepted(number)
@@ -751,14 +758,13 @@ async def test_a_shorter_window_that_comes_later_ends_first(either_way: str) -> 
 
 
 async def test_a_memory_of_peers_learns_of_them(either_way: str) -> None:
-    memory = windows.PeerMemory(otherwise=0.8, silences=1, floor=LONGER)
+    memory = windows.PeerMemory(otherwise=SHORT, silences=1, floor=LONGER)
     async with serving(window=memory) as watched:
         for _ in range(2):
             await talk((await watched.dial())[0], Role.SERVER)
         first, second = (event.decision for event in watched.of(RoleDecided))
-        assert (first.reason, first.window) == (Reason.SILENT, 0.8)
-        assert second.reason is Reason.REMEMBERED
-        assert second.window < 0.8
+        assert (first.reason, first.window) == (Reason.SILENT, SHORT)
+        assert (second.reason, second.window) == (Reason.REMEMBERED, LONGER)
         await talk((await watched.dial())[0], Role.CLIENT)
         assert watched.server.statistics().changed_kind == {"silent": 1, "speaking": 1}
 
@@ -822,8 +828,8 @@ async def test_a_window_that_is_chosen_during_a_drain_is_waited_for(either_way: 
                 slow.answer.set()
 
             nursery.start_soon(answer)
-            with trio.fail_after(10):
-                result = await watched.server.drain(20, keep_silent=True)
+            with trio.fail_after(60):
+                result = await watched.server.drain(60, keep_silent=True)
         assert result == DrainResult(finished=1, cancelled=0)
 
 
@@ -949,6 +955,6 @@ async def test_a_system_that_watches_no_more_sockets(monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Crowd, "add", add)
-    async with serving(window=LONGER) as watched:
+    async with serving(window=one_by_one(math.inf, SHORT)) as watched:
         await talk((await watched.dial())[0], Role.CLIENT)
         await talk((await watched.dial())[0], Role.SERVER)

@@ -117,7 +117,7 @@ async def serving(
         await connection.send_all(b"goodbye")
 
     told: list[Event] = []
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             serve = partial(serve_tcp, host="127.0.0.1", window=window, observers=[told.append])
             server: Server = await nursery.start(serve, goodbye, 0, credentials(version))
@@ -219,7 +219,8 @@ async def test_hostile_peer_poisons_its_own_entry() -> None:
 
 async def test_stranger_poisons_a_neighbour_behind_the_same_address(stranger: Credentials) -> None:
     """The neighbour is served, and waits in full, as without a memory."""
-    memory, mine = PeerMemory(otherwise=FULL, floor=0.05, silences=1), credentials()
+    # The stranger speaks in it, however busy the machine.
+    memory, mine = PeerMemory(otherwise=FULL, floor=4.0, silences=1), credentials()
     async with serving(memory) as here:
         await here.served(Role.SERVER, mine)
         decision = await here.served(Role.SERVER, mine)
@@ -233,13 +234,13 @@ async def test_stranger_poisons_a_neighbour_behind_the_same_address(stranger: Cr
 
 @each_role
 async def test_vote_without_a_certificate(role: Role, stranger: Credentials) -> None:
-    learned = Learned(cap=1.0)  # long enough for a peer that speaks at once
+    learned = Learned(cap=3.0)  # long enough for a peer that speaks at once
     async with serving(PeerMemory(otherwise=learned)) as here:
         for number in range(2):
             error = await here.refused(role, stranger, f"127.0.1.{number}")
             assert isinstance(error, DuplexError)
         await here.cross()
-        assert (learned.votes, learned.late_votes, learned.seconds) == (0, 0, 1.0)
+        assert (learned.votes, learned.late_votes, learned.seconds) == (0, 0, 3.0)
         await here.served(Role.CLIENT, credentials(), "127.0.1.9")
         assert learned.votes == 1  # as it should
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support.peers import open_descriptors
 from trio_duplex._sockets.crowd import AT_ONCE, STALE, Crowd, has_epoll
@@ -52,29 +53,39 @@ async def test_first_bytes_and_an_end_of_stream_are_heard_each_from_its_own_sock
         assert await crowd.wait() == ([one], [])
 
 
-async def test_the_end_of_a_wait_is_heard_in_its_time_and_the_earliest_first() -> None:
+async def test_the_end_of_a_wait_is_heard_in_its_time_and_the_earliest_first(
+    mock_clock: trio.testing.MockClock,
+) -> None:
     with Crowd() as crowd, pair() as (late, _), pair() as (early, _), pair() as (never, _):
         now = trio.current_time()
-        crowd.add(late, now + 0.06)
+        crowd.add(late, now + 60)
         crowd.add(never, math.inf)
-        crowd.add(early, now + 0.03)
-        for expected, end in ((early, now + 0.03), (late, now + 0.06)):
-            assert await crowd.wait() == ([], [expected])
+        crowd.add(early, now + 30)
+        for expected, end in ((early, now + 30), (late, now + 60)):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(jump, mock_clock, 30)
+                assert await crowd.wait() == ([], [expected])
             assert trio.current_time() >= end
             crowd.discard(expected)
         assert len(crowd) == 1
 
 
+async def jump(clock: trio.testing.MockClock, seconds: float) -> None:
+    """Let time pass, once the others wait for it."""
+    await trio.testing.wait_all_tasks_blocked()
+    clock.jump(seconds)
+
+
 async def test_an_end_in_the_past_is_heard_at_once() -> None:
     with Crowd() as crowd, pair() as (ours, _):
         crowd.add(ours, -1.0 if trio.current_time() < 0 else 0.0)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             assert await crowd.wait() == ([], [ours])
 
 
 async def test_a_new_entry_may_have_an_earlier_end() -> None:
     heard: list[int] = []
-    with Crowd() as crowd, pair() as (slow, _), pair() as (quick, _), trio.fail_after(10):
+    with Crowd() as crowd, pair() as (slow, _), pair() as (quick, _), trio.fail_after(60):
         crowd.add(slow, trio.current_time() + 3600)
 
         async def wait() -> None:
@@ -96,11 +107,11 @@ async def test_bytes_that_come_at_the_end_are_told_once() -> None:
         assert len(crowd) == 0
 
 
-async def test_woken_for_nothing() -> None:
+async def test_woken_for_nothing(mock_clock: trio.testing.MockClock) -> None:
     """Whoever finds nothing to read has it watched again, for the bytes and for the end."""
     with Crowd() as crowd, pair() as (ours, theirs):
         theirs.send(b"x")
-        crowd.add(ours, trio.current_time() + 0.05)
+        crowd.add(ours, trio.current_time() + 30)
         assert await crowd.wait() == ([ours], [])
         os.read(ours, 10)
         crowd.watch_again(ours)
@@ -108,7 +119,9 @@ async def test_woken_for_nothing() -> None:
         assert await crowd.wait() == ([ours], [])
         os.read(ours, 10)
         crowd.watch_again(ours)
-        assert await crowd.wait() == ([], [ours])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(jump, mock_clock, 30)
+            assert await crowd.wait() == ([], [ours])
 
 
 @pytest.mark.parametrize("kind", ["readable", "overdue"])
@@ -152,7 +165,7 @@ async def test_each_wait_lets_others_run() -> None:
 
 
 async def test_a_wait_can_be_ended_from_outside() -> None:
-    with Crowd() as crowd, pair() as (ours, _), trio.fail_after(10):
+    with Crowd() as crowd, pair() as (ours, _), trio.fail_after(60):
         crowd.add(ours, math.inf)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(crowd.wait)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import socket
 import ssl
 import struct
@@ -29,8 +30,8 @@ from trio_duplex import Connection, Role, negotiate
 from trio_duplex._sockets.progress import Progress, is_tcp, peer_progress
 from trio_duplex._stream.idle import LOOKS, IdleWatch
 
-IDLE = 0.8
-"""Seconds: of real time, because the kernel is asked."""
+IDLE = 3.0
+"""Seconds: of real time, because the kernel is asked; so long that a busy machine is not idle."""
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO as Linux has it")
 
@@ -93,7 +94,7 @@ async def test_the_kernel_counts_both_ways() -> None:
     await receive_exactly(ours, 5)
     await ours.send_all(b"123")
     await receive_exactly(theirs, 3)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while (now := peer_progress(ours)) and now.waiting:
             await trio.sleep(0.01)
     assert now is not None
@@ -157,7 +158,7 @@ async def test_the_kernel_is_asked_soon_after_a_wait_began(
     """Later, an answer to keepalive would look like the last byte that the peer sent."""
     ours, theirs = await tcp_pair()
     connection, peer = await connection_pair(streams=(ours, theirs))
-    connection.idle_timeout = 3 * IDLE
+    connection.idle_timeout = 6 * IDLE
     asked = trio.Event()
     socket_type = type(ours.socket)
     ask = socket_type.getsockopt
@@ -170,7 +171,7 @@ async def test_the_kernel_is_asked_soon_after_a_wait_began(
     monkeypatch.setattr(socket_type, "getsockopt", getsockopt)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(connection.receive_some)
-        with trio.fail_after(2 * IDLE):
+        with trio.fail_after(3 * IDLE):
             await asked.wait()
         nursery.cancel_scope.cancel()
     for each in (connection, peer):
@@ -184,7 +185,7 @@ async def test_a_record_that_comes_slowly_is_life(role: Role) -> None:
     peer = RawPeer(theirs, role.other)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer.shake_hands)
-        window = 0 if role is Role.CLIENT else 5
+        window = 0 if role is Role.CLIENT else math.inf
         connection = await negotiate(ours, credentials(), window=window)
     connection.idle_timeout = IDLE
     record = peer.encrypt(bytes(100))
@@ -193,7 +194,7 @@ async def test_a_record_that_comes_slowly_is_life(role: Role) -> None:
         async def trickle() -> None:
             for start in range(0, len(record), 10):
                 await theirs.send_all(record[start : start + 10])
-                await trio.sleep(IDLE / 4)
+                await trio.sleep(IDLE / 8)
 
         nursery.start_soon(trickle)
         started = trio.current_time()

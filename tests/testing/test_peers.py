@@ -86,7 +86,7 @@ async def play(peer: Peer, where: str, *, window: float = 30) -> PeerReport:
     """Throw the peer at a server with this window: one that it means never to reach, or 0.02."""
     if peer.credentials is None:
         peer.credentials = THEIRS
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with serving(where, window=window) as place:
             report = await peer.run(place.server)
     assert report is peer.report
@@ -317,7 +317,7 @@ async def test_leaving_after_the_handshake(
         causes.append(info.value.__cause__)
 
     peer = cls(credentials=THEIRS, after=role, say=b"bye", delay=0.05)
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with serving(where, window=0.02 if role is Role.SERVER else 30, handler=handler) as p:
             report = await peer.run(p.server)
     report.assert_role(role)
@@ -454,7 +454,7 @@ async def test_clogged_peer_over_tcp() -> None:
         await trio.aclose_forcefully(connection)
 
     async with serving("tcp", window=30, handler=handler) as place:
-        report = await CloggedPeer(credentials=THEIRS, hold=0.4).run(place.server)
+        report = await CloggedPeer(credentials=THEIRS, hold=4).run(place.server)
         report.assert_role(Role.CLIENT)
 
 
