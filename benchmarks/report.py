@@ -9,6 +9,9 @@ from benchmarks.goals import GOALS, Goal, Verdict
 from benchmarks.results import Key, Run
 from benchmarks.statistics import Summary
 
+MOST_COLUMNS = 6
+"""How many figures a table shows beside each other; a page is some 90 letters wide."""
+
 BASE = "duplex"
 """Whom the others are compared with, in the tables."""
 
@@ -77,21 +80,36 @@ def markdown(run: Run, about: Mapping[str, str]) -> str:
     lines = ["## Where", "", "| | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in run.machine.items()]
     lines += [f"| not measured: {name} | {reason} |" for name, reason in run.skipped.items()]
-    lines += ["", "## Goals", "", "| figure | goal | measured | |", "|---|---|---|---|"]
+    lines += ["", "## Goals", "", "| figure | goal | measured | verdict |", "|---|---|---|---|"]
     for goal in GOALS:
         summary = goal.measured(run)
         value = shown(summary) if summary else ""
         lines.append(f"| {goal.about} | {goal.sign} | {value} | {goal.verdict(run).value} |")
     lines += ["", "## Figures"]
     for scenario in run.scenarios():
-        figures = run.figures(scenario)
-        heads = [_head(run, scenario, figure) for figure in figures]
-        lines += ["", f"**{scenario}**: {about.get(scenario, '')}", ""]
-        lines += [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-        for subject in dict.fromkeys(s for f in figures for s in run.subjects(scenario, f)):
-            cells = [_cell(run, Key(scenario, figure, subject)) for figure in figures]
-            lines.append(f"| {subject} | {' | '.join(cells)} |")
+        lines += [
+            "",
+            f"**{scenario}**: {about.get(scenario, '')}",
+            "",
+            *_scenario_rows(run, scenario),
+        ]
     return "\n".join([*lines, ""])
+
+
+def _scenario_rows(run: Run, scenario: str) -> Iterator[str]:
+    """A row for each subject; or for each figure, if there are too many of them for columns."""
+    figures = run.figures(scenario)
+    heads = [_head(run, scenario, figure) for figure in figures]
+    subjects = list(dict.fromkeys(s for f in figures for s in run.subjects(scenario, f)))
+    cells = [[_cell(run, Key(scenario, each, subject)) for each in figures] for subject in subjects]
+    rows, columns = subjects, heads
+    if len(heads) > MOST_COLUMNS:
+        rows, columns = heads, subjects
+        cells = [list(column) for column in zip(*cells, strict=True)]
+    yield f"| | {' | '.join(columns)} |"
+    yield f"|---|{'---|' * len(columns)}"
+    for row, shown_cells in zip(rows, cells, strict=True):
+        yield f"| {row} | {' | '.join(shown_cells)} |"
 
 
 def _head(run: Run, scenario: str, figure: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.goals import GOALS, Goal, Verdict
-from benchmarks.report import compare, markdown, number, report, shown
+from benchmarks.report import MOST_COLUMNS, compare, markdown, number, report, shown
 from benchmarks.results import Key, Run
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.statistics import Summary
@@ -138,6 +138,15 @@ def test_a_difference_counts_where_the_quartiles_are_apart(now: list[float], cou
     then = Run(machine={}, rounds={CPU: [98.0, 100.0, 102.0]})
     text = compare(Run(machine={}, rounds={CPU: now}), then)
     assert ("within the spread" not in text) is counts
+
+
+def test_a_table_with_many_figures_has_a_row_for_each() -> None:
+    keys = [Key("costs", f"figure {number}", "duplex") for number in range(MOST_COLUMNS + 1)]
+    lines = markdown(Run(machine={}, rounds={key: [1.0] for key in keys}), {}).splitlines()
+    assert "| | duplex |" in lines
+    assert [line for line in lines if line.startswith("| figure ")][1:] == [
+        f"| {key.figure} | 1.00 (once) |" for key in keys
+    ]
 
 
 def test_only_what_both_runs_have_is_compared() -> None:

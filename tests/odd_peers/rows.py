@@ -604,7 +604,7 @@ ROWS: tuple[Row, ...] = (
     row(
         OPEN,
         "plain text",
-        "sends what is no TLS",
+        "sends something that is not TLS",
         p.open_then(p.says_plain_text),
         error=BROKEN,
         cause=ssl.SSLError,
