@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -90,6 +91,23 @@ def test_the_reader_s_tests_pass(lab: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_commands_as_they_are_pasted(step: int, lab: Path, tmp_path: Path) -> None:
+    block = re.search(rf"^(python manager_{step}\.py (?:.+\n)+)```$", PAGE, re.MULTILINE)
+    assert block
+    pasted = block[1].replace("8443", str(free_port())).replace("9464", str(free_port()))
+    (tmp_path / "python").symlink_to(sys.executable)
+    environment = {**ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", pasted], check=False, cwd=lab, env=environment, text=True, timeout=120,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert "device-2.example is asked THANKS" in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout
+    if step == 6 and shutil.which("curl"):
+        assert "trio_duplex_decisions_total{" in done.stdout
 
 
 @pytest.mark.parametrize("step", [4, 5])
