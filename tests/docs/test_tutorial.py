@@ -98,7 +98,9 @@ def test_commands_as_they_are_pasted(step: int, lab: Path, tmp_path: Path) -> No
     block = re.search(rf"^(python manager_{step}\.py (?:.+\n)+)```$", PAGE, re.MULTILINE)
     assert block
     pasted = block[1].replace("8443", str(free_port())).replace("9464", str(free_port()))
-    (tmp_path / "python").symlink_to(sys.executable)
+    shim = tmp_path / "python"
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    shim.chmod(0o755)
     environment = {**ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", pasted], check=False, cwd=lab, env=environment, text=True, timeout=120,
