@@ -149,3 +149,9 @@ def test_interrupted_while_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("importlib.import_module", interrupted)
     assert CliRunner().invoke(command, ["echo"]).exit_code == 130
+
+
+def test_a_wrong_argument_is_called_as_in_the_help() -> None:
+    result = CliRunner().invoke(command, ["connect", "127.0.0.1"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("trio-duplex: HOST:PORT: '127.0.0.1' is not HOST:PORT")

@@ -27,7 +27,7 @@ LISTENING_WINDOW = 5.0
 
 def dialled_address(text: str) -> TcpAddress:
     """Read where to connect to."""
-    address = backend_address(text)
+    address = backend_address(text, forms="HOST:PORT or [V6]:PORT")
     if not isinstance(address, TcpAddress):
         raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8443")
     return address

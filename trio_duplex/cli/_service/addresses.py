@@ -44,6 +44,9 @@ ListenAddress = TcpAddress | UnixAddress | InheritedAddress
 BackendAddress = TcpAddress | UnixAddress
 
 
+BACKEND_FORMS = "HOST:PORT, [V6]:PORT or unix:PATH"
+
+
 def listen_address(text: str) -> ListenAddress:
     """Read an address to listen on.
 
@@ -59,15 +62,19 @@ def listen_address(text: str) -> ListenAddress:
     return _tcp(text, "HOST:PORT, [V6]:PORT, unix:PATH or fd:NAME", any_host=True)
 
 
-def backend_address(text: str) -> BackendAddress:
+def backend_address(text: str, forms: str = BACKEND_FORMS) -> BackendAddress:
     """Read an address to connect to.
+
+    Args:
+        text: What was written.
+        forms: What may be written, for the message.
 
     Raises:
         ValueError: It is none.
     """
     if text.startswith("unix:"):
         return _unix(text)
-    address = _tcp(text, "HOST:PORT, [V6]:PORT or unix:PATH", any_host=False)
+    address = _tcp(text, forms, any_host=False)
     if address.port == 0:
         raise ValueError(f"{text!r}: nobody listens at port 0")
     return address

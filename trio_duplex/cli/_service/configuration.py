@@ -147,7 +147,9 @@ class Configuration:
                     defects.append(exc.format_message())
         defects += _shared_addresses(services)
         if process.workers > 1:
-            defects += _confined(services, _place("workers", process.origins["workers"]))
+            defects += _confined(
+                services, _place(ProcessSettings, "workers", process.origins["workers"])
+            )
         if not services and not defects:
             names = ", ".join(f"[{name}.NAME]" for name in self.kinds)
             defects.append(f"{self.file}: it has no service; write a table {names}")
@@ -335,11 +337,16 @@ def _defects(
             continue
         notes = cast("list[object]", exc.__notes__)
         key = next(option_name(each.name) for each in notes if isinstance(each, Note))
-        yield _place(key, raw[key][1].origin) + f": {exc}"
+        yield f"{_place(cls, key, raw[key][1].origin)}: {exc}"
 
 
-def _place(key: str, origin: str) -> str:
-    return f"--{key}" if origin == COMMAND_LINE else f"{origin}: {key}"
+def _place(cls: type[Any], key: str, origin: str) -> str:
+    """Where a value was written: an option, or an argument by what the help calls it."""
+    if origin != COMMAND_LINE:
+        return f"{origin}: {key}"
+    arguments = {name: made.metavar for _, name, made, _ in options_of(cls) if made.argument}
+    metavar = arguments.get(key)
+    return f"--{key}" if metavar is None else metavar.split()[0].strip("[].")
 
 
 def _unknown(key: str, known: Iterable[str], origin: str) -> str:
