@@ -44,14 +44,20 @@ class DuplexListener(trio.abc.Listener[Connection]):
         credentials: What we present and whom we trust, for both roles.
         window: The detection window: seconds or a policy, as for `serve_listeners`.
         handshake_timeout: Seconds for each handshake; as for `serve_listeners`.
-        https_compatible: As for `negotiate`.
-        session: As for `serve_listeners`.
-        max_certificate_bytes: As for `negotiate`.
-        announcements: As for `negotiate`.
+        https_compatible: Let the peer end the stream without a close_notify,
+            as HTTPS peers do, and send none.
+        session: A function that takes a peer's remote address, and returns the
+            TLS session to resume with it, or None.
+        max_certificate_bytes: How many bytes of a handshake the peer may send
+            after its hello, nearly all of them its certificates.
+        announcements: Whether to understand a dialler's announcement that it
+            will be the TLS server. We are then the TLS client at once.
         limits: Bounds on pending peers and handshakes. A connection counts
             until `accept` has returned it.
-        observers: As for `serve_listeners`.
-        muted_networks: As for `serve_listeners`.
+        observers: Functions that are called with every event. One that raises
+            is not called any more.
+        muted_networks: Networks of health checks in CIDR notation, whose peers
+            are logged at DEBUG.
         nursery: The nursery for the negotiations; None to use the listener's
             own.
 

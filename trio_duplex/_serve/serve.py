@@ -59,14 +59,17 @@ async def serve_listeners(
         handshake_timeout: Seconds for each handshake. The time begins when the
             role is decided, and includes the policy's verdict. It does not run
             while the peer waits for its turn, which `Limits.turn_timeout` bounds.
-        https_compatible: As for `negotiate`.
+        https_compatible: Let the peer end the stream without a close_notify,
+            as HTTPS peers do, and send none.
         session: A function that takes a peer's remote address, and returns the
             TLS session of ``credentials.client_context`` to resume, or None. It
             is called when we become the TLS client (FTPS data connections need
             it). A session from before a reload is ignored, so the handshake is
             then a full one.
-        max_certificate_bytes: As for `negotiate`.
-        announcements: As for `negotiate`.
+        max_certificate_bytes: How many bytes of a handshake the peer may send
+            after its hello, nearly all of them its certificates.
+        announcements: Whether to understand a dialler's announcement that it
+            will be the TLS server. We are then the TLS client at once.
         limits: Bounds on connections, handshakes and seconds, for all
             listeners together; None for the defaults of `Limits`.
         observers: Functions that are called with each event (`events.Accepted`,

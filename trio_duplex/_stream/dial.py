@@ -66,7 +66,8 @@ async def open_tcp_connection(
         handshake_timeout: Seconds from the TCP connection to the end of the
             handshake; as TLS server it must cover the listener's window too.
             To bound the whole, use ``trio.fail_after``.
-        https_compatible: As for `negotiate`.
+        https_compatible: Let the peer end the stream without a close_notify,
+            as HTTPS peers do, and send none.
         session: A TLS session of ``credentials.client_context`` to resume;
             only as TLS client. With ``role=None`` it is used if we stay client. It is
             not used if the credentials are reloaded while we dial.
@@ -76,7 +77,8 @@ async def open_tcp_connection(
             all addresses of the name together. None of it counts as
             handshake. By default it is the kernel's patience, about two
             minutes for each address.
-        max_certificate_bytes: As for `negotiate`.
+        max_certificate_bytes: How many bytes of a handshake the peer may send
+            after its hello, nearly all of them its certificates.
 
     Raises:
         OSError: No TCP connection could be made. A ``TimeoutError`` says that

@@ -76,13 +76,16 @@ class Credentials:
             ``trustme.LeafCert``. With None it is found out by handshakes in
             memory: always for the server context, for the client context only
             if the two contexts trust each other.
-        anonymous_clients: As for `mutual`. The ``verify_mode`` of the server
-            context must then be ``ssl.CERT_OPTIONAL``.
-        alpn: As for `mutual`; it is set on the contexts. Protocols that you have
+        anonymous_clients: Admit a peer that plays the TLS client and presents no
+            certificate. The ``verify_mode`` of the server context must then be
+            ``ssl.CERT_OPTIONAL``.
+        alpn: Protocol names to offer and accept, preferred first, or a mapping from
+            each role to such names; set on the contexts. Protocols that you have
             set on a context yourself are offered and accepted, but not required
             of the peer, because Python can't read them from a context.
-        alpn_required: As for `mutual`.
-        handshake_threads: As for `mutual`. A ``server_context`` with an
+        alpn_required: Refuse a peer with which none of ``alpn`` is selected.
+        handshake_threads: Sign with a slow key in worker threads, so that other
+            connections do not wait for it. A ``server_context`` with an
             ``sni_callback`` keeps its handshakes on the event loop, because that
             function need not expect threads.
 
