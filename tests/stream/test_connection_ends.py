@@ -231,15 +231,20 @@ async def test_a_reset_says_so(version: ssl.TLSVersion, role: Role) -> None:
 
 
 @each_version
+@each_role
 async def test_the_alert_of_the_peer_says_so(
-    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+    role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:
+    """One that has nothing to do with our certificate is no verdict on it."""
     streams = memory_pair()
     server, client = await connection_pair(version, streams=streams)
+    connection, peer = (server, client) if role is Role.SERVER else (client, server)
+    transport = streams[0 if role is Role.SERVER else 1].stream
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(streams[0].stream.send_all, b"\x17\x03\x03\x00\x20" + bytes(32))
-        nursery.start_soon(caught, client.receive_some)
-        error = await broken(server)
+        nursery.start_soon(transport.send_all, b"\x17\x03\x03\x00\x20" + bytes(32))
+        nursery.start_soon(caught, peer.receive_some)
+        error = await broken(connection)
+    assert type(error) is trio.BrokenResourceError
     assert isinstance(error.__cause__, ssl.SSLError)
     assert not isinstance(error.__cause__, ssl.SSLEOFError)
     assert "bad_record_mac" in str(error)
@@ -316,6 +321,7 @@ async def test_an_error_of_somebody_elses_is_raised_as_it_is(
     assert error.__cause__ is cause
     # Otherwise a traceback would hide what the transport was doing as it failed.
     assert error.__suppress_context__ is (cause is not None)
+    transport.error = trio.BrokenResourceError()  # by now it has no words left
     later = await broken(connection, sending=call != "receive_some")
     assert str(later) == str(error)
     await trio.aclose_forcefully(connection)
@@ -406,6 +412,22 @@ async def test_without_an_idle_timeout_it_waits_for_ever(
     with trio.move_on_after(1e6) as scope:
         await connection.receive_some()
     assert scope.cancelled_caught
+
+
+async def test_without_a_timeout_no_cancel_scope_is_made(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It would be made for each call, and most connections have no such timeout."""
+    connection, peer = await pair(Role.SERVER)
+
+    def unexpected(_: float) -> trio.CancelScope:
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        for name in ("move_on_at", "move_on_after"):
+            patch.setattr(trio, name, unexpected)
+        await connection.send_all(b"question")
+        assert await peer.receive_some() == b"question"
 
 
 @each_version

@@ -122,6 +122,28 @@ async def test_hellos_cross_in_pieces(
 
 
 @each_version
+async def test_answer_that_comes_with_the_hello_is_not_lost(
+    version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The peer has answered our hello before we read its own: both come in one piece."""
+
+    class Late(RecordingStream):
+        """Reads what has come when nobody else has anything to do."""
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            await trio.testing.wait_all_tasks_blocked()
+            return await super().receive_some(max_bytes)
+
+    seen: Counter[Role] = Counter()
+    while len(seen) < 2:
+        first, second = memory_pair()
+        connections = await both(Late(first), second, credentials(version))
+        assert opposite(connections)
+        await talk(*connections)
+        seen[connections[0].role] += 1
+
+
+@each_version
 async def test_hello_that_crosses_slowly(
     version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -28,7 +28,7 @@ from tests.support.peers import (
 )
 from trio_duplex import Connection, Role, negotiate
 from trio_duplex._sockets.progress import Progress, is_tcp, peer_progress
-from trio_duplex._stream.idle import LOOKS, IdleWatch
+from trio_duplex._stream.idle import IdleWatch
 
 IDLE = 3.0
 """Seconds: of real time, because the kernel is asked; so long that a busy machine is not idle."""
@@ -38,7 +38,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO as Linux ha
 
 def test_it_is_idle_when_the_time_is_over_and_nothing_came() -> None:
     watch = IdleWatch(80, 1000, countable=True)
-    assert watch.next_look == 1000 + 80 / LOOKS
+    assert watch.next_look == 1000 + 80 / 8
     assert not watch.is_idle(1010, Progress(octets=5, heard=30, waiting=0), 0)
     assert watch.next_look == 1080
     assert watch.is_idle(1080, Progress(octets=5, heard=1, waiting=0), 0), "no bytes, no life"
@@ -59,7 +59,7 @@ def test_what_is_on_its_way_is_looked_after() -> None:
     for octets in range(20):  # it moves
         now = watch.next_look
         assert not watch.is_idle(now, Progress(octets=octets, heard=0, waiting=9), 0)
-        assert watch.next_look == now + 80 / LOOKS
+        assert watch.next_look == now + 80 / 8
     last = now
     while not watch.is_idle(now, Progress(octets=19, heard=0, waiting=9), now):
         now = watch.next_look  # it does not, although we send, and it answers to keepalive

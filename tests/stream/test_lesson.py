@@ -38,7 +38,7 @@ from trio_duplex import (
 )
 from trio_duplex._stream import supervision
 from trio_duplex._stream.lesson import Lesson, facts_of
-from trio_duplex.windows import Choice, Conduct, Outcome, PeerFacts
+from trio_duplex.windows import Change, Choice, Conduct, Outcome, PeerFacts
 
 
 @pytest.fixture(autouse=True)
@@ -63,9 +63,10 @@ class Notebook:
         self.asked.append(peer)
         return self.choice if isinstance(self.choice, Choice) else self.choice()
 
-    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> None:
+    def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
         assert peer is self.asked[-1]
         self.learned.append((outcome.conduct, outcome.admitted, outcome.waited))
+        return None
 
 
 async def speaks(stream: RecordingStream) -> None:
@@ -218,6 +219,29 @@ async def test_rule_with_an_end_for_speaking_peers_never_makes_a_client(
     assert (error.role, error.timeout, trio.current_time()) == (Role.SERVER, 3.0, began + 3.0)
     assert error.peer == "192.0.2.7:4711"
     assert "must speak" in (error.advice or "")
+
+
+def test_only_a_change_is_reported() -> None:
+    """A memory returns one where a peer has changed its kind, and mostly None."""
+    reported: list[Change] = []
+
+    class Told(supervision.Supervision):
+        def peer_changed(self, change: Change) -> None:
+            reported.append(change)
+
+    class Memory(Notebook):
+        change: Change | None = None
+
+        def learn(self, peer: PeerFacts, outcome: Outcome, /) -> Change | None:
+            return self.change
+
+    memory, facts = Memory(Choice(0.5)), PeerFacts(remote_address=ADDRESS)
+    lesson = Lesson(memory, facts, Told())
+    lesson.tell(Conduct.SPOKE, 0.25, admitted=True)
+    assert reported == []
+    memory.change = Change("192.0.2.7", silent=False)
+    lesson.tell(Conduct.SPOKE, 0.25, admitted=True)
+    assert reported == [memory.change]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is read on Linux only")

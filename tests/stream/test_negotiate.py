@@ -63,6 +63,9 @@ from trio_duplex import (
     SelfConnectionError,
     negotiate,
 )
+from trio_duplex._stream.detect import detect
+from trio_duplex._stream.settings import Settings
+from trio_duplex._stream.supervision import Supervision
 
 Script = Callable[[RecordingStream], Awaitable[object]]
 
@@ -242,6 +245,23 @@ async def test_a_window_of_0_hears_a_peer_that_has_spoken_already() -> None:
         assert connection.decision.reason is Reason.SPOKE
         await trio.aclose_forcefully(connection)
         await theirs.aclose()
+
+
+async def test_for_a_peer_that_has_spoken_already_no_window_begins() -> None:
+    """On a busy server that is most of them, and a window costs a cancel scope and a pass of the scheduler."""
+
+    class NoStage(Supervision):
+        def stage(self, deadline: float) -> trio.CancelScope:
+            raise AssertionError
+
+    ours, theirs = unix_pair()
+    hello = client_hello()
+    await theirs.send_all(hello)
+    detected = await detect(ours, Settings(math.inf), None, NoStage())
+    assert (detected.decision.role, detected.decision.reason) == (Role.SERVER, Reason.SPOKE)
+    assert detected.opening == hello
+    for stream in (ours, theirs):
+        await stream.aclose()
 
 
 async def test_the_last_look_finds_what_the_window_missed(

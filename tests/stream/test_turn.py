@@ -85,6 +85,11 @@ async def receives_on_another_connection(connection: Connection) -> None:
     await other.receive_some()
 
 
+async def receives_on_another_tls_stream(connection: Connection) -> None:
+    other, _ = await connection_pair()
+    await other.tls.receive_some()
+
+
 async def cleans_up_elsewhere(connection: Connection) -> None:
     try:
         await connection.receive_some()
@@ -128,6 +133,7 @@ OURS = (
     waits_for_a_backend_in_a_child,
     receives_elsewhere,
     receives_on_another_connection,
+    receives_on_another_tls_stream,
     cleans_up_elsewhere,
     sends,
     fails_when_cancelled,
