@@ -32,6 +32,7 @@ class Process:
         command: Program and arguments.
         environment: Variables added to ours.
         announce: The child prints a line when it is ready (a port number, say).
+        cwd: Its working directory, which is where Python looks for modules first.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Process:
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
         announce: bool = True,
+        cwd: Path = ROOT,
     ) -> None:
         with open(log or os.devnull, "ab") as errors:  # noqa: PTH123 - devnull is a str
             self.popen = subprocess.Popen(
@@ -49,7 +51,7 @@ class Process:
                 stdout=subprocess.PIPE if announce else errors,
                 stderr=errors,
                 env={**os.environ, **(environment or {})},
-                cwd=ROOT,
+                cwd=cwd,
             )
         self.announced = self._read_line(START_TIMEOUT) if announce else ""
 

@@ -9,6 +9,7 @@ the name of the subject says otherwise.
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,9 @@ import attrs
 from benchmarks.processes import ROOT, Process
 
 SERVERS = Path(__file__).parent / "servers"
+
+FORMER = os.environ.get("TRIO_DUPLEX_FORMER")
+"""A checkout of another version of us, to be measured beside this one with the same client and certificates."""
 
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
 """Where Debian has the module; others build it in."""
@@ -117,7 +121,7 @@ class Running:
         self.port = port
 
 
-def _python(name: str, *arguments: str) -> Callable[[Place, Options], Running]:
+def _python(name: str, *arguments: str, tree: Path = ROOT) -> Callable[[Place, Options], Running]:
     def start(place: Place, options: Options) -> Running:
         process = Process(
             [
@@ -133,6 +137,7 @@ def _python(name: str, *arguments: str) -> Callable[[Place, Options], Running]:
                 *([f"--files={options.files}"] if options.files else []),
             ],
             log=place.folder / f"{name}.log",
+            cwd=tree,
         )
         return Running(process, int(process.announced))
 
@@ -470,3 +475,11 @@ SUBJECTS = {
         ),
     )
 }
+
+if FORMER is not None:
+    SUBJECTS["duplex-former"] = attrs.evolve(
+        SUBJECTS["duplex"],
+        name="duplex-former",
+        about=f"trio_duplex as it is in {FORMER}, with the server of its own benchmarks",
+        start=_python("duplex", "--tickets=0", tree=Path(FORMER).resolve()),
+    )
