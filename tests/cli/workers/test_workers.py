@@ -283,6 +283,16 @@ async def test_bad_new_file_keeps_the_old_workers(fresh: Path, bad: str) -> None
         assert await workers.command.stop() == 0
 
 
+async def test_reload_that_is_asked_for_while_it_starts(fresh: Path) -> None:
+    path = write_configuration(fresh)
+    async with run_command("echo", "--config", path) as command:
+        await command.line("worker-started")  # and none of them serves yet
+        command.process.send_signal(signal.SIGHUP)
+        await command.line("reloaded")
+        await command.line("worker-left", count=2)
+        assert await command.stop() == 0
+
+
 async def test_reload_changes_how_many_there_are(fresh: Path) -> None:
     async with run_workers(fresh) as workers:
         write_configuration(fresh, workers=3)

@@ -366,7 +366,7 @@ class Supervisor:
             self._come_into_force(self._coming)
         elif not self._served:
             self._served = True
-            self._host.ready(self._status())
+            self._go_on()
         else:
             self._host.status(self._status())
 
@@ -495,7 +495,7 @@ class Supervisor:
         self._pool.keep(coming.addresses)
         self._asked_for = self._last_seen = coming.seen
         log_reload(self._because, former, coming)
-        self._end_reload()
+        self._go_on()
 
     def _give_up_coming(self, why: str) -> None:
         coming, self._coming = self._coming, None
@@ -504,7 +504,7 @@ class Supervisor:
                 self._retire(process)
         self._pool.keep(self._loaded.addresses)
         log_failed_reload(self._because, why)
-        self._end_reload()
+        self._go_on()
 
     def _retire(self, process: Process) -> None:
         """Have it end with its last connection; one that does not serve yet has none."""
@@ -513,7 +513,8 @@ class Supervisor:
         process.state = State.LEAVING
         process.tell(Order.RETIRE)
 
-    def _end_reload(self) -> None:
+    def _go_on(self) -> None:
+        """Say that the start or a reload is over, and do what was asked for meanwhile."""
         self._host.ready(self._status())
         why, self._asked = self._asked, None
         if why is not None:
