@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
+import struct
+import termios
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 
@@ -59,6 +62,10 @@ async def passphrase_that_is_late(
             except OSError:  # nobody reads it yet
                 assert command.process.returncode is None
                 await trio.sleep(0.01)
+        # It has opened the file. A signal that came now, before it reads, would wait for the end of that.
+        os.write(writer, b"x")
+        while struct.unpack("i", fcntl.ioctl(writer, termios.FIONREAD, bytes(4))) != (0,):
+            await trio.sleep(0.01)
 
     try:
         yield ["--key-passphrase-file", str(fifo)], wait_until_read
