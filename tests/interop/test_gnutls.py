@@ -16,9 +16,9 @@ from tests.interop.harness import (
     Files,
     Version,
     exchange,
-    free_port,
     program,
 )
+from tests.support.ports import held_port
 from tests.support.tools import require_tool
 from trio_duplex import Connection, Reason, Role, negotiate
 
@@ -50,18 +50,18 @@ def test_gnutls_cli_gets_a_server(server: EchoServer, files: Files, version: Ver
 async def test_gnutls_serv_that_dials_in_gets_a_client(files: Files, version: Version) -> None:
     # It types nothing of its own: so here it is the one who echoes.
     gnutls_serv, socat = require_tool("gnutls-serv"), require_tool("socat")
-    port = free_port()
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     _, ours = listener.socket.getsockname()
     with (
         trio.fail_after(TIMEOUT),
+        held_port() as port,
         program(
             gnutls_serv, "--port", str(port), "--echo", "--crlf", "--quiet", "--require-client-cert",
             "--priority", PRIORITY.format(version), "--x509cafile", files.trust,
             "--x509certfile", files.peer, "--x509keyfile", files.peer,
             discard=True,  # every line that it echoes
         ),
-        program(socat, f"TCP:127.0.0.1:{port},retry=100,interval=0.05", f"TCP:127.0.0.1:{ours}"),
+        program(socat, f"TCP:127.0.0.1:{port},retry=2000,interval=0.05", f"TCP:127.0.0.1:{ours}"),
     ):  # fmt: skip
         async with listener:
             stream = await listener.accept()

@@ -17,9 +17,11 @@ import pytest
 
 from tests.interop.harness import (
     MESSAGE,
+    SILENT_HOST,
     TIMEOUT,
     EchoServer,
     Files,
+    dial,
     program,
     python_context,
     python_dials,
@@ -42,7 +44,7 @@ class Neighbour:
     def __init__(self, port: int, files: Files, role: Role) -> None:
         self._role = role
         self._context = python_context(files, role)
-        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket = dial(port, role)
         self.port: int = self._socket.getsockname()[1]
         self._odd_is_over = threading.Event()
         self._failure: BaseException | None = None
@@ -146,7 +148,8 @@ def test_a_program_that_speaks_something_else(
 def test_a_client_of_mail_waits_for_a_banner_and_greets(server: EchoServer, files: Files) -> None:
     # Silent as a TLS server is; and what we send it, it takes for the banner, because there is a
     # line feed in every ClientHello: the number of the extension supported_groups.
-    options = ("-connect", f"127.0.0.1:{server.watched_port}", "-starttls", "smtp")
+    where = ("-connect", f"127.0.0.1:{server.watched_port}", "-bind", f"{SILENT_HOST}:0")
+    options = (*where, "-starttls", "smtp")
     with (
         neighbours(server, files),
         program(require_tool("openssl"), "s_client", *options) as peer,
@@ -161,7 +164,8 @@ def test_a_client_of_mail_waits_for_a_banner_and_greets(server: EchoServer, file
 def test_a_client_of_mysql_waits_for_a_greeting_and_hangs_up(
     server: EchoServer, files: Files
 ) -> None:
-    options = ("-connect", f"127.0.0.1:{server.watched_port}", "-starttls", "mysql")
+    where = ("-connect", f"127.0.0.1:{server.watched_port}", "-bind", f"{SILENT_HOST}:0")
+    options = (*where, "-starttls", "mysql")
     with (
         neighbours(server, files),
         program(require_tool("openssl"), "s_client", *options) as peer,
@@ -177,12 +181,15 @@ def test_a_client_of_mysql_waits_for_a_greeting_and_hangs_up(
 HAPROXY = """
 defaults
     mode tcp
-    timeout connect 30s
-    timeout client 30s
-    timeout server 30s
-listen plain
-    bind fd@{plain}
+    timeout connect 120s
+    timeout client 120s
+    timeout server 120s
+listen speaking
+    bind fd@{speaking}
     server us 127.0.0.1:{port}
+listen silent
+    bind fd@{silent}
+    server us 127.0.0.1:{port} source {silent_host}
 listen v1
     bind fd@{v1}
     server us 127.0.0.1:{port} send-proxy
@@ -201,13 +208,15 @@ class HAProxy:
     """The ports of one HAProxy.
 
     Attributes:
-        plain: Relays to `EchoServer.watched_port`.
-        v1: The same, with a PROXY protocol header of version 1 in front.
+        speaking: Relays to `EchoServer.watched_port`.
+        silent: The same, from the address of silent peers.
+        v1: Relays what speaks, with a PROXY protocol header of version 1 in front.
         v2: Of version 2.
         web: No relay, but a web server.
     """
 
-    plain: int
+    speaking: int
+    silent: int
     v1: int
     v2: int
     web: int
@@ -223,7 +232,9 @@ def haproxy(server: EchoServer, files: Files) -> Generator[HAProxy]:
         }
         descriptors = {name: listener.fileno() for name, listener in listeners.items()}
         configuration = files.folder / "haproxy.cfg"
-        configuration.write_text(HAPROXY.format(port=server.watched_port, **descriptors))
+        configuration.write_text(
+            HAPROXY.format(port=server.watched_port, silent_host=SILENT_HOST, **descriptors)
+        )
         command = (require_tool("haproxy"), "-db", "-q", "-f", configuration)
         stack.enter_context(program(*command, pass_fds=list(descriptors.values()), discard=True))
         yield HAProxy(**{name: one.getsockname()[1] for name, one in listeners.items()})
@@ -233,7 +244,8 @@ def haproxy(server: EchoServer, files: Files) -> Generator[HAProxy]:
 def test_both_roles_work_through_haproxy(
     server: EchoServer, files: Files, haproxy: HAProxy, role: Role
 ) -> None:
-    with socket.create_connection(("127.0.0.1", haproxy.plain)) as sock:
+    port = haproxy.speaking if role is Role.SERVER else haproxy.silent
+    with socket.create_connection(("127.0.0.1", port)) as sock:
         echo = python_dials(sock, python_context(files, role.other), role.other)
     assert echo == MESSAGE
     outcome = server.outcome()
@@ -261,7 +273,10 @@ def test_haproxy_sends_a_proxy_header(
 def test_a_web_server_that_dials_in_answers_our_client_hello(
     server: EchoServer, files: Files, haproxy: HAProxy
 ) -> None:
-    ways = (f"TCP:127.0.0.1:{haproxy.web}", f"TCP:127.0.0.1:{server.watched_port}")
+    ways = (
+        f"TCP:127.0.0.1:{haproxy.web}",
+        f"TCP:127.0.0.1:{server.watched_port},bind={SILENT_HOST}",
+    )
     with neighbours(server, files), program(require_tool("socat"), *ways):
         error = server.outcome().error
     assert type(error) is NotTLSError

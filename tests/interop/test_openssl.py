@@ -17,6 +17,8 @@ import pytest
 
 from tests.interop.harness import (
     MESSAGE,
+    SILENT_HOST,
+    TIMEOUT,
     VERSIONS,
     WINDOW,
     EchoServer,
@@ -63,15 +65,15 @@ def s_server(
     ) as process:  # fmt: skip
         wait_until((folder / "socket").exists, "s_server's socket")
         # Bound is not listening yet: hence the retries.
-        unix = f"UNIX-CONNECT:{folder / 'socket'},retry=100,interval=0.05"
-        with program(socat, unix, f"TCP:127.0.0.1:{port}"):
+        unix = f"UNIX-CONNECT:{folder / 'socket'},retry=2000,interval=0.05"
+        with program(socat, unix, f"TCP:127.0.0.1:{port},bind={SILENT_HOST}"):
             yield process
 
 
 def report(process: subprocess.Popen[bytes]) -> bytes:
     """What a program wrote to stderr until its end."""
     assert process.stdin is not None
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=TIMEOUT)
     return stderr
 
 
@@ -82,11 +84,10 @@ def report(process: subprocess.Popen[bytes]) -> bytes:
 def test_s_client_gets_a_server(server: EchoServer, files: Files, version: Version) -> None:
     with s_client(server.port, files, OPTION[version], certificate=files.peer) as peer:
         assert exchange(peer) == MESSAGE
-        assert peer.wait(30) == 0
+        assert peer.wait(TIMEOUT) == 0
     outcome = server.outcome()
     assert outcome.role is Role.SERVER
     assert outcome.opened.decision.reason is Reason.SPOKE
-    assert outcome.opened.decision.waited < WINDOW
     assert outcome.version == f"TLSv{version}"
     assert outcome.is_echo()
 
@@ -98,7 +99,7 @@ def test_s_server_that_dials_in_gets_a_client(
     options = (OPTION[version],)
     with s_server(server.port, files, tmp_path, *options, certificate=files.peer) as peer:
         assert exchange(peer) == MESSAGE
-        assert peer.wait(30) == 0
+        assert peer.wait(TIMEOUT) == 0
     outcome = server.outcome()
     assert outcome.role is Role.CLIENT
     assert outcome.opened.decision.reason is Reason.SILENT
@@ -119,7 +120,7 @@ def test_a_peer_that_we_do_not_trust_reads_unknown_ca(
     server: EchoServer, files: Files, tmp_path: Path, role: Role, version: Version
 ) -> None:
     with contextlib.ExitStack() as stack:
-        relay = stack.enter_context(Relay(server.watched_port))
+        relay = stack.enter_context(Relay(server.watched_port, role.other))
         if role is Role.SERVER:
             peer = stack.enter_context(
                 s_client(relay.port, files, OPTION[version], certificate=files.stranger)
@@ -150,7 +151,7 @@ def test_a_peer_that_we_do_not_trust_reads_unknown_ca(
 def test_a_peer_without_certificate_reads_that_it_needs_one(
     server: EchoServer, files: Files, version: Version, number: int
 ) -> None:
-    with Relay(server.watched_port) as relay:
+    with Relay(server.watched_port, Role.CLIENT) as relay:
         with s_client(relay.port, files, OPTION[version], certificate=None) as peer:
             assert f"SSL alert number {number}".encode() in report(peer)
         relay.wait()
@@ -162,7 +163,7 @@ def test_a_peer_without_certificate_reads_that_it_needs_one(
 
 
 def test_a_client_of_tls_1_1_reads_protocol_version(server: EchoServer, files: Files) -> None:
-    with Relay(server.watched_port) as relay:
+    with Relay(server.watched_port, Role.CLIENT) as relay:
         with s_client(relay.port, files, *OLD, certificate=files.peer) as peer:
             assert b"SSL alert number 70" in report(peer)
         relay.wait()
@@ -177,7 +178,7 @@ def test_a_server_of_tls_1_1_says_protocol_version_to_us(
 ) -> None:
     # Here the verdict is the peer's, and what is checked is that we hear it.
     with (
-        Relay(server.watched_port) as relay,
+        Relay(server.watched_port, Role.SERVER) as relay,
         s_server(relay.port, files, tmp_path, *OLD, certificate=files.peer) as peer,
     ):
         assert b"unsupported protocol" in report(peer)
@@ -217,7 +218,7 @@ def test_a_peer_that_selects_no_protocol_of_ours(
         pytest.skip("s_server refuses us itself then")
     options = (OPTION[version], *(("-alpn", alpn) if alpn else ()))
     with contextlib.ExitStack() as stack:
-        relay = stack.enter_context(Relay(picky_server.watched_port))
+        relay = stack.enter_context(Relay(picky_server.watched_port, role.other))
         if role is Role.SERVER:
             peer = s_client(relay.port, files, *options, certificate=files.peer)
         else:
@@ -227,7 +228,7 @@ def test_a_peer_that_selects_no_protocol_of_ours(
             assert exchange(process) == MESSAGE
         else:
             assert b"SSL alert number 120" in report(process)
-        process.wait(30)
+        process.wait(TIMEOUT)
         relay.wait()
     if not served:
         assert plaintext_alerts(relay.from_target)[-1:] == [(2, 120)]

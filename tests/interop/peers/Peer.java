@@ -36,7 +36,9 @@ public class Peer {
 
     private static void check(SSLContext context, int port, byte[] message, String which) throws Exception {
         var parts = which.split(":");
-        try (var tcp = new Socket(HOST, port);
+        // A silent one dials from another address: its window is not that of peers who speak.
+        var from = java.net.InetAddress.getByName(parts[0].equals("silent") ? "127.0.0.2" : HOST);
+        try (var tcp = new Socket(java.net.InetAddress.getByName(HOST), port, from, 0);
                 var tls = (SSLSocket) context.getSocketFactory().createSocket(tcp, HOST, port, true)) {
             tls.setEnabledProtocols(new String[] {"TLSv" + parts[1]});
             tls.setUseClientMode(parts[0].equals("speaking"));

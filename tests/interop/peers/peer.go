@@ -1,7 +1,7 @@
 // A peer in Go's crypto/tls: peer PORT TRUST CERTIFICATE MESSAGE CASE...
 //
-// A case is speaking:1.2, silent:1.3 and the like: dial 127.0.0.1:PORT as TLS client or TLS server,
-// send the file MESSAGE, read it back, and wait for the end of the stream. For each case, one line:
+// A case is speaking:1.2, silent:1.3 and the like: dial 127.0.0.1:PORT as TLS client or TLS server
+// (the server from 127.0.0.2, because its window is not that of peers who speak), send the file MESSAGE, read it back, and wait for the end of the stream. For each case, one line:
 // "CASE ok" or "CASE" and an error.
 package main
 
@@ -47,7 +47,11 @@ func try(port, trustFile, nodeFile string, message []byte, one string) error {
 	if err != nil {
 		return err
 	}
-	tcp, err := net.Dial("tcp", "127.0.0.1:"+port)
+	dialer := net.Dialer{}
+	if manner == "silent" {
+		dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP("127.0.0.2")}
+	}
+	tcp, err := dialer.Dial("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		return err
 	}

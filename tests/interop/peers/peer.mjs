@@ -22,7 +22,7 @@ async function connect(manner, version) {
     await once(socket, "secureConnect");
     return socket;
   }
-  const tcp = net.connect(port, host);
+  const tcp = net.connect({ host, port, localAddress: "127.0.0.2" });
   await once(tcp, "connect");
   const socket = new tls.TLSSocket(tcp, {
     isServer: true,
