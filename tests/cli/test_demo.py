@@ -15,6 +15,7 @@ import trio
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+from tests.support.command import PATIENCE
 from trio_duplex import PeerClosedError, Reason, Role
 from trio_duplex.cli import main
 from trio_duplex.cli._command import command
@@ -45,10 +46,12 @@ def lines(result: Result) -> dict[str, re.Match[str]]:
 
 
 # ------------------------------------------------------------------------------------------------- all is well
+#
+# With a window of 4 s: the peers that speak may be late for a shorter one on a busy machine.
 
 
 def test_every_peer_gets_its_role() -> None:
-    result = demo("--window", "0.4")
+    result = demo("--window", "4")
     assert result.exit_code == 0, result.output
     by_name = lines(result)
     assert {name: (line["role"], line["why"]) for name, line in by_name.items()} == {
@@ -61,7 +64,7 @@ def test_every_peer_gets_its_role() -> None:
     }
     assert {line["verdict"] for line in by_name.values()} == {"ok"}
     assert len({line["address"] for line in by_name.values()}) == 6
-    assert float(by_name["silent peer"]["waited"]) >= 0.4
+    assert float(by_name["silent peer"]["waited"]) >= 4
     for name in ("silent peer", "speaking peer", "announced peer", "remembered peer"):
         assert re.match(r"TLSv1\.[23] \S+, ", by_name[name]["what"])
     assert by_name["plaintext peer"]["what"].startswith("NotTLSError: ")
@@ -74,7 +77,7 @@ def test_without_a_measured_round_trip_nobody_is_remembered(
 ) -> None:
     """As on systems other than Linux: the full window is right there."""
     monkeypatch.setattr("trio_duplex._stream.lesson.round_trip", lambda _: None)
-    result = demo("--window", "0.2")
+    result = demo("--window", "4")
     assert result.exit_code == 0, result.output
     assert lines(result)["remembered peer"]["why"] == "silent"
 
@@ -85,7 +88,7 @@ def test_ipv6() -> None:
             pass
     except OSError:
         pytest.skip("no IPv6 on loopback")
-    result = demo("--window", "0.2", "--listen", "[::1]:0")
+    result = demo("--window", "4", "--listen", "[::1]:0")
     assert result.exit_code == 0, result.output
 
 
@@ -251,11 +254,11 @@ def command_line(*args: str) -> list[str]:
 
 def test_a_process() -> None:
     done = subprocess.run(
-        command_line("demo", "--window", "0.3"),
+        command_line("demo", "--window", "4"),
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\nok ") == 6
@@ -274,7 +277,7 @@ def test_a_process_ends_at_a_signal(number: signal.Signals) -> None:
             if "speaking peer" in line:
                 break
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert "Traceback" not in out + err
     assert "silent" not in out
@@ -282,12 +285,12 @@ def test_a_process_ends_at_a_signal(number: signal.Signals) -> None:
 
 def test_a_process_whose_reader_has_left() -> None:
     with subprocess.Popen(
-        command_line("demo", "--window", "0.3"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command_line("demo", "--window", "4"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.stdout.close()
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert err == b""
 
@@ -300,7 +303,11 @@ def test_without_the_extra(missing: str) -> None:
         "main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
     assert done.returncode == 1
     assert done.stdout == ""

@@ -22,7 +22,9 @@ from trio.testing import MockClock
 import trio_duplex
 from tests.docs.blocks import DOCS
 from tests.support.authority import AUTHORITY, STRANGER
+from tests.support.command import PATIENCE
 from tests.support.contexts import new_context
+from tests.support.patience import window_for
 from trio_duplex import Credentials, Role
 from trio_duplex.testing import echo, open_connection_pair, thread_server
 
@@ -69,9 +71,14 @@ def example(name: str) -> dict[str, Any]:
 
 
 class Elsewhere:
-    """Stands for `serve_tcp` in an example: on a free port, and with a short window."""
+    """Stands for `serve_tcp` in an example, on a free port.
+
+    Attributes:
+        window: The detection window of the next peer: a silent one is given less.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.window = math.inf
         self.addresses: list[tuple[str, int]] = []
         self.started = threading.Event()
         self.serve_tcp = trio_duplex.serve_tcp
@@ -82,13 +89,13 @@ class Elsewhere:
     ) -> None:
         assert port == 8443
         async with trio.open_nursery() as nursery:
-            serve = partial(self.serve_tcp, host="127.0.0.1", window=0.1)
+            serve = partial(self.serve_tcp, host="127.0.0.1", window=lambda _: self.window)
             server = await nursery.start(serve, handler, 0, credentials)
             self.addresses = list(server.addresses)
             self.started.set()
 
     async def address(self) -> tuple[str, int]:
-        await trio.to_thread.run_sync(self.started.wait, 10)
+        await trio.to_thread.run_sync(self.started.wait, PATIENCE)
         return self.addresses[0]
 
 
@@ -116,7 +123,7 @@ async def test_migrating(name: str, lab: Lab, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(trio, "serve_ssl_over_tcp", partial(serve, trio.serve_ssl_over_tcp))
     monkeypatch.setattr(trio_duplex, "serve_tcp", partial(serve, trio_duplex.serve_tcp))
     main = example(name)["main"]
-    with trio.fail_after(10):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(main)
             await ready.wait()
@@ -140,7 +147,7 @@ async def test_http_by_role(
 ) -> None:
     """A client that speaks is answered; a device that is an HTTPS server and calls home is asked."""
     shown = example("http_by_role")
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(shown["main"])
             host, port = await elsewhere.address()
@@ -150,6 +157,7 @@ async def test_http_by_role(
                     answer = await client.get(f"https://{host}:{port}{path}")
                     assert "hello, peer.example" in answer.text
                     assert f"you asked for {path}" in answer.text
+            elsewhere.window = 0.1
             async with await trio_duplex.open_tcp_connection(
                 host, port, lab.over("http/1.1"), role=Role.SERVER
             ) as device:
@@ -185,7 +193,7 @@ async def test_hypercorn(lab: Lab, elsewhere: Elsewhere) -> None:
     node = Credentials.mutual(
         certificate_chain="node.pem", private_key="node.key", trust="fleet-ca.pem"
     )
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio_duplex.serve_tcp, handler, 8443, node)
             host, port = await elsewhere.address()
@@ -197,7 +205,8 @@ async def test_hypercorn(lab: Lab, elsewhere: Elsewhere) -> None:
 
 @pytest.mark.parametrize("role", list(Role))
 async def test_anyio(role: Role, lab: Lab, elsewhere: Elsewhere) -> None:
-    with trio.fail_after(20):
+    elsewhere.window = window_for(role)
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(example("anyio_handler")["main"])
             host, port = await elsewhere.address()
@@ -213,14 +222,15 @@ async def test_anyio(role: Role, lab: Lab, elsewhere: Elsewhere) -> None:
 @pytest.mark.parametrize("silent", [False, True], ids=["speaking", "silent"])
 def test_asyncio_guest_and_asyncio_peers(silent: bool, lab: Lab, elsewhere: Elsewhere) -> None:
     """All of it on asyncio: the program that serves, and a peer of either kind."""
+    elsewhere.window = window_for(Role.SERVER if silent else Role.CLIENT)
     serve = example("asyncio_guest")["main"]
     call_home = example("asyncio_silent_peer")["call_home"]
 
     async def talk() -> bytes:
         serving = asyncio.create_task(serve())
-        await asyncio.to_thread(elsewhere.started.wait, 10)
+        await asyncio.to_thread(elsewhere.started.wait, PATIENCE)
         host, port = elsewhere.addresses[0]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             if silent:
                 reader, writer = await call_home(host, port, lab.contexts[Role.SERVER])
             else:
@@ -258,7 +268,7 @@ async def test_ftps(lab: Lab) -> None:
         )
         received.append(await receive_file(listener, node, None))
 
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with listener, trio.open_nursery() as nursery:
             nursery.start_soon(receive)
             host, port = listener.socket.getsockname()
@@ -276,7 +286,7 @@ async def test_ten_names(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
 
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     host, port = listener.socket.getsockname()
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with listener, trio.open_nursery() as nursery:
 
             async def accept() -> None:
@@ -337,7 +347,7 @@ async def test_banning_and_announcing(lab: Lab) -> None:
         certificate_chain="node.pem", private_key="node.key", trust="fleet-ca.pem"
     )
     serve = partial(trio_duplex.serve_tcp, host="127.0.0.1", window=math.inf)
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
                 partial(serve, observers=[partial(tell, banned)]), echo, 0, node
