@@ -20,13 +20,16 @@ import pytest
 import trio
 
 from tests.support.authority import AUTHORITY
-from tests.support.command import Command, run_command
+from tests.support.command import PATIENCE, Command, run_command
+from tests.support.manager import READY, Manager
+from tests.support.patience import window_for
+from tests.support.ports import held_port
 from tests.support.tools import require_tool
 from trio_duplex import Credentials, Role, open_tcp_connection
 
 pytestmark = pytest.mark.interop
 
-HTTP_TIMEOUT = 30
+HTTP_TIMEOUT = 120
 """Seconds after which curl takes a request for hung: it then says so, and the test fails."""
 
 
@@ -123,7 +126,7 @@ async def curl(*arguments: object) -> tuple[int, str]:
 
 async def fetch(port: int) -> str:
     """Fetch a page, until it comes; which server it came from. A request that hangs is a failure."""
-    with trio.fail_after(60):
+    with trio.fail_after(PATIENCE):
         while True:
             code, said = await curl(
                 "-o", "/dev/null", "-w", "%header{server}", f"http://127.0.0.1:{port}/x"
@@ -148,7 +151,7 @@ async def test_two_hundred_requests_at_once(folder: Path, backend: int, tmp_path
                 assert (tmp_path / str(number)).read_bytes() == f"/{number}".encode() * 1000
             assert await dialler.stop() == 0
             # Spares that wait for nobody hold nobody up.
-            with trio.fail_after(10):
+            with trio.fail_after(PATIENCE):
                 assert await command.stop() == 0
 
 
@@ -162,7 +165,8 @@ async def test_tls_between_client_and_hub(
     path.write_text(
         "cert = 'hub.pem'\ntrust = 'ca.pem'\n"
         f"[hub]\nlisten = 'unix:{socket_path}'\nlisten-agents = '127.0.0.2:0'\n"
-        f"[proxy]\nlisten = '127.0.0.1:0'\nto = 'unix:{socket_path}'\nwindow = 1\n"
+        f"[proxy]\nlisten = '127.0.0.1:0'\nto = 'unix:{socket_path}'\n"
+        f"window = {window_for(role)}\n"
     )
     peer = Credentials.mutual(certificate_chain=folder / "site-2.pem", trust=folder / "ca.pem")
     async with run_command("serve", path, "-v") as command:
@@ -172,7 +176,7 @@ async def test_tls_between_client_and_hub(
             ports[name] = int(line.partition("address=")[2].partition(" ")[0].rpartition(":")[2])
         async with run_command(*agent(folder, ports["hub"], backend)):
             await command.line("agent-waits")
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE):
                 async with await open_tcp_connection(
                     "127.0.0.1", ports["proxy"], peer, role=role
                 ) as connection:
@@ -189,29 +193,30 @@ async def test_hub_in_several_processes_is_refused(folder: Path) -> None:
         assert "--workers" in await command.line("in its own process")
 
 
-async def test_agent_in_several_processes(folder: Path, backend: int) -> None:
+async def test_agent_in_several_processes(folder: Path, backend: int, tmp_path: Path) -> None:
     """Each keeps its own spares, and one that is killed is replaced."""
     async with running_hub(folder) as (command, port, agents):
-        async with run_command(
-            *agent(folder, agents, backend, "--workers", 2, "--spare", 2)
-        ) as dialler:
-            await command.line("agent-waits", count=4)
-            line = await dialler.line("worker-started", "worker=1")
-            os.kill(int(line.rpartition("pid=")[2]), signal.SIGKILL)
-            await command.line("agent-left", count=2)
-            await command.line("agent-waits", count=6)
-            await fetch(port)
-            assert await dialler.stop() == 0
+        with Manager.listening(tmp_path) as manager:
+            async with run_command(
+                *agent(folder, agents, backend, "--workers", 2, "--spare", 2),
+                environ={"NOTIFY_SOCKET": manager.address},
+            ) as dialler:
+                await manager.told(READY)  # or one that is killed now has never served
+                await command.line("agent-waits", count=4)
+                line = await dialler.line("worker-started", "worker=1")
+                os.kill(int(line.rpartition("pid=")[2]), signal.SIGKILL)
+                await command.line("agent-left", count=2)
+                await command.line("agent-waits", count=6)
+                await fetch(port)
+                assert await dialler.stop() == 0
 
 
-@pytest.mark.parametrize("window", [0, 20])
+@pytest.mark.parametrize("window", [0, 600])
 async def test_agent_that_announces_itself(folder: Path, backend: int, window: float) -> None:
     """A hub with a window takes it before the window ends; one without has greeted it already."""
     async with running_hub(folder, "--window", window) as (_, port, agents):
-        options = ("--announce", "--handshake-timeout", 10)
-        async with run_command(*agent(folder, agents, backend, *options)):
-            with trio.fail_after(15):
-                await fetch(port)
+        async with run_command(*agent(folder, agents, backend, "--announce")):
+            await fetch(port)
 
 
 async def test_agent_is_killed(folder: Path, backend: int) -> None:
@@ -242,30 +247,30 @@ async def test_one_agent_of_two_is_killed(folder: Path, backend: int) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 async def test_hub_is_restarted(folder: Path, backend: int, number: signal.Signals) -> None:
-    async with running_hub(folder) as (command, port, agents):
-        async with run_command(*agent(folder, agents, backend)) as dialler:
-            await fetch(port)
-            command.process.send_signal(number)
-            await command.process.wait()
-            await dialler.line("hub-failed")
-            async with running_hub(folder, clients=port, agents=agents):
-                await dialler.line("hub-reached")
+    with held_port("127.0.0.1") as port, held_port("127.0.0.2") as agents:
+        async with running_hub(folder, clients=port, agents=agents) as (command, _, _):
+            async with run_command(*agent(folder, agents, backend)) as dialler:
                 await fetch(port)
+                command.process.send_signal(number)
+                await command.process.wait()
+                await dialler.line("hub-failed")
+                async with running_hub(folder, clients=port, agents=agents):
+                    await dialler.line("hub-reached")
+                    await fetch(port)
 
 
-async def test_backend_is_restarted(folder: Path) -> None:
+async def test_backend_is_restarted(folder: Path, free_port: int) -> None:
     async with running_hub(folder, "--wait", 1) as (command, port, agents):
-        with web_server() as backend:
-            pass  # it has stopped, and the agent does not know yet
+        # Nobody listens there yet, and the agent does not know.
         options = ("--connect-timeout", 0.5)
-        async with run_command(*agent(folder, agents, backend, *options)) as dialler:
+        async with run_command(*agent(folder, agents, free_port, *options)) as dialler:
             await command.line("agent-waits", count=4)
             code, _ = await curl(f"http://127.0.0.1:{port}/x")
             assert code not in (0, 28)  # no answer, and at once
             await dialler.line("backend-down")
             # While it is down, the hub has no spares of this agent: another's would be used.
             await command.line("agent-left", count=3)
-            with web_server(backend):
+            with web_server(free_port):
                 await dialler.line("backend-up")
                 await fetch(port)
 
@@ -317,7 +322,7 @@ async def test_client_that_says_nothing_takes_no_spare(folder: Path, backend: in
                     for _ in range(5)
                 ]
                 await fetch(port)
-                with trio.fail_after(10):
+                with trio.fail_after(PATIENCE):
                     assert [await stream.receive_some() for stream in mute] == [b""] * 5
 
 
@@ -335,7 +340,7 @@ async def test_backend_that_speaks_first(folder: Path) -> None:
                 await command.line("agent-waits", count=4)
                 for _ in range(10):
                     async with await trio.open_tcp_stream("127.0.0.1", port) as client:
-                        with trio.fail_after(20):
+                        with trio.fail_after(PATIENCE):
                             assert await client.receive_some() == b"220 ready\r\n"
                             await client.send_all(b"HELO")
                             answer = b"".join([chunk async for chunk in client])
@@ -356,11 +361,13 @@ async def test_openssl_s_server_is_an_agent(folder: Path, tmp_path: Path, versio
             [*map(str, server)], cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
         ) as agent_:
             try:
-                with trio.fail_after(30):
+                with trio.fail_after(PATIENCE):
                     while not (tmp_path / "socket").exists():
                         assert agent_.poll() is None
                         await trio.sleep(0.05)
-                dial = [socat, f"TCP:127.0.0.2:{agents}", f"UNIX:{tmp_path}/socket"]
+                # Bound is not listening yet: hence the retries.
+                unix = f"UNIX-CONNECT:{tmp_path}/socket,retry=2000,interval=0.05"
+                dial = [socat, unix, f"TCP:127.0.0.2:{agents}"]
                 with subprocess.Popen(dial) as relay:
                     try:
                         await command.line("agent-waits", "site-1.example")
@@ -391,7 +398,7 @@ async def test_connection_whose_agent_dies_is_cut_and_not_ended(folder: Path) ->
                     await client.send_all(b"question")
                     assert await client.receive_some() == b"half"
                     dialler.process.kill()
-                    with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+                    with trio.fail_after(PATIENCE), pytest.raises(trio.BrokenResourceError):
                         await client.receive_some()
                 await command.line("pair-broken", "by=agent")
         nursery.cancel_scope.cancel()

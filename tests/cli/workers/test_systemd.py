@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -16,36 +17,18 @@ import trio
 
 from tests.support.command import Command, run_command
 from tests.support.half_closing import HalfClosingPeer
+from tests.support.manager import READY, Manager
+from tests.support.patience import window_for
 from trio_duplex import Role
 
 if sys.platform == "win32":
     pytest.skip("Windows can't fork", allow_module_level=True)
 
-READY = "READY=1"
-
-
-class Manager:
-    """A socket at which notifications arrive."""
-
-    def __init__(self, address: str, sock: socket.socket) -> None:
-        self.address = address
-        self._sock = trio.socket.from_stdlib_socket(sock)
-
-    async def told(self, *words: str) -> list[str]:
-        """Wait for a datagram with all these words; give its lines."""
-        with trio.fail_after(30):
-            while True:
-                lines = (await self._sock.recv(4096)).decode().split("\n")
-                if all(any(word in line for line in lines) for word in words):
-                    return lines
-
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
-        sock.setblocking(False)
-        yield Manager(str(tmp_path / "notify"), sock)
+    with Manager.listening(tmp_path) as made:
+        yield made
 
 
 @asynccontextmanager
@@ -86,8 +69,11 @@ async def test_status_names_the_replacement(credentials: list[str], manager: Man
 
 
 async def test_watchdog_is_fed_while_workers_live(credentials: list[str], manager: Manager) -> None:
-    """A worker that hangs is killed and replaced; systemd hears nothing of it."""
-    async with run_workers(credentials, manager, watchdog="1000000") as command:
+    """A worker that hangs is killed and replaced; systemd hears nothing of it.
+
+    Eight seconds, or a worker that a busy machine lets wait would have hung, too.
+    """
+    async with run_workers(credentials, manager, watchdog="8000000") as command:
         found = pids(await manager.told(READY))
         await manager.told("WATCHDOG=1")
         os.kill(found[1], signal.SIGSTOP)
@@ -105,9 +91,10 @@ async def test_watchdog_starves_with_a_supervisor_that_hangs(
     async with run_workers(credentials, manager, watchdog="400000") as command:
         await manager.told("WATCHDOG=1")
         command.process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, command.process.pid, os.WSTOPPED)
+        manager.forget()  # what it said before
         with trio.move_on_after(1.5) as starved:  # more than three times the watchdog's
-            for _ in range(4):  # one may be on its way
-                await manager.told("WATCHDOG=1")
+            await manager.told("WATCHDOG=1")
         assert starved.cancelled_caught
         command.process.send_signal(signal.SIGCONT)
         assert await command.stop() == 0
@@ -117,8 +104,9 @@ async def test_watchdog_starves_with_a_supervisor_that_hangs(
 async def test_inherited_listening_socket(folder: Path, credentials: list[str], role: Role) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
         number, port = listener.fileno(), listener.getsockname()[1]
-        arguments = ("echo", "--listen", f"fd:{number}", "--workers", 2, "--window", 1)
-        async with run_command(*arguments, *credentials, pass_fds=[number]) as command:
+        arguments = ("echo", "--listen", f"fd:{number}", "--workers", 2)
+        options = (*credentials, "--window", window_for(role))
+        async with run_command(*arguments, *options, pass_fds=[number]) as command:
             await command.line("listening", "worker=2")
             peer = await HalfClosingPeer.dial(port, folder, role)
             await peer.send(b"hello")
@@ -138,12 +126,14 @@ async def test_one_connection_is_for_one_process(credentials: list[str]) -> None
             assert "leave --workers out" in await command.line(f"fd:{number}")
 
 
-async def test_unix_socket_goes_with_the_last(credentials: list[str], tmp_path: Path) -> None:
+async def test_unix_socket_goes_with_the_last(
+    credentials: list[str], manager: Manager, tmp_path: Path
+) -> None:
     path = tmp_path / "s"
     arguments = ("echo", "--listen", f"unix:{path}", "--workers", 2, *credentials)
-    async with run_command(*arguments) as command:
+    async with run_command(*arguments, environ={"NOTIFY_SOCKET": manager.address}) as command:
         line = await command.line("worker-started", "worker=1")
-        await command.line("listening", "worker=2")
+        await manager.told(READY)  # or one that ends now has never served
         os.kill(int(line.rpartition("pid=")[2]), signal.SIGTERM)
         await command.line("worker-ended", "worker=1")
         assert path.is_socket()
@@ -153,12 +143,19 @@ async def test_unix_socket_goes_with_the_last(credentials: list[str], tmp_path: 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 async def test_replacement_serves_with_a_key_that_only_root_can_read(
-    folder: Path, credentials: list[str]
+    folder: Path, credentials: list[str], tmp_path: Path
 ) -> None:
     """It is forked from what was read before root's rights went."""
     arguments = ("echo", "--listen", "127.0.0.1:0", "--workers", 2, "--user", "nobody")
-    async with run_command(*arguments, *credentials) as command:
+    options = (*credentials, "--window", "inf")
+    async with contextlib.AsyncExitStack() as stack:
+        manager = stack.enter_context(Manager.listening(tmp_path, abstract=True))
+        environ = {"NOTIFY_SOCKET": manager.address}
+        command = await stack.enter_async_context(
+            run_command(*arguments, *options, environ=environ)
+        )
         (_, port), _ = await command.addresses(2)
+        await manager.told(READY)  # or those that end now have never served
         for number in (1, 2):
             line = await command.line("worker-started", f"worker={number}")
             os.kill(int(line.rpartition("pid=")[2]), signal.SIGKILL)
