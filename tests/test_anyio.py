@@ -16,6 +16,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from anyio.streams.text import TextReceiveStream
 from anyio.streams.tls import TLSAttribute
 
+from tests.support.patience import window_for
 from tests.support.peers import credentials
 from trio_duplex import Connection, Role, open_tcp_connection, serve_tcp
 from trio_duplex.anyio import ConnectionAttribute, ConnectionStream
@@ -148,7 +149,12 @@ async def test_attributes_of_the_socket(role: Role) -> None:
     async with trio.open_nursery() as nursery:
         server = await nursery.start(
             lambda task_status: serve_tcp(
-                handler, 0, credentials(), host="127.0.0.1", window=0.05, task_status=task_status
+                handler,
+                0,
+                credentials(),
+                host="127.0.0.1",
+                window=window_for(role.other),
+                task_status=task_status,
             )
         )
         host, port = server.addresses[0]

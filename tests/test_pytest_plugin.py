@@ -54,6 +54,7 @@ def fixtures() -> set[str]:
 
 
 BOTH_ROLES = """
+    import math
     import pytest
     import trio_duplex
     from trio_duplex import Role
@@ -64,7 +65,8 @@ BOTH_ROLES = """
 
     {mark}
     async def test_both(duplex_server, speaking_peer, silent_peer):
-        async with duplex_server(greet, window=0.3) as server:
+        seconds = iter([math.inf, 0.1])  # of the first peer, and of the second
+        async with duplex_server(greet, window=lambda _: next(seconds)) as server:
             report = await speaking_peer(say=b"", hear=6).run(server)
             report.assert_role(Role.CLIENT)
             assert report.heard == b"server"
@@ -159,18 +161,20 @@ def test_sync_project(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,
         """
+        import math
         import socket
         from trio_duplex import Role
 
         def test_ssl_against_ours(duplex_thread_server, duplex_certificate):
-            server = duplex_thread_server()
-            with socket.create_connection(server.address, timeout=10) as raw:
+            server = duplex_thread_server(window=math.inf)
+            with socket.create_connection(server.address, timeout=60) as raw:
                 with duplex_certificate.context(Role.CLIENT).wrap_socket(raw) as stream:
                     stream.sendall(b"hello")
                     assert stream.recv(10) == b"hello"
 
         def test_peers_against_theirs(duplex_thread_server, speaking_peer, silent_peer):
-            server = duplex_thread_server(window=0.3)
+            seconds = iter([math.inf, 0.1])  # of the first peer, and of the second
+            server = duplex_thread_server(window=lambda _: next(seconds))
             speaking_peer().run_sync(server).assert_role(Role.CLIENT)
             silent_peer().run_sync(server).assert_role(Role.SERVER)
         """,
@@ -231,10 +235,12 @@ def test_failure_shows_what_the_peers_saw(pytester: pytest.Pytester) -> None:
     result = run(
         pytester,
         """
+        import math
         from trio_duplex import Role
 
         async def test_wrong(duplex_server, plaintext_peer, silent_peer):
-            async with duplex_server(window=0.05) as server:
+            seconds = iter([0.1, math.inf])  # of the first peer, and of the second
+            async with duplex_server(window=lambda _: next(seconds)) as server:
                 await silent_peer().run(server)
                 report = await plaintext_peer().run(server)
             assert report.role is Role.CLIENT
@@ -260,7 +266,7 @@ def test_assert_role_shows_the_transcript(pytester: pytest.Pytester) -> None:
         from trio_duplex.testing import PlaintextPeer
 
         def test_wrong(duplex_thread_server):
-            report = PlaintextPeer().run_sync(duplex_thread_server())
+            report = PlaintextPeer().run_sync(duplex_thread_server(window=60))
             report.assert_role(Role.CLIENT)
         """,
     )
@@ -282,11 +288,11 @@ def test_handler_error_fails_the_test(pytester: pytest.Pytester) -> None:
             raise LookupError("the handler's own")
 
         async def test_async(duplex_server, speaking_peer):
-            async with duplex_server(bug) as server:
+            async with duplex_server(bug, window=60) as server:
                 await speaking_peer().run(server)
 
         def test_sync(duplex_thread_server, speaking_peer):
-            speaking_peer().run_sync(duplex_thread_server(bug))
+            speaking_peer().run_sync(duplex_thread_server(bug, window=60))
         """,
         ini="trio_mode = true",
     )

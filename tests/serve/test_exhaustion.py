@@ -231,7 +231,7 @@ def descriptors() -> Iterator[None]:
 @asynccontextmanager
 async def child(folder: Path) -> AsyncIterator[Child]:
     write_certificates(folder, AUTHORITY)
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         async with Child.start(folder, descriptors=FEW, window=100) as started:
             yield started
 
@@ -249,12 +249,17 @@ async def crowd_of(count: int, server: Child) -> AsyncIterator[list[trio.SocketS
             stream.socket.close()
 
 
+def most_lines(began: float) -> float:
+    """How many lines a log may have since then: what happens often has one a second."""
+    return 10 + 2 * (time.monotonic() - began)
+
+
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 
 @linux_only
 async def test_more_silent_peers_than_descriptors(descriptors: None, tmp_path: Path) -> None:
-    context = peer_context(Role.CLIENT)
+    context, began = peer_context(Role.CLIENT), time.monotonic()
     async with child(tmp_path) as server:
         before = await server.look()
         async with crowd_of(CROWD, server) as crowd:
@@ -274,13 +279,13 @@ async def test_more_silent_peers_than_descriptors(descriptors: None, tmp_path: P
         await check_served(await trio.open_tcp_stream("127.0.0.1", server.port), context)
     served = [line for line in server.log if ":closed " in line]
     assert len(served) == 4
-    assert len(server.log) <= 10
+    assert len(server.log) <= most_lines(began)
     assert "Traceback" not in "".join(server.log)
 
 
 @linux_only
 async def test_more_established_peers_than_descriptors(descriptors: None, tmp_path: Path) -> None:
-    context = peer_context(Role.CLIENT)
+    context, began = peer_context(Role.CLIENT), time.monotonic()
 
     async def hold(stream: trio.SocketStream) -> None:
         # Of those who dialled and had not spoken yet, the oldest had to make room.
@@ -311,7 +316,7 @@ async def test_more_established_peers_than_descriptors(descriptors: None, tmp_pa
         assert after["descriptors"] == before["descriptors"]
         assert after["tasks"] == before["tasks"]
     # Each connection that was served has its line, also here.
-    assert len([line for line in server.log if ":closed " not in line]) <= 10
+    assert len([line for line in server.log if ":closed " not in line]) <= most_lines(began)
     assert "Traceback" not in "".join(server.log)
 
 

@@ -227,7 +227,7 @@ async def test_addresses_and_listeners(tmp_path: Path) -> None:
 
 
 async def test_no_listeners_nothing_to_do() -> None:
-    with trio.fail_after(1), trio.testing.assert_checkpoints():
+    with trio.fail_after(60), trio.testing.assert_checkpoints():
         await serve_listeners(echo, [], credentials())
 
 

@@ -54,7 +54,7 @@ class StandardPeer:
     """
 
     def __init__(self, role: Role, port: int, context: ssl.SSLContext) -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as raw:
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as raw:
             self._tls = context.wrap_socket(
                 raw, server_side=role is Role.SERVER, suppress_ragged_eofs=False
             )
@@ -379,7 +379,7 @@ def running_example(
 
 def test_the_service_drains_at_a_signal(tmp_path: Path) -> None:
     context = peer_context(Role.CLIENT)
-    with running_example("service", tmp_path, drain_time=1.5) as (process, port):
+    with running_example("service", tmp_path, drain_time=5) as (process, port):
         stays = StandardPeer(Role.CLIENT, port, context)
         leaves = StandardPeer(Role.CLIENT, port, context)
         started = time.monotonic()
@@ -389,8 +389,8 @@ def test_the_service_drains_at_a_signal(tmp_path: Path) -> None:
         leaves.check_echo()  # it drains: who is connected is served
         assert leaves.leave() == b""
         assert stays.last_words() == b""
-        _, errors = process.communicate(timeout=20)
-        assert time.monotonic() - started >= 1.5
+        _, errors = process.communicate(timeout=60)
+        assert time.monotonic() - started >= 5
     assert process.returncode == 0
     assert "Traceback" not in errors
 
@@ -403,7 +403,7 @@ def test_the_service_stops_at_the_second_signal(tmp_path: Path) -> None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert peer.last_words() == b""
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode == 0
     assert "Traceback" not in errors
 
@@ -420,7 +420,7 @@ def test_an_example_that_does_not_drain_stops_at_once(
         # KeyboardInterrupt may strike in a send_all, and SIGTERM asks nobody.
         with contextlib.suppress(ssl.SSLEOFError):
             assert peer.last_words() == b""
-        _, errors = process.communicate(timeout=20)
+        _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert ("KeyboardInterrupt" in errors) is (number is signal.SIGINT)
 
@@ -440,7 +440,7 @@ def test_every_example_that_serves_is_stopped_somewhere() -> None:
 
 def is_listening(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=20).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
     except ConnectionRefusedError:
         return False
     return True

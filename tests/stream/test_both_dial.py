@@ -41,7 +41,7 @@ async def talk(ends: list[Connection]) -> None:
 async def test_meet_at_a_relay(version: ssl.TLSVersion, example: dict[str, Any]) -> None:
     """Whichever comes first, and whether the hellos cross or not."""
     ours = credentials(version)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         address = listener.socket.getsockname()
         async with listener, trio.open_nursery() as nursery:
@@ -115,7 +115,7 @@ def test_meet_halfway_over_a_wire_with_delay(version: ssl.TLSVersion, tmp_path: 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     if "Permission denied" in done.stderr or "Operation not permitted" in done.stderr:
         pytest.skip("no permission to make network namespaces")  # in a container, for example

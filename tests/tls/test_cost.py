@@ -13,6 +13,7 @@ import trustme
 
 from tests.support.authority import AUTHORITY, STRANGER
 from tests.support.hellos import FINITE, GREASE, P384, X25519, hello, server_hello
+from tests.support.patience import window_for
 from tests.support.peers import (
     HANDSHAKE_FAILURE,
     NODE,
@@ -245,7 +246,7 @@ async def test_a_chain_of_more_bytes_than_allowed_is_refused(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(be_refused)
         with pytest.raises(HandshakeError) as caught:
-            await negotiate(ours, credentials(), window=0.1)
+            await negotiate(ours, credentials(), window=window_for(role.other))
     assert caught.value.role is role
     assert str(MAX_CERTIFICATE_BYTES) in (caught.value.seen or "")
     assert "max_certificate_bytes" in (caught.value.advice or "")
@@ -266,7 +267,7 @@ async def test_a_chain_of_as_many_as_allowed_serves(
     data = bytes(range(256)) * 200
     async with trio.open_nursery() as nursery:
         nursery.start_soon(peer_sends, peer, data)
-        connection = await negotiate(ours, credentials(), window=0.1)
+        connection = await negotiate(ours, credentials(), window=window_for(role.other))
         assert connection.role is role
         assert await receive_exactly(connection, len(data)) == data
 
@@ -286,12 +287,17 @@ async def test_the_bound_can_be_set(role: Role, version: ssl.TLSVersion, tmp_pat
             nursery.start_soon(ignoring_errors, peer)
             if serves:
                 connection = await negotiate(
-                    ours, credentials(), window=0.1, max_certificate_bytes=bound
+                    ours, credentials(), window=window_for(role.other), max_certificate_bytes=bound
                 )
                 await trio.aclose_forcefully(connection)
             else:
                 with pytest.raises(HandshakeError):
-                    await negotiate(ours, credentials(), window=0.1, max_certificate_bytes=bound)
+                    await negotiate(
+                        ours,
+                        credentials(),
+                        window=window_for(role.other),
+                        max_certificate_bytes=bound,
+                    )
 
 
 async def ignoring_errors(peer: RawPeer) -> None:
@@ -323,11 +329,13 @@ async def test_long_chains_are_taken_one_by_one_and_in_a_thread(
         async with trio.open_nursery() as nursery:
             peer = long_chain_peer(theirs, role, version, chain_of(size, tmp_path))
             nursery.start_soon(ignoring_errors, peer)
-            await trio.aclose_forcefully(await negotiate(ours, credentials(), window=0.2))
+            await trio.aclose_forcefully(
+                await negotiate(ours, credentials(), window=window_for(role.other))
+            )
             done.set()
 
     long, short = trio.Event(), trio.Event()
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             async with for_flights():
                 nursery.start_soon(handshake, 20_000, long)

@@ -749,15 +749,18 @@ async def test_an_end_does_not_overtake_what_the_bare_stream_has_taken(
         while not lock.locked():
             await trio.lowlevel.checkpoint()
         await (ours.send_eof() if end == "send_eof" else ours.aclose())
+        ended.set()
 
+    ended = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(receive)
         nursery.start_soon(other)
         await trio.sleep(0.05)
         await far.send_all(forge.update() + forge.update())
-        await trio.sleep(0.1)
+        with trio.fail_after(60):
+            await ended.wait()
         nursery.cancel_scope.cancel()
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while await theirs.receive_some():
             pass
     for stream in (near, far):

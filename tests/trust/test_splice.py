@@ -16,6 +16,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.authority import FLEET, Leaf
+from tests.support.patience import window_for
 from tests.support.peers import HANDSHAKE_FAILURE, MemoryListener, dial, memory_pair
 from tests.support.records import plain_alerts, recut, split_records
 from tests.support.trust import context, hear, mutual
@@ -450,7 +451,14 @@ async def test_dialler_and_listener_in_one_process(role: Role) -> None:
 
     async with trio.open_nursery() as nursery:
         server = await nursery.start(
-            partial(serve_tcp, node.handler, 0, node.credentials, host="127.0.0.1", window=0.05)
+            partial(
+                serve_tcp,
+                node.handler,
+                0,
+                node.credentials,
+                host="127.0.0.1",
+                window=window_for(role),
+            )
         )
         host, port = server.addresses[0]
         connection = await open_tcp_connection(host, port, mutual(DIALLER), role=role)

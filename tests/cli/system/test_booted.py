@@ -52,6 +52,7 @@ def test_from_nothing_to_a_unit_that_survives(tmp_path: Path) -> None:
         machine.run(
             "systemd-run --quiet --unit=backend python3 -m http.server 8080 --bind 127.0.0.1"
         )
+        machine.run("until (exec 3<>/dev/tcp/127.0.0.1/8080) 2>&-; do sleep 0.1; done")
 
         for step in [*steps("Once"), *steps("The unit")]:
             machine.run(step)
