@@ -98,15 +98,23 @@ def test_the_reader_s_tests_pass(lab: Path) -> None:
 def test_commands_as_they_are_pasted(step: int, lab: Path, tmp_path: Path) -> None:
     block = re.search(rf"^(python manager_{step}\.py (?:.+\n)+)```$", PAGE, re.MULTILINE)
     assert block
-    pasted = block[1].replace("8443", str(free_port())).replace("9464", str(free_port()))
     shim = tmp_path / "python"
     shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
     shim.chmod(0o755)
     environment = {**ENVIRONMENT, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", pasted], check=False, cwd=lab, env=environment, text=True, timeout=120,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    with held_port() as port, held_port() as metrics_port:
+        pasted = block[1].replace("8443", str(port)).replace("9464", str(metrics_port))
+        # A reader sees for how long; a busy machine may take longer.
+        ports = (port, metrics_port) if step == 6 else (port,)
+        listens = [
+            f"until (exec 3<>/dev/tcp/127.0.0.1/{each}) 2>&-; do sleep 0.1; done" for each in ports
+        ]
+        assert "sleep 2\n" in pasted
+        pasted = pasted.replace("sleep 2\n", "\n".join([*listens, ""]))
+        done = subprocess.run(
+            ["bash", "-c", pasted], check=False, cwd=lab, env=environment, text=True, timeout=120,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
     assert "device-2.example is asked THANKS" in done.stdout, done.stdout
     assert "Traceback" not in done.stdout
     if step == 6 and shutil.which("curl"):
