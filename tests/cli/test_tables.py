@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from trio_duplex.cli._tables import Column, Rows, print_folded
+from trio_duplex.cli._tables import Column, Prose, Rows, print_folded
 
 SENTENCE = "the quick brown fox jumps over the lazy dog and comes back to tell"
 
@@ -67,6 +67,15 @@ def test_a_list_says_the_names_of_its_columns_and_of_each_row() -> None:
         "speaking handshake",
         "  p50: 1.4, p90: -, max: 1.5",
     ]
+
+
+def test_folded_prose_does_not_end_in_blanks() -> None:
+    file = io.StringIO()
+    console = Console(file=file, width=30, force_terminal=True, color_system=None)
+    console.print(Prose(Text(SENTENCE)))
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 3
+    assert not [line for line in lines if line != line.rstrip()]
 
 
 @pytest.mark.parametrize(

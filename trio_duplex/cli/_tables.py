@@ -89,6 +89,20 @@ class Column:
     style: str = ""
 
 
+class Prose:
+    """Running text, folded at the terminal's width; no line ends in blanks.
+
+    Args:
+        text: The text.
+    """
+
+    def __init__(self, text: Text) -> None:
+        self.text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _lines(console.render_lines(self.text, options, pad=False))
+
+
 class Rows:
     """A table, or a list with the same content if the table does not fit.
 

@@ -22,7 +22,7 @@ from trio_duplex.cli._load.results import (
     Results,
 )
 from trio_duplex.cli._options import format_host_port
-from trio_duplex.cli._tables import Column, Rows
+from trio_duplex.cli._tables import Column, Prose, Rows
 from trio_duplex.cli._text import plain
 
 FORMAT = 1
@@ -86,12 +86,12 @@ def _classes(classes: Classes) -> dict[str, Any]:
 
 def as_text(plan: Plan, results: Results) -> RenderableType:
     """Return the report for people."""
-    parts: list[RenderableType] = [_head(plan, results), Text(), _counts(results)]
+    parts: list[RenderableType] = [Prose(_head(plan, results)), Text(), _counts(results)]
     for table in (_times(results), _ends(results), _errors(results)):
         if table:
             parts += [Text(), table]
     if remarks := list(_remarks(plan, results)):
-        parts += [Text(), *remarks]
+        parts += [Text(), *map(Prose, remarks)]
     return Group(*parts)
 
 
