@@ -455,6 +455,7 @@ async def test_cancelled_from_outside_as_its_body_ends(
             with trio.move_on_after(1):
                 await listener.accept()
             scope.cancel()
+    assert scope.cancelled_caught
     assert memory.closed
 
 

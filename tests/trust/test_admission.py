@@ -184,6 +184,11 @@ REFUSED: dict[str, tuple[Material, bytes | None, dict[str, Any]]] = {
         PEER.der,
         {"resumed": True},
     ),
+    "a list out of date": (
+        attrs.evolve(material(), lists_not_after=NOW - DAY),
+        PEER.der,
+        {"resumed": True},
+    ),
     "ourselves": (material(), LISTENER.der, {}),
     "below one that vouches for itself": (
         attrs.evolve(material(), self_vouching=SelfVouching(frozenset(), frozenset({b"root"}))),

@@ -6,7 +6,9 @@ import hashlib
 import ipaddress
 import re
 from datetime import timedelta
+from typing import Any
 
+import attrs
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -102,6 +104,9 @@ def test_equal_and_hashable_by_certificate() -> None:
     assert hash(one) == hash(same)
     assert one != other
     assert len({one, same, other}) == 2
+    for field in attrs.fields(PeerIdentity):
+        altered: dict[str, Any] = {field.name: object()}
+        assert (attrs.evolve(one, **altered) == one) is (field.name != "certificate")
     # A log line needs no certificates in full.
     assert str(FULL.der)[2:-1] not in repr(one)
 

@@ -88,14 +88,24 @@ async def test_ciphers(role: Role, autojump_clock: MockClock) -> None:
 
 
 @each_role
-@pytest.mark.parametrize("name", ["P-384", "secp384r1"])
-async def test_one_group(name: str, role: Role, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("name", "curve"),
+    [
+        ("P-256", "prime256v1"),
+        ("secp256r1", "prime256v1"),
+        ("P-384", "secp384r1"),
+        ("secp384r1", "secp384r1"),
+        ("P-521", "secp521r1"),
+        ("secp521r1", "secp521r1"),
+    ],
+)
+async def test_one_group(name: str, curve: str, role: Role, autojump_clock: MockClock) -> None:
     credentials = mutual(groups=[name])
-    for curve, meets in (("secp384r1", True), ("prime256v1", False)):
+    for theirs in ("prime256v1", "secp384r1", "secp521r1"):
         # In TLS 1.2, OpenSSL asks the same list whether a certificate's key may be used.
         peer = context(role.other, PEER, version=TLS13)
-        peer.set_ecdh_curve(curve)
-        assert ((await meet(credentials, role, peer)).error is None) is meets
+        peer.set_ecdh_curve(theirs)
+        assert ((await meet(credentials, role, peer)).error is None) is (theirs == curve)
 
 
 def sets_x25519() -> bool:

@@ -31,8 +31,9 @@ from tests.support.authority import (
     rsa_key,
 )
 from tests.support.tools import require_tool
+from tests.support.trust import LISTENER, context
 from trio_duplex import Credentials, CredentialsError, Role
-from trio_duplex._trust.rehearsal import WHAT, _shake_hands
+from trio_duplex._trust.rehearsal import WHAT, _failures, _shake_hands
 from trio_duplex.certificates import Check, Grade, check_certificate
 
 OK, WARNING, DEFECT = Grade.OK, Grade.WARNING, Grade.DEFECT
@@ -231,6 +232,20 @@ def test_the_password_is_asked_for_once() -> None:
     )
     assert {check.grade for check in found} == {OK}
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("role", list(Role), ids=str)
+@pytest.mark.parametrize(
+    ("version", "other"),
+    [(ssl.TLSVersion.TLSv1_2, "TLS 1.3"), (ssl.TLSVersion.TLSv1_3, "TLS 1.2")],
+    ids=["TLS1.2", "TLS1.3"],
+)
+def test_both_tls_versions_are_tried(version: ssl.TLSVersion, other: str, role: Role) -> None:
+    ours, peer = context(role, LISTENER), context(role.other, LISTENER)
+    server = ours if role is Role.SERVER else peer
+    server.minimum_version = server.maximum_version = version
+    (failure,) = _failures(ours, peer, role)
+    assert other in failure
 
 
 def test_a_handshake_that_does_not_end_has_failed() -> None:

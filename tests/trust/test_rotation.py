@@ -11,14 +11,11 @@ from pathlib import Path
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 from trio.testing import MockClock
 
-from tests.support.authority import DAY, FLEET, NOW, SERVER_AUTH, STRANGERS, Authority, Leaf
+from tests.support.authority import FLEET, SERVER_AUTH, STRANGERS, Authority, Leaf
 from tests.support.peers import MemoryListener, RawPeer, RecordingStream, memory_pair
-from tests.support.trust import LISTENER, context, hear, keys_of, mutual
+from tests.support.trust import LISTENER, add_revocation_list, context, hear, keys_of, mutual
 from trio_duplex import (
     Connection,
     Credentials,
@@ -34,7 +31,6 @@ from trio_duplex import (
     serve_listeners,
     serve_tcp,
 )
-from trio_duplex._trust.pem import Pem, as_file
 from trio_duplex.windows import ByNetwork
 
 pytestmark = pytest.mark.slow
@@ -377,18 +373,6 @@ def anonymous(changed: ssl.SSLContext) -> None:
 
 def raise_the_floor(changed: ssl.SSLContext) -> None:
     changed.minimum_version = ssl.TLSVersion.TLSv1_3
-
-
-def add_revocation_list(changed: ssl.SSLContext) -> None:
-    revocations = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(FLEET.name)
-        .last_update(NOW)
-        .next_update(NOW + DAY)
-        .sign(FLEET.key, hashes.SHA256())
-    )
-    with as_file(Pem("revocation lists", revocations.public_bytes(Encoding.PEM))) as path:
-        changed.load_verify_locations(path)
 
 
 def add_non_authority(changed: ssl.SSLContext) -> None:

@@ -22,7 +22,7 @@ from tests.support.authority import FLEET, STRANGERS, Authority, Leaf
 from tests.support.contexts import new_context
 from tests.support.hellos import extension, hello
 from tests.support.tools import require_tool
-from tests.support.trust import LISTENER, context, keys_of, meet
+from tests.support.trust import LISTENER, add_revocation_list, context, keys_of, meet
 from trio_duplex import (
     Credentials,
     CredentialsError,
@@ -110,6 +110,7 @@ CHANGES: dict[str, tuple[Change, str]] = {
     "TLS 1.3 in one": (setter("minimum_version", TLS13), "minimum TLS versions"),
     "TLS 1.3 in one, by an option": (add_option(ssl.OP_NO_TLSv1_2), "minimum TLS versions"),
     "revocation": (setter("verify_flags", ssl.VERIFY_CRL_CHECK_LEAF), "verify_flags"),
+    "a revocation list": (add_revocation_list, "revocation lists"),
     "strict": (setter("verify_flags", ssl.VERIFY_X509_STRICT), "verify_flags"),
     "ciphers": (lambda changed: changed.set_ciphers("ECDHE+AESGCM"), "ciphers"),
     "security level": (

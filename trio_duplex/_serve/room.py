@@ -467,8 +467,8 @@ class Room:
         Raises:
             LimitError: The identity has as many connections as it may have.
         """
-        if place.turns is not None:
-            place.turns.admitted(place)
+        assert place.turns is not None  # the policy is asked after the handshake, which took a turn
+        place.turns.admitted(place)
         most = self.limits.connections_per_identity
         if most != math.inf and certificate is not None:
             identity = hashlib.sha256(certificate).digest()

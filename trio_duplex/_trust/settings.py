@@ -99,7 +99,6 @@ def _client_hello() -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("ALL:@SECLEVEL=0")
-    context.check_hostname = False
     outgoing = ssl.MemoryBIO()
     _advance(context.wrap_bio(ssl.MemoryBIO(), outgoing))
     return outgoing.read()
