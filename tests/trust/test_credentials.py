@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from tests.support.authority import AUTHORITY, STRANGER
 from tests.support.contexts import new_context
 from tests.support.peers import NODE, TLS12, connection_pair, each_role, peer_context
-from trio_duplex import Credentials, CredentialsError, Role
+from trio_duplex import Credentials, CredentialsError, Role, SelfConnectionError
 
 CHAIN = b"".join(blob.bytes() for blob in NODE.cert_chain_pems)
 KEY = NODE.private_key_pem.bytes()
@@ -47,6 +47,21 @@ async def test_mutual_from_bytes_or_paths(convert: type, tmp_path: Path) -> None
     )
     server, client = await connection_pair(server=apart, client=together)
     assert server.tls.getpeercert() == client.tls.getpeercert() != {}
+
+
+@each_role
+@pytest.mark.parametrize("of", ["files", "contexts"])
+async def test_ourselves_are_refused_by_default(of: str, role: Role) -> None:
+    mine = Credentials.mutual(certificate_chain=NODE, trust=AUTHORITY)
+    if of == "contexts":
+        mine = Credentials(
+            server_context=mine.server_context,
+            client_context=mine.client_context,
+            own_certificate=NODE,
+        )
+    certificate = ssl.PEM_cert_to_DER_cert(NODE.cert_chain_pems[0].bytes().decode())
+    with pytest.raises(SelfConnectionError):
+        await mine.material.admit(certificate, tuple, role, None)
 
 
 async def test_mutual_from_trustme_with_an_intermediate() -> None:

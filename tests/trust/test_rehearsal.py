@@ -211,9 +211,11 @@ def test_trust_that_mutual_refuses_is_a_defect() -> None:
     assert DEFECT in {check.grade for check in found}
 
 
-def test_an_expired_certificate_is_reported_only_by_its_dates() -> None:
-    leaf = FLEET.issue("node.example", not_before=NOW - 9 * DAY, not_after=NOW - DAY)
-    found = check_certificate(certificate_chain=leaf, trust=FLEET, now=NOW - 2 * DAY)
+@pytest.mark.parametrize("days", [(-9, -1), (1, 9)], ids=["expired", "not yet valid"])
+def test_what_is_not_valid_now_is_reported_only_by_its_dates(days: tuple[int, int]) -> None:
+    start, end = (NOW + number * DAY for number in days)
+    leaf = FLEET.issue("node.example", not_before=start, not_after=end)
+    found = check_certificate(certificate_chain=leaf, trust=FLEET, now=start + 5 * DAY)
     assert DEFECT not in {check.grade for check in found}
 
 
