@@ -171,7 +171,7 @@ async def soak(count: int, folder: Path) -> None:
     authority = Authority()
     write_certificates(folder, authority.ca)
     options = {"window": WINDOW, "handshake_timeout": HANDSHAKE_TIMEOUT}
-    async with Child.start(folder, **options) as server:  # type: ignore[arg-type]
+    async with Child.start(folder, fresh=True, **options) as server:  # type: ignore[arg-type]
         peers = Peers(
             ("127.0.0.1", server.port),
             authority.certificate("peer.example"),

@@ -15,7 +15,7 @@ import trio
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from tests.support.command import PATIENCE
+from tests.support.command import PATIENCE, complete
 from trio_duplex import PeerClosedError, Reason, Role
 from trio_duplex.cli import main
 from trio_duplex.cli._command import command
@@ -253,13 +253,7 @@ def command_line(*args: str) -> list[str]:
 
 
 def test_a_process() -> None:
-    done = subprocess.run(
-        command_line("demo", "--window", "4"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE,
-    )
+    done = complete("demo", "--window", "4")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("\nok ") == 6
 

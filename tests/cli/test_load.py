@@ -12,7 +12,6 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from click.testing import CliRunner, Result
 
 from tests.support import child
 from tests.support.authority import AUTHORITY
+from tests.support.command import complete_command, start_command
 from trio_duplex import Connection
 from trio_duplex.cli._command import command
 from trio_duplex.cli._load import load as _load
@@ -327,7 +327,7 @@ async def a_child(folder: Path) -> AsyncIterator[tuple[child.Child, list[str]]]:
         yield (
             server,
             [
-                *(sys.executable, "-m", "trio_duplex", "load", f"127.0.0.1:{server.port}"),
+                *("load", f"127.0.0.1:{server.port}"),
                 *("--cert", str(peer), "--trust", str(folder / "ca.pem")),
             ],
         )
@@ -335,13 +335,11 @@ async def a_child(folder: Path) -> AsyncIterator[tuple[child.Child, list[str]]]:
 
 async def test_a_process(tmp_path: Path) -> None:
     async with a_child(tmp_path) as (server, line):
-        done = await trio.run_process(
-            [*line, "--connections", "30", "--mix", "speaking=8,silent=1,hang-up=1", "--json"],
-            capture_stdout=True,
-            capture_stderr=True,
+        done = await complete_command(
+            *line, "--connections", "30", "--mix", "speaking=8,silent=1,hang-up=1", "--json"
         )
         look = await server.idle()
-    assert done.stderr == b""
+    assert (done.returncode, done.stderr) == (0, b"")
     said = json.loads(done.stdout)
     assert said["passed"]
     assert {kind: peer["done"] for kind, peer in said["peers"].items()} == {
@@ -358,10 +356,8 @@ async def test_a_process(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_a_signal_ends_it_with_what_there_is(number: signal.Signals, tmp_path: Path) -> None:
     async with a_child(tmp_path) as (server, line):
-        process = await trio.lowlevel.open_process(
-            [*line, "--seconds", "600", "--json"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+        process = await start_command(
+            *(*line, "--seconds", "600", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert process.stdout is not None
         assert process.stderr is not None
@@ -405,11 +401,11 @@ async def test_a_terminal_is_shown_how_it_goes(tmp_path: Path) -> None:
                     async for chunk in screen:
                         shown.extend(chunk)
 
-            process = await trio.lowlevel.open_process(
-                [*line, "--connections", "60", "--mix", "speaking", "--json"],
+            process = await start_command(
+                *(*line, "--connections", "60", "--mix", "speaking", "--json"),
                 stdout=subprocess.PIPE,
                 stderr=theirs,
-                env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+                environ={"TERM": "xterm", "COLUMNS": "100"},
             )
             os.close(theirs)
             assert process.stdout is not None

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.authority import FLEET
-
-ROOT = Path(__file__).parents[2]
-RUN = [sys.executable, "-m", "trio_duplex"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+from tests.support.command import complete
 
 PRINTING = {
     "help": ["--help"],
@@ -33,17 +29,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(*words: str, folder: Path, stdout: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*RUN, *words],
-        cwd=folder,
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        timeout=120,
-        stdout=stdout,
-    )
+def run(
+    *words: str, folder: Path, stdout: int = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
+    # In a new Python if its output can't be written: Python itself has something to say about that.
+    return complete(*words, cwd=folder, stdout=stdout, fresh=stdout != subprocess.PIPE)
 
 
 @pytest.mark.parametrize("name", sorted(PRINTING))
@@ -69,7 +59,7 @@ def test_closed_pipe(name: str, folder: Path) -> None:
 
 
 def test_demo_without_a_window(folder: Path) -> None:
-    result = run("demo", "--window=0", folder=folder, stdout=subprocess.PIPE)
+    result = run("demo", "--window=0", folder=folder)
     assert result.returncode == 0, result.stdout
     assert "WRONG" not in result.stdout
 
@@ -92,7 +82,7 @@ def test_file_errors_say_which_file_what_it_is_and_what_to_do(
     listen = ["--listen=127.0.0.1:0"] if command == "echo" else []
     result = run(
         command, *listen, "--cert=mine.crt", "--key=node.key", "--trust=ca.pem",
-        folder=folder, stdout=subprocess.PIPE,
+        folder=folder,
     )  # fmt: skip
     said = result.stdout + result.stderr
     assert result.returncode != 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ import click
 import pytest
 
 from tests.docs.blocks import ROOT, blocks, pages
+from tests.support.command import complete
 from tests.support.tools import require_tool
 from trio_duplex.cli._command import command
 
@@ -48,13 +48,8 @@ def test_completion(shell: str) -> None:
     """click's own: each prints a script for its shell."""
     if shell == "bash":
         require_tool("bash")
-    result = subprocess.run(
-        [sys.executable, "-m", "trio_duplex"],
-        env={**os.environ, "_TRIO_DUPLEX_COMPLETE": f"{shell}_source", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    result = complete(environ={"_TRIO_DUPLEX_COMPLETE": f"{shell}_source"})
+    assert result.returncode == 0
     assert "_TRIO_DUPLEX_COMPLETE" in result.stdout
 
 
@@ -70,15 +65,7 @@ def test_line_that_tells_the_versions() -> None:
 
 def test_certificates_page(tmp_path: Path) -> None:
     """Certificates of the command's own authority are fit, as the page says."""
-    run = [sys.executable, "-m", "trio_duplex"]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        [*run, "certs", "lab", "node.example"],
-        cwd=tmp_path,
-        env=env,
-        check=True,
-        capture_output=True,
-    )
+    assert complete("certs", "lab", "node.example", cwd=tmp_path).returncode == 0
     lab = tmp_path / "lab"
     files = [f"--cert={lab}/node.example.pem", f"--key={lab}/node.example.key"]
-    subprocess.run([*run, "check", *files, f"--trust={lab}/ca.pem"], env=env, check=True)
+    assert complete("check", *files, f"--trust={lab}/ca.pem").returncode == 0

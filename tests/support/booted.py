@@ -58,7 +58,7 @@ mount --bind "$SITE" "$root/opt/site"
 mount --bind "$REPOSITORY/trio_duplex" "$root/opt/trio_duplex"
 cat >"$root/usr/bin/trio-duplex" <<EOF
 #!/bin/sh
-export LD_LIBRARY_PATH=/opt/python/lib PYTHONHOME=/opt/python PYTHONPATH=/opt:/opt/site PYTHONDONTWRITEBYTECODE=1
+export LD_LIBRARY_PATH=/opt/python/lib PYTHONHOME=/opt/python PYTHONPATH=/opt:/opt/site PYTHONPYCACHEPREFIX=/opt/bytecode
 exec /opt/python/bin/$EXECUTABLE -m trio_duplex "\\$@"
 EOF
 chmod 755 "$root/usr/bin/trio-duplex"

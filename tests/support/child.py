@@ -19,12 +19,15 @@ import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import trio
 import trustme
 
 import trio_duplex
+
+if TYPE_CHECKING:
+    from tests.support.forked import ForkedProcess
 
 
 class Options(TypedDict, total=False):
@@ -86,21 +89,40 @@ class Child:
 
     port: int
 
-    def __init__(self, process: trio.Process, log: Path) -> None:
+    def __init__(self, process: trio.Process | ForkedProcess, log: Path) -> None:
         self._process = process
         self._log = log
         self._unread = b""
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def start(cls, folder: Path, **options: Unpack[Options]) -> AsyncIterator[Child]:
-        """Start a child, and have it stopped in the end."""
+    async def start(
+        cls, folder: Path, *, fresh: bool = False, **options: Unpack[Options]
+    ) -> AsyncIterator[Child]:
+        """Start a child, and have it stopped in the end.
+
+        Args:
+            folder: Where its certificates are.
+            fresh: In a new Python, because its memory is measured.
+            options: What it is told.
+        """
+        from tests.support.forked import can_fork, fork  # not in the child, which is a program
+
         log = folder / "log"
-        command = [sys.executable, "-W", "error", __file__, str(folder), json.dumps(options)]
+        words = [__file__, str(folder), json.dumps(options)]
         with log.open("wb") as stderr:
-            process = await trio.lowlevel.open_process(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr
-            )
+            process: trio.Process | ForkedProcess
+            if can_fork(os.environ) and not fresh:
+                process = fork(
+                    words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr.fileno()
+                )
+            else:
+                process = await trio.lowlevel.open_process(
+                    [sys.executable, "-W", "error", *words],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                )
         child = cls(process, log)
         try:
             child.port = (await child._line())["port"]

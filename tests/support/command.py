@@ -8,10 +8,15 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 
 import trio
 
-START = [sys.executable, "-W", "error", "-m", "trio_duplex"]
+from tests.support.forked import ROOT, ForkedProcess, can_fork, fork
+
+PYTHON = [sys.executable, "-W", "error"]
+PROGRAM = ["-m", "trio_duplex"]
+START = [*PYTHON, *PROGRAM]
 PATIENCE = 120.0
 """Seconds for a line of the log to come: starting takes seconds when other suites run beside this one."""
 
@@ -24,7 +29,7 @@ class Command:
         lines: What it has logged so far, one string a line.
     """
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process | ForkedProcess) -> None:
         self.process = process
         self.lines: list[str] = []
         self._ended = False
@@ -74,6 +79,126 @@ class Command:
         return await self.process.wait()
 
 
+async def start_command(
+    *arguments: object,
+    environ: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    pass_fds: Sequence[int] = (),
+    cwd: Path | None = None,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    fresh: bool = False,
+) -> trio.Process | ForkedProcess:
+    """Start ``trio-duplex``: by a fork if that is no different, and else in a new Python.
+
+    Args:
+        arguments: Its command line.
+        environ: More environment variables.
+        prefix: A command that runs it, such as ``systemd-socket-activate -l 8443``.
+        pass_fds: File descriptors that it inherits.
+        cwd: Its working directory; ours by default.
+        stdin: Its standard input; as for `subprocess.Popen`, and so are the two others.
+        stdout: Its standard output.
+        stderr: Its standard error.
+        fresh: Start a new Python, because the test is about that, or about memory.
+    """
+    words = [*PROGRAM, *map(str, arguments)]
+    whole = {**os.environ, **(environ or {})}
+    if not prefix and not fresh and can_fork(whole):
+        return fork(
+            words,
+            environ=whole,
+            pass_fds=pass_fds,
+            cwd=cwd,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    if cwd is not None:
+        whole["PYTHONPATH"] = str(ROOT)
+    return await trio.lowlevel.open_process(
+        [*prefix, *PYTHON, *words],
+        env=whole,
+        cwd=cwd,
+        pass_fds=pass_fds,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+    )
+
+
+async def complete_command(
+    *arguments: object,
+    stdin: bytes = b"",
+    stdout: int = subprocess.PIPE,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    fresh: bool = False,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run ``trio-duplex`` to its end, with these bytes on its standard input.
+
+    The other arguments are those of `start_command`.
+    """
+    process = await start_command(
+        *arguments,
+        environ=environ,
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        fresh=fresh,
+    )
+    written: dict[int, bytes] = {}
+
+    async def feed(pipe: trio.abc.SendStream) -> None:
+        async with pipe:
+            with contextlib.suppress(trio.BrokenResourceError):  # it does not want to know more
+                await pipe.send_all(stdin)
+
+    async def read(number: int, pipe: trio.abc.ReceiveStream) -> None:
+        async with pipe:
+            written[number] = b"".join([chunk async for chunk in pipe])
+
+    with trio.fail_after(2 * PATIENCE):
+        try:
+            async with trio.open_nursery() as nursery:
+                if process.stdin is not None:
+                    nursery.start_soon(feed, process.stdin)
+                if process.stdout is not None:
+                    nursery.start_soon(read, 1, process.stdout)
+                assert process.stderr is not None
+                nursery.start_soon(read, 2, process.stderr)
+            code = await process.wait()
+        finally:
+            with trio.CancelScope(shield=True):
+                if process.returncode is None:
+                    process.kill()
+                await process.wait()
+    line = list(map(str, arguments))
+    return subprocess.CompletedProcess(line, code, written.get(1, b""), written[2])
+
+
+def complete(
+    *arguments: object,
+    stdout: int = subprocess.PIPE,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    fresh: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """`complete_command` for tests that are not async, with text for bytes."""
+
+    async def main() -> subprocess.CompletedProcess[bytes]:
+        return await complete_command(
+            *arguments, stdout=stdout, environ=environ, cwd=cwd, fresh=fresh
+        )
+
+    done = trio.run(main)
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
 @contextlib.asynccontextmanager
 async def run_command(
     *arguments: object,
@@ -82,24 +207,21 @@ async def run_command(
     pass_fds: Sequence[int] = (),
     stdin: int = subprocess.DEVNULL,
     stdout: int | None = None,
+    fresh: bool = False,
 ) -> AsyncIterator[Command]:
     """Start ``trio-duplex`` with these arguments, and kill it in the end if need be.
 
-    Args:
-        arguments: Its command line.
-        environ: More environment variables.
-        prefix: A command that runs it, such as ``systemd-socket-activate -l 8443``.
-        pass_fds: File descriptors that it inherits.
-        stdin: Its standard input.
-        stdout: Its standard output.
+    The arguments are those of `start_command`.
     """
-    process = await trio.lowlevel.open_process(
-        [*prefix, *START, *map(str, arguments)],
-        env={**os.environ, **(environ or {})},
+    process = await start_command(
+        *arguments,
+        environ=environ,
+        prefix=prefix,
+        pass_fds=pass_fds,
         stdin=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
-        pass_fds=pass_fds,
+        fresh=fresh,
     )
     command = Command(process)
     with trio.fail_after(3 * PATIENCE):  # a test that hangs fails, and leaves no process behind

@@ -13,7 +13,7 @@ import trio
 from click.testing import CliRunner
 
 from tests.support.authority import STRANGER
-from tests.support.command import PATIENCE, START, Command, run_command
+from tests.support.command import PATIENCE, Command, complete_command, run_command
 from tests.support.half_closing import HalfClosingPeer, peer_context
 from tests.support.patience import window_for
 from trio_duplex import Role
@@ -34,17 +34,10 @@ def identity(folder: Path, name: str = "peer", trust: str = "ca") -> list[str]:
 
 
 async def connect(
-    *arguments: object, stdin: bytes = b"", stdout: int | None = None
+    *arguments: object, stdin: bytes = b"", stdout: int = subprocess.PIPE
 ) -> subprocess.CompletedProcess[bytes]:
     """Run it to its end."""
-    with trio.fail_after(2 * PATIENCE):
-        return await trio.run_process(
-            [*START, "connect", *map(str, arguments)],
-            stdin=stdin,
-            capture_stderr=True,
-            check=False,
-            **({"capture_stdout": True} if stdout is None else {"stdout": stdout}),
-        )
+    return await complete_command("connect", *arguments, stdin=stdin, stdout=stdout)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.command import PATIENCE, START, Command, run_command
+from tests.support.command import PATIENCE, Command, complete_command, run_command
 from tests.support.half_closing import HalfClosingPeer
 from tests.support.patience import window_for
 from tests.support.tools import require_tool
@@ -52,12 +52,12 @@ async def backend(handler: Handler, port: int = 0) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def run_proxy(
-    credentials: list[str], *options: object, role: Role = Role.CLIENT
+    credentials: list[str], *options: object, role: Role = Role.CLIENT, fresh: bool = False
 ) -> AsyncIterator[tuple[Command, int]]:
     """Start it, for peers of this role; give it and its port."""
     window = window_for(role)
     arguments = ["--listen", "127.0.0.1:0", "--window", window, *credentials, *options]
-    async with run_command("proxy", *arguments) as command:
+    async with run_command("proxy", *arguments, fresh=fresh) as command:
         ((_, port),) = await command.addresses()
         yield command, port
 
@@ -133,12 +133,10 @@ async def test_connect_as_peer(folder: Path, credentials: list[str], role: Role)
     ):
         files = ["--cert", "peer.pem", "--key", "peer.key", "--trust", "ca.pem"]
         with trio.fail_after(PATIENCE):
-            result = await trio.run_process(
-                [*START, "connect", f"127.0.0.1:{port}", "--role", role.value, *files],
+            result = await complete_command(
+                *("connect", f"127.0.0.1:{port}", "--role", role.value, *files),
                 cwd=folder,
                 stdin=sent,
-                capture_stdout=True,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
             )
         assert result.stdout[:32] == hashlib.sha256(sent).digest()
         assert len(result.stdout) == 32 + TEN_MEGABYTES
@@ -275,7 +273,7 @@ async def test_back_pressure(folder: Path, credentials: list[str], role: Role) -
 
     async with (
         backend(never_reads) as to,
-        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role) as (command, port),
+        run_proxy(credentials, "--to", f"127.0.0.1:{to}", role=role, fresh=True) as (command, port),
     ):
         peer = await HalfClosingPeer.dial(port, folder, role)
         with trio.move_on_after(1) as scope:

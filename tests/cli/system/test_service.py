@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tests.support.authority import AUTHORITY
-from tests.support.command import PATIENCE, START, run_command
+from tests.support.command import PATIENCE, run_command, start_command
 from tests.support.patience import window_for
 from tests.support.peers import echo
 from tests.support.tools import require_tool
@@ -125,10 +125,10 @@ async def test_inetd_and_nothing_of_the_log_goes_to_the_peer(folder: Path, role:
                 nursery.start_soon(talk, folder, listener.getsockname()[1], role)
                 accepted, _ = await trio.to_thread.run_sync(listener.accept)
                 with accepted:
+                    number = accepted.fileno()
                     arguments = proxy(folder, "fd:0", to, "-v", role=role)
-                    command = [*START, *map(str, arguments)]
-                    process = await trio.lowlevel.open_process(
-                        command, stdin=accepted, stdout=accepted, stderr=accepted
+                    process = await start_command(
+                        *arguments, stdin=number, stdout=number, stderr=number
                     )
                 with trio.fail_after(PATIENCE):
                     assert await process.wait() == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import START
+from tests.support.command import complete
 from tests.support.tools import require_tool
 
 pytestmark = pytest.mark.interop
@@ -67,8 +67,6 @@ def test_sandbox_is_tight(service: Path) -> None:
 
 
 def test_configuration_of_the_units_is_valid() -> None:
-    done = subprocess.run(
-        [*START, "config", str(UNITS / "proxy.toml")], capture_output=True, text=True, check=False
-    )
+    done = complete("config", UNITS / "proxy.toml")
     assert (done.returncode, done.stderr) == (0, "")
     assert "fd:duplex" in done.stdout

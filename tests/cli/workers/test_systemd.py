@@ -91,7 +91,9 @@ async def test_watchdog_starves_with_a_supervisor_that_hangs(
     async with run_workers(credentials, manager, watchdog="400000") as command:
         await manager.told("WATCHDOG=1")
         command.process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, command.process.pid, os.WSTOPPED)
+        stat = Path(f"/proc/{command.process.pid}/stat")
+        while stat.read_text().rpartition(") ")[2][0] != "T":  # stopped
+            await trio.sleep(0.01)
         manager.forget()  # what it said before
         with trio.move_on_after(1.5) as starved:  # more than three times the watchdog's
             await manager.told("WATCHDOG=1")
