@@ -183,9 +183,15 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def soak(session: nox.Session) -> None:
-    """Short connections of all kinds must leave nothing behind: 1,500, or what the argument says."""
+    """Short connections of all kinds must leave nothing behind: 1,500, or what the argument says.
+
+    And of thousands of first bytes that come just as the window closes, none may be lost.
+    """
     session.install("-e", ".[all]", "--group", "test")
     session.run("python", "-W", "error", "tests/soak.py", *(session.posargs or ["1500"]))
+    session.run(
+        "python", "-m", "pytest", "tests/stream/test_deadline_race.py", env={"TRIO_DUPLEX_LONG": "1"}
+    )  # fmt: skip
 
 
 @nox.session(python=OLDEST)
