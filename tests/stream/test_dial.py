@@ -137,6 +137,7 @@ async def test_sni_on_the_wire(host: str, sent: str | None) -> None:
         ({"connect_timeout": -1}, ValueError),
         ({"connect_timeout": math.nan}, ValueError),
         ({"connect_timeout": "10"}, TypeError),
+        ({"connect_timeout": True}, TypeError),
         ({"credentials": None}, TypeError),
         ({"local_host": 127001}, TypeError),
         ({"local_host": ("127.0.0.1", 0)}, TypeError),

@@ -229,6 +229,7 @@ async def test_legacy_ends_never_hang(
 ) -> None:
     """Among many that meet at once: a plain TLS server is served, a plain TLS client has crossed."""
     ended: Counter[str] = Counter()
+    advice: set[str] = set()
 
     async def legacy(stream: RecordingStream) -> None:
         tls = peer_stream(stream, role, version)
@@ -242,7 +243,8 @@ async def test_legacy_ends_never_hang(
     async def ours(stream: RecordingStream) -> None:
         try:
             connection = await negotiate(stream, credentials(version), window=0, dialled=True)
-        except GlareError:
+        except GlareError as exc:
+            advice.add(exc.advice or "")
             ended["ours: glare"] += 1
         else:
             ended[f"ours: {connection.role}"] += 1
@@ -269,6 +271,8 @@ async def test_legacy_ends_never_hang(
     else:  # or it came so early that ours saw it in time
         assert ended["ours: glare"] + ended["ours: server"] == 20
         assert ended["ours: glare"] == ended["legacy: failed"] >= 1
+        assert "role=Role.SERVER" in advice.pop()  # by which such a peer is met
+        assert not advice
 
 
 @each_version

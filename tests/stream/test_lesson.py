@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
@@ -333,7 +333,17 @@ async def test_policy_that_fails_does_not_cost_the_connection(
     async def not_a_choice() -> Any:
         return 5.0
 
-    for policy in (Broken(), Notebook(not_a_choice), Notebook("5")):  # type: ignore[arg-type]
+    class Later:
+        """Nobody asks it: the time to choose would begin anew with each of these, without end."""
+
+        def __await__(self) -> Generator[Any, Any, Choice]:
+            yield from trio.lowlevel.checkpoint().__await__()
+            return Choice(0.0)
+
+    async def later() -> Any:
+        return Later()
+
+    for policy in (Broken(), Notebook(not_a_choice), Notebook(later), Notebook("5")):  # type: ignore[arg-type]
         decision = await outcome_with(is_silent, policy)
         assert isinstance(decision, Decision)
         assert (decision.reason, decision.waited) == (Reason.SILENT, 5.0)

@@ -1103,6 +1103,14 @@ async def test_invalid_duration_is_refused_at_once(
         await negotiate(ours, credentials())
 
 
+async def test_what_are_no_credentials_is_refused_at_once() -> None:
+    ours, _ = memory_pair()
+    for wrong in (None, peer_context(Role.SERVER)):
+        with pytest.raises(TypeError):
+            await negotiate(ours, wrong)  # type: ignore[arg-type]
+    assert not ours.closed
+
+
 # ------------------------------------------------------------------------- cancellation and closing
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +10,18 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.peers import client_hello, credentials, memory_pair, unix_pair
-from trio_duplex import Connection, LimitError
+from tests.support.peers import (
+    NODE,
+    caught,
+    client_hello,
+    credentials,
+    each_role,
+    each_version,
+    memory_pair,
+    peer_stream,
+    unix_pair,
+)
+from trio_duplex import Connection, LimitError, Role
 from trio_duplex._stream.detect import detect
 from trio_duplex._stream.negotiation import Negotiation
 from trio_duplex._stream.settings import Settings
@@ -52,6 +63,35 @@ async def negotiated(
 async def never_chosen(peer: PeerFacts) -> float:
     await trio.sleep_forever()
     raise AssertionError
+
+
+@each_version
+@each_role
+async def test_a_peer_for_which_there_is_no_room_is_refused_when_it_is_known(
+    role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    shown: list[bytes | None] = []
+
+    class Full(Supervision):
+        def admitted(self, certificate: bytes | None) -> None:
+            shown.append(certificate)
+            raise LimitError("there is no room", limit="connections", value=1)
+
+    ours, theirs = memory_pair()
+    peer = peer_stream(theirs, role.other, version)
+    async with trio.open_nursery() as nursery:
+
+        async def learn_of_it() -> None:
+            with trio.move_on_after(5) as waiting:
+                await caught(peer.receive_some)
+            assert not waiting.cancelled_caught
+
+        nursery.start_soon(learn_of_it)
+        with pytest.raises(LimitError):
+            await negotiated(ours, Settings(0.0 if role is Role.CLIENT else 5.0), Full())
+    assert shown == [ssl.PEM_cert_to_DER_cert(NODE.cert_chain_pems[0].bytes().decode())]
+    for stream in (ours, theirs):
+        await trio.aclose_forcefully(stream)
 
 
 PHASES: dict[str, tuple[bytes, Any]] = {
