@@ -555,6 +555,8 @@ async def test_closed_here_is_still_told_from_given_up(
         await connection.receive_some()
     with pytest.raises(trio.ClosedResourceError):
         await connection.send_all(b"x")
+    with pytest.raises(trio.ClosedResourceError):
+        await connection.send_eof()
 
 
 async def test_cancelled_from_outside_is_no_timeout(
@@ -604,7 +606,11 @@ async def test_send_timeout_while_waiting_to_send(autojump_clock: trio.testing.M
     assert trio.current_time() == 7
     assert (type(error), error and error.__cause__) == (trio.BrokenResourceError, None)
     assert "send_timeout" in str(error)
-    for later in (connection.wait_send_all_might_not_block, partial(connection.send_all, b"x")):
+    for later in (
+        connection.wait_send_all_might_not_block,
+        partial(connection.send_all, b"x"),
+        connection.send_eof,
+    ):
         assert str(await caught(later)) == str(error)
     await connection.aclose()
     assert trio.current_time() == 7

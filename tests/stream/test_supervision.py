@@ -21,7 +21,7 @@ from tests.support.peers import (
     peer_stream,
     unix_pair,
 )
-from trio_duplex import Connection, LimitError, Role
+from trio_duplex import Connection, Decision, LimitError, Role
 from trio_duplex._stream.detect import detect
 from trio_duplex._stream.negotiation import Negotiation
 from trio_duplex._stream.settings import Settings
@@ -63,6 +63,37 @@ async def negotiated(
 async def never_chosen(peer: PeerFacts) -> float:
     await trio.sleep_forever()
     raise AssertionError
+
+
+@each_version
+@each_role
+async def test_a_server_is_told_of_each_step_once(
+    role: Role, version: ssl.TLSVersion, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It counts turns by them, and the patience that a peer has earned."""
+    told: list[str] = []
+
+    class Told(Supervision):
+        def decided(self, decision: Decision) -> None:
+            told.append(f"decided: {decision.role}")
+
+        async def take_turn(self, role: Role) -> None:
+            told.append(f"turn: {role}")
+
+        def answered(self) -> None:
+            told.append("answered")
+
+        def admitted(self, certificate: bytes | None) -> None:
+            told.append("admitted")
+
+    ours, theirs = memory_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(peer_stream(theirs, role.other, version).do_handshake)
+        await negotiated(ours, Settings(0.0 if role is Role.CLIENT else 5.0), Told())
+    answered = ["answered"] if role is Role.CLIENT else []
+    assert told == [f"decided: {role}", f"turn: {role}", *answered, "admitted"]
+    for stream in (ours, theirs):
+        await trio.aclose_forcefully(stream)
 
 
 @each_version
