@@ -87,27 +87,6 @@ async def test_ciphers(role: Role, autojump_clock: MockClock) -> None:
     assert (await meet(credentials, role, other)).error is not None
 
 
-@each_role
-@pytest.mark.parametrize(
-    ("name", "curve"),
-    [
-        ("P-256", "prime256v1"),
-        ("secp256r1", "prime256v1"),
-        ("P-384", "secp384r1"),
-        ("secp384r1", "secp384r1"),
-        ("P-521", "secp521r1"),
-        ("secp521r1", "secp521r1"),
-    ],
-)
-async def test_one_group(name: str, curve: str, role: Role, autojump_clock: MockClock) -> None:
-    credentials = mutual(groups=[name])
-    for theirs in ("prime256v1", "secp384r1", "secp521r1"):
-        # In TLS 1.2, OpenSSL asks the same list whether a certificate's key may be used.
-        peer = context(role.other, PEER, version=TLS13)
-        peer.set_ecdh_curve(theirs)
-        assert ((await meet(credentials, role, peer)).error is None) is (theirs == curve)
-
-
 def sets_x25519() -> bool:
     """Whether this Python can: Debian 12's, 3.11.2, can't."""
     try:
@@ -115,6 +94,32 @@ def sets_x25519() -> bool:
     except ssl.SSLError:
         return False
     return True
+
+
+x25519 = pytest.mark.skipif(not sets_x25519(), reason="too old")
+
+
+@each_role
+@pytest.mark.parametrize(
+    ("name", "curve"),
+    [
+        ("P-256", "prime256v1"),
+        ("secp256r1", "prime256v1"),
+        ("P-384", "secp384r1"),
+        ("SECP384R1", "secp384r1"),
+        ("P-521", "secp521r1"),
+        ("SECP521R1", "secp521r1"),
+        pytest.param("x25519", "X25519", marks=x25519),
+        pytest.param("x448", "X448", marks=x25519),
+    ],
+)
+async def test_one_group(name: str, curve: str, role: Role, autojump_clock: MockClock) -> None:
+    credentials = mutual(groups=[name])
+    for theirs in dict.fromkeys([curve, "prime256v1", "secp384r1"]):
+        # In TLS 1.2, OpenSSL asks the same list whether a certificate's key may be used.
+        peer = context(role.other, PEER, version=TLS13)
+        peer.set_ecdh_curve(theirs)
+        assert ((await meet(credentials, role, peer)).error is None) is (theirs == curve)
 
 
 CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1()}
@@ -127,7 +132,7 @@ CURVES: dict[str, ec.EllipticCurve] = {"P-256": ec.SECP256R1(), "P-384": ec.SECP
     [
         "P-256",
         "P-384",
-        pytest.param("X25519", marks=pytest.mark.skipif(not sets_x25519(), reason="too old")),
+        pytest.param("X25519", marks=x25519),
     ],
 )
 async def test_one_group_in_tls_1_2(
