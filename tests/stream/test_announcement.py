@@ -251,6 +251,8 @@ async def test_what_is_said_on_the_wire(autojump_clock: trio.testing.MockClock) 
 
 
 @pytest.mark.parametrize("role", [None, Role.CLIENT])
-async def test_only_a_server_can_announce(role: Role | None) -> None:
+async def test_only_a_server_can_announce(
+    role: Role | None, autojump_clock: trio.testing.MockClock
+) -> None:
     with pytest.raises(ValueError, match="announce"):
         await negotiate(memory_pair()[0], credentials(), role=role, announce=True)

@@ -1103,7 +1103,9 @@ async def test_invalid_duration_is_refused_at_once(
         await negotiate(ours, credentials())
 
 
-async def test_what_are_no_credentials_is_refused_at_once() -> None:
+async def test_what_are_no_credentials_is_refused_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     ours, _ = memory_pair()
     for wrong in (None, peer_context(Role.SERVER)):
         with pytest.raises(TypeError):
