@@ -187,7 +187,7 @@ def test_percentile() -> None:
 def test_dial_to_first_byte_is_measured() -> None:
     command = [sys.executable, "-m", "benchmarks.windows", "first-byte"]
     done = subprocess.run(
-        [*command, "--pending", "5", "--dials", "1"],
+        [*command, "--pending", "5", "--dials", "5"],
         capture_output=True,
         text=True,
         check=False,
@@ -197,4 +197,6 @@ def test_dial_to_first_byte_is_measured() -> None:
     for kind in ("5 pending", "announced: ", "by rule: ", "remembered: ", "first contact: "):
         assert kind in done.stdout
     (remembered,) = re.findall(r"remembered: ([0-9.]+) ms", done.stdout)
-    assert 100 <= float(remembered) < 1000  # it was remembered: the window here is 1 s
+    assert (
+        100 <= float(remembered) < 1000
+    )  # it was remembered: the window here is 1 s; a median, so one may be late

@@ -198,7 +198,7 @@ async def test_silence_through_the_window_makes_us_the_client(
         assert await receive_exactly(connection, 8) == b"question"
         await connection.send_all(b"answer")
     assert trio.current_time() == 5.0
-    assert time.perf_counter() - began < 2.5  # on a busy machine; of virtual time it was 5 s
+    assert time.perf_counter() - began < 5  # on a busy machine, too: the time was virtual
 
 
 @pytest.mark.parametrize("window", [0, 0.5, 60])
