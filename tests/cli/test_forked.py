@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from tests.support.command import PYTHON, complete, run_command, start_command
-from tests.support.forked import AVAILABLE, ForkedProcess, can_fork, fork_server
+from tests.support.forked import AVAILABLE, ForkedProcess, can_fork, fork, fork_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -131,6 +131,69 @@ def test_same_end(code: str, ends: int) -> None:
         said = pipe.read()
     assert trio.run(forked.wait) == started.returncode == ends
     assert said == started.stdout
+
+
+def output_of_fork(code: str) -> tuple[int, str, str]:
+    async def main() -> tuple[int, str, str]:
+        process = fork(
+            ["-c", code],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        async with process.stdout, process.stderr:
+            said = b"".join([chunk async for chunk in process.stdout])
+            complained = b"".join([chunk async for chunk in process.stderr])
+        return await process.wait(), said.decode(), complained.decode()
+
+    return trio.run(main)
+
+
+LEAK = """
+import socket, sys
+def leak():
+    sock = socket.socket()
+    try:
+        raise ValueError
+    except ValueError:
+        {end}
+leak()
+"""
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "raise SystemExit", "leak.sock = sock"])
+def test_a_socket_left_open_warns(end: str) -> None:
+    code, _, complained = output_of_fork(LEAK.format(end=end))
+    assert code == 0
+    assert "ResourceWarning: unclosed <socket.socket" in complained
+
+
+def test_output_that_cannot_be_written() -> None:
+    unwritable = "import sys; sys.stdout = open('/dev/full', 'w'); print('lost')"
+    code, _, complained = output_of_fork(unwritable)
+    assert code == 120
+    assert "No space left on device" in complained
+    assert "SystemExit" not in complained
+
+
+def test_the_order_of_tasks_differs() -> None:
+    orders = """
+import trio
+async def main():
+    order = []
+    async def note(number):
+        order.append(number)
+    async with trio.open_nursery() as nursery:
+        for number in range(100):
+            nursery.start_soon(note, number)
+            if number % 4 == 3:
+                await trio.sleep(0)
+    print(order)
+trio.run(main)
+"""
+    assert output_of_fork(orders)[1] != output_of_fork(orders)[1]
 
 
 def test_variables_that_are_read_at_the_start() -> None:

@@ -22,6 +22,7 @@ import io
 import json
 import os
 import pkgutil
+import random
 import resource
 import runpy
 import select
@@ -64,6 +65,10 @@ class Start(TypedDict):
     umask: int
     limits: Sequence[tuple[int, int]]
     pass_fds: Sequence[int]
+
+
+generators: list[random.Random] = []
+"""Trio's order of tasks is from one of them, and is to differ between children. Python seeds only its own anew."""
 
 
 def import_everything() -> None:
@@ -125,6 +130,8 @@ def become(start: Start, descriptors: Sequence[int]) -> None:
     os.environ.update(start["environ"])
     if COERCED is not None:
         os.environ.setdefault("LC_CTYPE", COERCED)
+    for generator in generators:
+        generator.seed()
     open_streams()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     pid = os.getpid()
@@ -174,16 +181,23 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for the tests, which then leave us
     import_everything()
     gc.collect()
+    generators.extend(each for each in gc.get_objects() if issubclass(type(each), random.Random))
     gc.freeze()  # so that a child neither looks at these objects nor copies them
     with socket.socket(fileno=int(sys.argv[1])) as control:
         start = serve(control)
     if start is not None:
-        try:
-            run(*start["words"])
-        except SystemExit as end:
-            if end.code is None or isinstance(end.code, int):
-                end_promptly(end.code or 0)
-            raise
+        end_promptly(exit_code(start["words"]))
+
+
+def exit_code(words: Sequence[str]) -> int:
+    """Be this program, and give its exit code once its frames, and what they held, are gone."""
+    try:
+        run(*words)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        raise
+    return 0
 
 
 def run(*words: str) -> None:
@@ -200,7 +214,6 @@ def run(*words: str) -> None:
         sys.argv = [*words]
         sys.path[0] = str(Path(words[0]).resolve().parent)
         runpy.run_path(words[0], run_name="__main__")
-    raise SystemExit(0)
 
 
 def end_promptly(code: int) -> None:
@@ -212,8 +225,11 @@ def end_promptly(code: int) -> None:
     gc.collect()  # a socket that was not closed warns
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        raise SystemExit(code) from None
     os._exit(code)
 
 
