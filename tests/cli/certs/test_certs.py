@@ -194,6 +194,12 @@ def test_the_advice_fits_the_terminal(width: int, monkeypatch: pytest.MonkeyPatc
     assert not [line for line in lines if len(line) > width]
 
 
+def test_a_path_within_a_sentence_is_not_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    folder = f"a-folder-{'with-a-long-name-' * 3}"
+    assert f"{folder}/ca.key" in run(folder, "a.example").output.split("Keep")[1].split()
+
+
 @pytest.mark.interop
 def test_what_operators_are_told_works() -> None:
     """The `openssl` lines, as they are printed, make a certificate that is fit for both roles."""

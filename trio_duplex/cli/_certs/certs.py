@@ -125,7 +125,12 @@ def certs(
     for line in _output(folder, subjects, files, days):
         # Commands and paths are to be copied, and stay as they are.
         folds = len(line) > width and not line.startswith((" ", "made "))
-        sys.stdout.write((textwrap.fill(line, width) if folds else line) + "\n")
+        sys.stdout.write((_folded(line, width) if folds else line) + "\n")
+
+
+def _folded(line: str, width: int) -> str:
+    # A path within a sentence is to be copied, too.
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _subject(name: str | IPAddress, ips: Sequence[IPAddress], uris: Sequence[str]) -> Subject:
