@@ -181,6 +181,21 @@ async def test_each_worker_serves_both_roles(fresh: Path, role: Role) -> None:
         await workers.command.line("draining", "worker=2")
 
 
+async def test_nobody_can_dial_once_each_worker_says_that_it_drains(fresh: Path) -> None:
+    async with run_workers(fresh) as workers:
+        peer = await dial_until(workers, fresh, Role.CLIENT, 1)
+        other = await dial_until(workers, fresh, Role.CLIENT, 2)
+        workers.command.process.terminate()
+        await workers.command.line("draining", "worker=1")
+        await workers.command.line("draining", "worker=2")
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream("127.0.0.1", workers.port)
+        for each in (peer, other):
+            await assert_echo(each, b"still served")
+            await each.aclose()
+        assert await workers.command.process.wait() == 0
+
+
 @BOTH
 async def test_killed_worker_costs_its_own_connections_only(fresh: Path, role: Role) -> None:
     async with run_workers(fresh, role=role) as workers:
