@@ -23,7 +23,7 @@ from benchmarks.processes import ROOT, Process
 
 SERVERS = Path(__file__).parent / "servers"
 
-FORMER = os.environ.get("TRIO_DUPLEX_FORMER")
+FORMER = os.environ.get("TRIO_DUPLEX_FORMER") or None
 """A checkout of another version of us, to be measured beside this one with the same client and certificates."""
 
 NGINX_STREAM = Path("/usr/lib/nginx/modules/ngx_stream_module.so")
