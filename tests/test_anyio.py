@@ -22,6 +22,9 @@ from trio_duplex import Connection, Role, open_tcp_connection, serve_tcp
 from trio_duplex.anyio import ConnectionAttribute, ConnectionStream
 from trio_duplex.testing import open_connection_pair
 
+pytestmark = pytest.mark.slow
+
+
 Streams = dict[Role, ConnectionStream]
 
 each_role = pytest.mark.parametrize("role", list(Role))

@@ -27,6 +27,9 @@ from trio_duplex import Connection, Role, open_tcp_connection, serve_tcp
 from trio_duplex.httpcore import ConnectionBackend
 from trio_duplex.testing import open_connection_pair
 
+pytestmark = pytest.mark.slow
+
+
 DEVICE = "server.example"  # as the kit names the server's end
 
 

@@ -29,6 +29,9 @@ from trio_duplex._serve.acceptor import Acceptor
 from trio_duplex._stream.settings import Settings
 from trio_duplex.metrics import ServerCollector
 
+pytestmark = pytest.mark.slow
+
+
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 

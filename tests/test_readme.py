@@ -18,6 +18,9 @@ import trio_duplex
 from tests.support.authority import AUTHORITY
 from tests.support.patience import window_for
 
+pytestmark = pytest.mark.slow
+
+
 ROOT = Path(__file__).parent.parent
 
 

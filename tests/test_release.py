@@ -28,6 +28,8 @@ from tests.support.records import APPLICATION_DATA, make_record
 from trio_duplex import Connection, HandshakeError, Limits, Role, Server, negotiate, serve_listeners
 from trio_duplex._tls.handshake import Handshake
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:

@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from benchmarks.statistics import MAX_SPREAD, Summary, pairwise, quantile, summarise
 
+pytestmark = pytest.mark.slow
+
+
 VALUES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=30)
 
 

@@ -15,6 +15,9 @@ from benchmarks.windows import costs, first_byte, glare, real
 from benchmarks.windows.model import MIXED, SILENT, SPEAKING, World, attempts, retransmission
 from benchmarks.windows.simulate import POLICIES, Result, compare, table
 
+pytestmark = pytest.mark.slow
+
+
 WORLD = World(addresses=300, connections=6_000)
 
 
@@ -37,7 +40,6 @@ def test_kinds_behave_as_they_are_called() -> None:
     assert {attempt.kind for attempt in attempts(WORLD)} == {SILENT, SPEAKING, MIXED}
 
 
-@pytest.mark.slow
 def test_longer_windows_cost_more_and_err_less(results: dict[str, Result]) -> None:
     fixed = [results[name] for name in POLICIES if name.startswith("fixed")]
     assert [result.median for result in fixed] == sorted(result.median for result in fixed)
@@ -182,7 +184,6 @@ def test_percentile() -> None:
     assert math.isnan(first_byte.percentile([], 0.5))
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="peers dial from all of 127/8")
 def test_dial_to_first_byte_is_measured() -> None:
     command = [sys.executable, "-m", "benchmarks.windows", "first-byte"]

@@ -22,6 +22,9 @@ from tests.support.authority import (
 from trio_duplex import Role
 from trio_duplex.cli._command import command
 
+pytestmark = pytest.mark.slow
+
+
 OK, WARNING, DEFECT = "ok", "warning", "DEFECT"
 
 

@@ -24,6 +24,9 @@ from trio_duplex.cli._load.plan import GARBAGE, HANG_UP, HTTP, MUTE, PARTIAL, RE
 from trio_duplex.cli._load.results import AT_THE_CAP, HELD, WE_LEFT, Class, Figures, Results
 from trio_duplex.testing import Authority, Certificate, Flaw, ThreadServerFactory
 
+pytestmark = pytest.mark.slow
+
+
 Script = Callable[[socket.socket], object]
 
 PATIENCE = 60.0

@@ -11,6 +11,9 @@ import pytest
 from tests.support.authority import FLEET
 from tests.support.command import complete
 
+pytestmark = pytest.mark.slow
+
+
 PRINTING = {
     "help": ["--help"],
     "man": ["man"],

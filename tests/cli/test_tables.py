@@ -13,6 +13,9 @@ from rich.text import Text
 
 from trio_duplex.cli._tables import Column, Prose, Rows, print_folded
 
+pytestmark = pytest.mark.slow
+
+
 SENTENCE = "the quick brown fox jumps over the lazy dog and comes back to tell"
 
 

@@ -14,6 +14,9 @@ from tests.support.records import HANDSHAKE, make_record
 from trio_duplex import Role
 from trio_duplex._decision.glare import Crossing, Resolution, resolve
 
+pytestmark = pytest.mark.slow
+
+
 LOW, HIGH = bytes(32), b"\xff" * 32
 
 

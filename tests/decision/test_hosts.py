@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 
 from trio_duplex._decision.hosts import host_key, host_number
 
+pytestmark = pytest.mark.slow
+
+
 V6 = st.builds(
     lambda groups: ipaddress.IPv6Address(b"".join(group.to_bytes(2, "big") for group in groups)),
     st.lists(

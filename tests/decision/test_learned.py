@@ -11,6 +11,8 @@ import pytest
 from trio_duplex._decision.learned import REST
 from trio_duplex.windows import Conduct, Learned, Outcome, PeerFacts
 
+pytestmark = pytest.mark.slow
+
 
 def peer(number: int = 1, *, now: float = 0.0, rtt: float | None = 0.05) -> PeerFacts:
     host = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"

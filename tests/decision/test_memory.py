@@ -315,6 +315,7 @@ def test_load_keeps_existing_entries(tmp_path: Path) -> None:
     assert choose(memory, peer()).remembered
 
 
+@pytest.mark.slow
 def test_size_of_a_remembered_peer(tmp_path: Path) -> None:
     memory, count = PeerMemory(), 2_000
     for number in range(count):

@@ -12,6 +12,8 @@ from tests.support.records import make_record
 from trio_duplex._decision.reflection import RECENT, SentHellos
 from trio_duplex._wire.hello import client_hello_random, random_may_follow
 
+pytestmark = pytest.mark.slow
+
 
 def random(number: int) -> bytes:
     return number.to_bytes(32, "big")

@@ -10,6 +10,7 @@ import pytest
 from tests.docs.blocks import DOCS, ROOT, blocks, filled, pages
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)
 def test_page_shows_what_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -16,6 +16,9 @@ from tests.support.command import complete
 from tests.support.tools import require_tool
 from trio_duplex.cli._command import command
 
+pytestmark = pytest.mark.slow
+
+
 SHOWN = sorted(
     {
         line

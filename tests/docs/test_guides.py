@@ -28,6 +28,9 @@ from tests.support.patience import window_for
 from trio_duplex import Credentials, Role
 from trio_duplex.testing import echo, open_connection_pair, thread_server
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = DOCS / "examples"
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import ast
 import re
 
+import pytest
+
 import trio_duplex
 from tests.docs.blocks import DOCS, ROOT
 from trio_duplex._stream.connection import CERTIFICATE_ALERTS
+
+pytestmark = pytest.mark.slow
+
 
 PAGE = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
 HEADINGS = set(re.findall(r"^### (\w+)$", PAGE, re.MULTILINE))

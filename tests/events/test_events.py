@@ -45,6 +45,9 @@ from trio_duplex.events import (
     RoleDecided,
 )
 
+pytestmark = pytest.mark.slow
+
+
 EVENTS = [
     value for value in vars(events).values() if isinstance(value, type) and issubclass(value, Event)
 ]

@@ -251,6 +251,7 @@ async def test_disabled_levels_cost_nothing(caplog: pytest.LogCaptureFixture) ->
 # -------------------------------------------------------------------------------------- summaries
 
 
+@pytest.mark.slow
 def test_faults_that_repeat_are_one_line_a_second_for_each_class(
     log: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -359,6 +360,7 @@ def test_each_address_that_was_left_out_is_named(
     assert "others" not in parsed(last)[1]
 
 
+@pytest.mark.slow
 def test_the_addresses_that_are_named_are_bounded(
     log: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -107,6 +107,7 @@ def test_muted_networks(peer: str | None, muted: bool) -> None:
     assert peer not in MutedNetworks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [

@@ -29,6 +29,8 @@ from trio_duplex.events import (
     RoleDecided,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def frozen(counts: Counts) -> Statistics:
     return counts.statistics(pending=0, handshaking=dict.fromkeys(Role, 0), observers_disabled=0)

@@ -16,6 +16,8 @@ from trio_duplex.openings import OpeningKind, classify
 from .effort import EXAMPLES
 from .harness import NOW, TARGETS, mutated, seeds
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.filterwarnings("ignore")  # cryptography's, of what it will not take for ever
 @pytest.mark.parametrize("target", TARGETS)

@@ -13,6 +13,9 @@ from tests.mutants.changes import (
 )
 from tests.mutants.trial import code_differences
 
+pytestmark = pytest.mark.slow
+
+
 WORDS = '''
 """A docstring."""
 from typing import TYPE_CHECKING

@@ -14,6 +14,9 @@ from tests.mutants.changes import PACKAGE, mutants_of
 from tests.mutants.trial import code_changes, functions_by_code, judge
 from trio_duplex._decision import glare, reflection
 
+pytestmark = pytest.mark.slow
+
+
 Say = Callable[[bytes], None]
 
 
@@ -83,7 +86,6 @@ for test in sys.argv[1:]:
 """
 
 
-@pytest.mark.slow
 def test_a_change_of_what_runs_at_import_is_what_tests_see() -> None:
     """Not the module as it is, which pytest's own finder would give them."""
     file = "tests/serve/test_limits.py"
@@ -101,7 +103,6 @@ def test_a_change_of_what_runs_at_import_is_what_tests_see() -> None:
     assert made.stdout.split() == ["noticed", "survived"]
 
 
-@pytest.mark.slow
 def test_the_time_for_a_change_is_bounded() -> None:
     script = {str(number): ["slow"] for number in range(100)}
     found = judge(list(script), {}, 0.5, outcomes(script))

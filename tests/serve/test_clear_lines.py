@@ -27,6 +27,9 @@ from trio_duplex import Connection, HandshakeError, Role, serve_listeners
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex.events import Event, NegotiationFailed
 
+pytestmark = pytest.mark.slow
+
+
 OTHER = FLEET.issue("other.example")
 PROXY = {
     "v1": b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 8443\r\n",

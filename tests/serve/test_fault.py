@@ -32,6 +32,9 @@ from trio_duplex import (
 from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex.events import Event, HandlerFailed
 
+pytestmark = pytest.mark.slow
+
+
 Handle = Callable[[Connection], Awaitable[object]]
 
 
@@ -205,7 +208,6 @@ async def failing(
     return result.error, told[0] if told else None
 
 
-@pytest.mark.slow
 @each_role
 @pytest.mark.parametrize("handle", OWN, ids=name)
 async def test_an_error_of_the_handler_is_not_the_peers_fault(

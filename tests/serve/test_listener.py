@@ -29,6 +29,8 @@ from tests.support.peers import (
 from trio_duplex import Connection, DuplexListener, Role
 from trio_duplex._serve.acceptor import CAPACITY_PAUSE
 
+pytestmark = pytest.mark.slow
+
 
 async def speak(stream: trio.abc.Stream, version: ssl.TLSVersion | None = None) -> None:
     """A speaking peer that is echoed."""

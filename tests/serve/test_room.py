@@ -58,6 +58,9 @@ from trio_duplex.events import (
     NegotiationFailed,
 )
 
+pytestmark = pytest.mark.slow
+
+
 E = TypeVar("E", bound=Event)
 
 
@@ -167,7 +170,6 @@ async def test_the_oldest_pending_peer_makes_room_for_the_newest(
         assert (first.limit, first.value, first.role) == ("pending", 3, None)
 
 
-@pytest.mark.slow
 async def test_a_speaking_peer_is_served_while_silent_ones_fill_their_share(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -547,7 +549,6 @@ async def send_until_broken(stream: trio.abc.Stream) -> None:
         await trio.sleep(0.01)
 
 
-@pytest.mark.slow
 async def test_a_burst_of_speaking_peers_does_not_push_itself_out(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -616,7 +617,6 @@ async def gather(*functions: Any) -> None:
             nursery.start_soon(function)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("role", Role)
 async def test_a_burst_of_proper_peers_gets_through(
     role: Role, autojump_clock: trio.testing.MockClock
@@ -962,7 +962,6 @@ async def test_without_descriptors_and_pending_peers_it_pauses(
 # ------------------------------------------------------------------------- slots on every way out
 
 
-@pytest.mark.slow
 async def test_no_slot_leaks_after_any_mix_of_failures(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

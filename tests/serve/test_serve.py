@@ -61,6 +61,8 @@ from trio_duplex.events import (
     RoleDecided,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @asynccontextmanager
 async def serving(

@@ -39,6 +39,9 @@ from trio_duplex import (
 )
 from trio_duplex.events import Event, NegotiationFailed
 
+pytestmark = pytest.mark.slow
+
+
 CONTEXT = ssl.SSLContext
 
 

@@ -36,6 +36,9 @@ from tests.support.peers import (
 )
 from trio_duplex import Connection, Credentials, Limits, Role, Server, serve_listeners, serve_tcp
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 WINDOWS = {Role.SERVER: 5.0, Role.CLIENT: 0.05}
@@ -408,7 +411,6 @@ def test_the_service_stops_at_the_second_signal(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["echo", "metrics", "rotation"])
 def test_an_example_that_does_not_drain_stops_at_once(

@@ -16,6 +16,9 @@ from tests.support.room import check_turns_empty
 from trio_duplex._serve.limits import Limit
 from trio_duplex._serve.turns import LEARNED_FOR, Turns
 
+pytestmark = pytest.mark.slow
+
+
 settled = trio.testing.wait_all_tasks_blocked
 
 
@@ -413,7 +416,6 @@ async def time_to_serve(
         return trio.current_time() - began, shed
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patience", "answer"),
     [(0.5, 0.4), (0.5, 0.8), (0.5, 3.0), (0.5, 25.0), (3.0, 4.0)],
@@ -436,7 +438,6 @@ async def test_slow_fleets_converge(
     assert shed == 0 or answer > patience
 
 
-@pytest.mark.slow
 async def test_a_slow_fleet_is_served_beside_a_mute_flood(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

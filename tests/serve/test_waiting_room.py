@@ -63,6 +63,9 @@ from trio_duplex.events import (
     RoleDecided,
 )
 
+pytestmark = pytest.mark.slow
+
+
 epoll_only = pytest.mark.skipif(not has_epoll(), reason="there is no epoll here")
 
 SHORT, LONGER = 0.05, 4.0

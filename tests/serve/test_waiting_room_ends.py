@@ -17,6 +17,8 @@ from trio_duplex import DrainResult, Limits, Server, serve_listeners
 from trio_duplex._serve import waiting_room
 from trio_duplex._sockets.crowd import AT_ONCE
 
+pytestmark = pytest.mark.slow
+
 
 async def settle() -> None:
     """Wait until what is under way has happened: nothing does any more for a moment."""

@@ -37,10 +37,13 @@ from trio_duplex import (
 from trio_duplex.events import Event, HandshakeCompleted, NegotiationFailed, PeerChangedKind
 from trio_duplex.windows import Learned, PeerMemory
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux",
-    reason="peers dial from all of 127/8, and TCP_INFO tells the round trip",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        sys.platform != "linux",
+        reason="peers dial from all of 127/8, and TCP_INFO tells the round trip",
+    ),
+    pytest.mark.slow,
+]
 
 FULL = 0.2
 """The full window, in seconds; real sockets wait it out."""

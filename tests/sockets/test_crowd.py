@@ -17,7 +17,10 @@ import trio.testing
 from tests.support.peers import open_descriptors
 from trio_duplex._sockets.crowd import AT_ONCE, STALE, Crowd, has_epoll
 
-pytestmark = pytest.mark.skipif(not has_epoll(), reason="there is no epoll here")
+pytestmark = [
+    pytest.mark.skipif(not has_epoll(), reason="there is no epoll here"),
+    pytest.mark.slow,
+]
 
 
 @contextmanager

@@ -21,6 +21,8 @@ from tests.support.peers import (
 from trio_duplex import Connection, Role, negotiate, open_tcp_connection
 from trio_duplex._sockets.keepalive import DEFAULT_KEEPALIVE
 
+pytestmark = pytest.mark.slow
+
 
 def keepalive_of(connection: Connection) -> tuple[int, int, int]:
     """Whether it is on, after how many seconds, and the milliseconds for unacknowledged data."""

@@ -20,6 +20,9 @@ from tests.support.peers import NODE, credentials, each_version, receive_exactly
 from tests.support.tools import require_tool
 from trio_duplex import Connection, Role
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/both_dial.py"
 
 
@@ -104,7 +107,6 @@ def in_own_namespaces() -> list[str]:
 
 
 @each_version
-@pytest.mark.slow
 def test_meet_halfway_over_a_wire_with_delay(version: ssl.TLSVersion, tmp_path: Path) -> None:
     """TCP opened simultaneously: loopback has no delay in which two SYNs could cross."""
     prefix = in_own_namespaces()

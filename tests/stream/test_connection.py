@@ -35,6 +35,8 @@ from trio_duplex import Connection, Role, negotiate
 from trio_duplex._stream.settings import CLOSE_TIMEOUT
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
+pytestmark = pytest.mark.slow
+
 
 async def connected(
     role: Role, version: ssl.TLSVersion | None = None
@@ -66,7 +68,6 @@ async def open_pair(
     return ends
 
 
-@pytest.mark.slow
 @each_version
 @each_way
 async def test_contract_in_memory(
@@ -91,7 +92,6 @@ async def test_contract_with_held_tickets(
     await trio.testing.check_half_closeable_stream(pair, None)
 
 
-@pytest.mark.slow
 @each_version
 @each_way
 @pytest.mark.parametrize("transport", ["tcp", "unix"])

@@ -40,6 +40,8 @@ from trio_duplex._serve.fault import is_peer_fault
 from trio_duplex._tls.engine import RECORD_SIZE
 from trio_duplex._tls.flow import RECEIVE_SIZE, SEND_PIECE
 
+pytestmark = pytest.mark.slow
+
 
 async def pair(role: Role, version: ssl.TLSVersion | None = None) -> tuple[Connection, Connection]:
     """A connection in this role, and its peer, in memory."""
@@ -640,7 +642,6 @@ async def test_a_send_in_time(autojump_clock: trio.testing.MockClock) -> None:
     assert trio.current_time() == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("https_compatible", [False, True])
 @pytest.mark.parametrize("bound", ["send_timeout", "idle_timeout"])
 async def test_a_peer_that_is_given_up_sees_no_normal_end(

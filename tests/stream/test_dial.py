@@ -69,6 +69,7 @@ async def a_listener(handler: Any) -> AsyncIterator[int]:
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.slow
 @each_role
 async def test_dial_in_each_role(role: Role) -> None:
     with trio.fail_after(10):
@@ -245,6 +246,7 @@ async def a_session(mine: Credentials, port: int) -> ssl.SSLSession:
         return session
 
 
+@pytest.mark.slow
 async def test_a_session_is_resumed() -> None:
     mine = credentials(TLS12)
     with trio.fail_after(10):
@@ -256,6 +258,7 @@ async def test_a_session_is_resumed() -> None:
                     assert connection.session_reused is (given is not None)
 
 
+@pytest.mark.slow
 async def test_a_session_of_others_is_refused_before_a_socket_opens() -> None:
     before = open_descriptors()
     with trio.fail_after(10):
@@ -273,6 +276,7 @@ async def test_a_session_of_others_is_refused_before_a_socket_opens() -> None:
     assert open_descriptors() == before
 
 
+@pytest.mark.slow
 async def test_a_reload_while_we_dial_costs_the_session_and_not_the_connection(
     tmp_path: Path,
 ) -> None:
@@ -307,6 +311,7 @@ async def test_certificates_of_too_many_bytes() -> None:
                 await open_tcp_connection("127.0.0.1", port, credentials(), max_certificate_bytes=9)
 
 
+@pytest.mark.slow
 async def test_where_we_dial_from() -> None:
     with trio.fail_after(10):
         async with a_server(Role.SERVER) as port:

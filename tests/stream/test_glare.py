@@ -43,6 +43,9 @@ from trio_duplex import (
 )
 from trio_duplex.events import Crossed, Event, HandshakeCompleted, RoleDecided
 
+pytestmark = pytest.mark.slow
+
+
 Send = Callable[[bytes, RecordingStream], Awaitable[None]]
 
 

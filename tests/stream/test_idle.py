@@ -30,6 +30,9 @@ from trio_duplex import Connection, Role, negotiate
 from trio_duplex._sockets.progress import Progress, is_tcp, peer_progress
 from trio_duplex._stream.idle import IdleWatch
 
+pytestmark = pytest.mark.slow
+
+
 IDLE = 3.0
 """Seconds: of real time, because the kernel is asked; so long that a busy machine is not idle."""
 

@@ -40,6 +40,8 @@ from trio_duplex._stream import supervision
 from trio_duplex._stream.lesson import Lesson, facts_of
 from trio_duplex.windows import Change, Choice, Conduct, Outcome, PeerFacts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def nothing_said_yet(monkeypatch: pytest.MonkeyPatch) -> None:

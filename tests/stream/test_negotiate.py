@@ -67,6 +67,9 @@ from trio_duplex._stream.detect import detect
 from trio_duplex._stream.settings import Settings
 from trio_duplex._stream.supervision import Supervision
 
+pytestmark = pytest.mark.slow
+
+
 Script = Callable[[RecordingStream], Awaitable[object]]
 
 # What the wire carries besides TLS, and a word of what it must be called.

@@ -26,6 +26,9 @@ from trio_duplex._stream.supervision import Supervision
 from trio_duplex._stream.take_role import take_role
 from trio_duplex._wire.announcement import ANNOUNCEMENT
 
+pytestmark = pytest.mark.slow
+
+
 ADDRESS = ("192.0.2.7", 4711)
 AS_CLIENT = Detected(Decision(Role.CLIENT, Reason.SILENT, 0.0, 0.0), began=0.0)
 AS_SERVER = Detected(Decision(Role.SERVER, Reason.SPOKE, 0.0, 0.0), began=0.0)

@@ -19,6 +19,9 @@ from tests.support.peers import (
 )
 from trio_duplex import Connection, Role
 
+pytestmark = pytest.mark.slow
+
+
 Pair = tuple[Connection, Connection]
 
 

@@ -67,6 +67,7 @@ def test_what_belongs_together_travels_in_one_object(module: ModuleType) -> None
             assert len(passed) <= MOST_FIELDS, (function.__qualname__, passed)
 
 
+@pytest.mark.slow
 def test_one_place_takes_turns() -> None:
     calls = [
         (module.__name__, node.lineno)
@@ -94,6 +95,7 @@ def test_no_frozen_object_holds_what_changes(module: ModuleType) -> None:
             )
 
 
+@pytest.mark.slow
 @each_version
 @pytest.mark.parametrize("bare", [False, True])
 async def test_no_method_of_a_tls_object_is_replaced(

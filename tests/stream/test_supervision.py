@@ -30,6 +30,8 @@ from trio_duplex._stream.take_role import take_role
 from trio_duplex._wire.announcement import ANNOUNCEMENT
 from trio_duplex.windows import PeerFacts
 
+pytestmark = pytest.mark.slow
+
 
 class Ending(Supervision):
     """A server's part, which ends a negotiation."""

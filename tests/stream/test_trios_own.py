@@ -25,6 +25,8 @@ from trio_duplex._stream.settings import CLOSE_TIMEOUT, Settings
 from trio_duplex._tls.flow import Flow
 from trio_duplex._tls.handshake import Handshake
 
+pytestmark = pytest.mark.slow
+
 
 class Negotiated(trio.abc.Stream):
     """A `Connection` with the constructor and the lazy handshake of a ``trio.SSLStream``."""

@@ -24,6 +24,9 @@ from trio_duplex import Connection, Role, Server, serve_listeners
 from trio_duplex._serve.handler import Handler
 from trio_duplex.testing import open_memory_stream_pair
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
 
 

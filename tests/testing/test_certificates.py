@@ -44,6 +44,7 @@ def leaf(certificate: Certificate) -> x509.Certificate:
     return x509.load_pem_x509_certificate(certificate.chain_pem)
 
 
+@pytest.mark.slow
 def test_credentials_negotiate_in_both_roles(authority: Authority) -> None:
     mine, yours = authority.credentials("a.example"), authority.certificate("b.example")
     assert isinstance(mine, trio_duplex.Credentials)

@@ -61,6 +61,7 @@ def test_contexts_are_those_of_python_org(role: Role | None) -> None:
     assert type(new_context(role, OwnContext)) is OwnContext
 
 
+@pytest.mark.slow
 def test_tests_make_no_other_context() -> None:
     root = Path(__file__).parents[2]
     making = re.compile(r"ssl\.(SSLContext|create_default_context)\(")

@@ -18,6 +18,8 @@ from trio_duplex.testing import (
     open_memory_stream_pair,
 )
 
+pytestmark = pytest.mark.slow
+
 
 class Faulty(trio.abc.Stream):
     """A stream over another, with a fault that subclasses add."""

@@ -20,6 +20,8 @@ from trio_duplex.testing import (
     open_server,
 )
 
+pytestmark = pytest.mark.slow
+
 
 async def clogged_pair() -> tuple[MemoryStream, MemoryStream]:
     left, right = open_memory_stream_pair(capacity=1000)

@@ -47,6 +47,9 @@ from trio_duplex.testing import (
     open_server,
 )
 
+pytestmark = pytest.mark.slow
+
+
 AUTHORITY = Authority()
 MINE = AUTHORITY.credentials("server.example")
 THEIRS = AUTHORITY.certificate("peer.example")

@@ -83,6 +83,7 @@ def test_incomplete_record_is_told_as_the_rest() -> None:
     assert reader.rest() is None
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=400), st.integers(1, 50))
 def test_never_raises_and_decodes_the_same_in_any_cutting(data: bytes, cut: int) -> None:
     reader = RecordReader()
@@ -93,6 +94,7 @@ def test_never_raises_and_decodes_the_same_in_any_cutting(data: bytes, cut: int)
     reader.rest()
 
 
+@pytest.mark.slow
 @given(st.binary(min_size=1, max_size=600), st.integers(1, 100))
 def test_cut_records_keep_the_contents(body: bytes, size: int) -> None:
     cut = cut_records(record(22, body), size)

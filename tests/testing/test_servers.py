@@ -27,6 +27,9 @@ from trio_duplex.testing import (
     thread_server,
 )
 
+pytestmark = pytest.mark.slow
+
+
 AUTHORITY = Authority()
 THEIRS = AUTHORITY.certificate("peer.example")
 

@@ -41,6 +41,9 @@ from trio_duplex._tls.groups import usable_groups
 from trio_duplex._tls.handshake import MAX_CERTIFICATE_BYTES
 from trio_duplex._tls.workers import for_flights
 
+pytestmark = pytest.mark.slow
+
+
 GOAL = 0.08
 """Seconds of CPU. One computation with ffdhe8192 takes 0.085 on a machine that does nothing else, and
 what is refused before any takes 0.001."""

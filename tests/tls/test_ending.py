@@ -29,6 +29,9 @@ from trio_duplex._tls.ending import Arrived, Known, Wait, wait_for
 from trio_duplex._tls.flow import SEND_PIECE
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
+pytestmark = pytest.mark.slow
+
+
 LONG = 30.0
 """Seconds in which everything here is over, unless something hangs."""
 

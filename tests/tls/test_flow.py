@@ -30,6 +30,9 @@ from trio_duplex._tls.ending import Known
 from trio_duplex._tls.engine import PART, Engine
 from trio_duplex._tls.flow import _READ_SIZE, BATCH, MOST_OWED, RECEIVE_SIZE, SEND_PIECE, Flow
 
+pytestmark = pytest.mark.slow
+
+
 Ways = tuple[bool, bool]
 WAYS: list[Ways] = [(one, other) for one in (False, True) for other in (False, True)]
 """Whether each end's `tls` is asked for."""
@@ -728,7 +731,6 @@ async def test_a_flood_of_key_updates_lets_others_run(
             nursery.cancel_scope.cancel()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("attempt", range(6))  # it depends on the order of tasks in one pass
 @pytest.mark.parametrize("end", ["send_eof", "aclose"])
 async def test_an_end_does_not_overtake_what_the_bare_stream_has_taken(

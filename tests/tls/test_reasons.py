@@ -77,6 +77,7 @@ def test_alerts_are_known_by_name(code: int, name: str) -> None:
     assert name in tls_reason(alerted(code))
 
 
+@pytest.mark.slow
 def test_each_kind_has_advice_of_its_own() -> None:
     advice = {kind: {tls_advice(alerted(code)) for code in codes} for kind, codes in KINDS.items()}
     assert all(len(each) == 1 for each in advice.values())

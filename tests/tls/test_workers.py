@@ -29,6 +29,9 @@ from trio_duplex import Credentials, HandshakeTimeoutError, Role, negotiate
 from trio_duplex._tls.engine import Engine
 from trio_duplex._tls.workers import for_signatures, usable_cpus
 
+pytestmark = pytest.mark.slow
+
+
 SLOW = FLEET.issue("node.example", key=rsa_key()).as_trustme()
 
 

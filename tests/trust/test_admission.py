@@ -95,6 +95,7 @@ async def test_a_peer_without_a_certificate(role: Role) -> None:
         assert caught.value.peer == "192.0.2.7:4711"
 
 
+@pytest.mark.slow
 @each_role
 async def test_ourselves(role: Role) -> None:
     again = FLEET.issue("other.example", key=LISTENER.key)

@@ -21,6 +21,9 @@ from trio_duplex import (
     Role,
 )
 
+pytestmark = pytest.mark.slow
+
+
 PEER = FLEET.issue("peer.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])

@@ -26,6 +26,7 @@ def as_path(folder: Path, name: str, pem: bytes) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("convert", [bytes, str, Path])
 async def test_mutual_from_bytes_or_paths(convert: type, tmp_path: Path) -> None:
     def source(name: str, pem: bytes) -> bytes | str | Path:

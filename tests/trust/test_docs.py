@@ -27,6 +27,9 @@ from trio_duplex import (
 )
 from trio_duplex._trust.policy import judge, server_name
 
+pytestmark = pytest.mark.slow
+
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 

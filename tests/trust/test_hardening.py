@@ -14,6 +14,8 @@ from tests.support.peers import NODE, connection_pair, each_role, each_version, 
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.parameters import CIPHERS
 
+pytestmark = pytest.mark.slow
+
 
 def own_context(role: Role, ciphers: str | None = None) -> ssl.SSLContext:
     context = new_context(role)

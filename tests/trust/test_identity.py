@@ -23,6 +23,9 @@ from tests.support.der import as_v1, wrap
 from trio_duplex import PeerIdentity
 from trio_duplex._trust.identity import public_key_info, read_identity
 
+pytestmark = pytest.mark.slow
+
+
 PublicKey = rsa.RSAPublicKey | ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey
 KEY = ec.generate_private_key(ec.SECP256R1())
 FULL = FLEET.issue(

@@ -20,6 +20,9 @@ from tests.support.peers import NODE, pin
 from trio_duplex import Credentials, Role
 from trio_duplex._trust.key_cost import is_expensive
 
+pytestmark = pytest.mark.slow
+
+
 SLOW = FLEET.issue("node.example", key=rsa_key()).as_trustme()
 
 KEYS: dict[str, tuple[Callable[[], CertificateIssuerPrivateKeyTypes], bool]] = {

@@ -33,6 +33,9 @@ from trio_duplex._trust.names import (
     shown,
 )
 
+pytestmark = pytest.mark.slow
+
+
 SOMEWHERE = ("192.0.2.7", 4711)
 MANY = 100_000
 

@@ -18,6 +18,9 @@ from tests.support.authority import DAY, FLEET, NOW, STRANGERS, Authority
 from trio_duplex import Credentials
 from trio_duplex.certificates import Grade, check_certificate
 
+pytestmark = pytest.mark.slow
+
+
 ENDED, ENDING = Authority("ended", days=0), Authority("ending", days=2)
 LEAF = FLEET.issue("node.example")
 

@@ -38,6 +38,9 @@ from trio_duplex._trust.rehearsal import WHAT as HANDSHAKE
 from trio_duplex.certificates import Check, Grade
 from trio_duplex.certificates import check_certificate as check_all
 
+pytestmark = pytest.mark.slow
+
+
 LEAF = FLEET.issue("node.example")
 
 

@@ -17,6 +17,9 @@ from tests.support.trust import GREETING, context, hear, mutual
 from trio_duplex import Connection, Credentials, Role, Server, serve_listeners
 from trio_duplex.events import Event, OwnCertificateExpired
 
+pytestmark = pytest.mark.slow
+
+
 PEER = FLEET.issue("peer.example")
 ENDS = (NOW + DAY).replace(microsecond=0)
 MINUTE = timedelta(minutes=1)

@@ -14,6 +14,9 @@ from tests.support.trust import context, meet, mutual
 from trio_duplex import Role
 from trio_duplex._trust.parameters import Parameters
 
+pytestmark = pytest.mark.slow
+
+
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)
 each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])

@@ -17,6 +17,9 @@ from tests.support.contexts import new_context
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.pem import Pem, Source, as_file
 
+pytestmark = pytest.mark.slow
+
+
 LEAF = FLEET.issue("node.example")
 
 

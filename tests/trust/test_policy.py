@@ -34,6 +34,8 @@ from trio_duplex._trust.names import bears_name, dns_name
 from trio_duplex._trust.pem import Pem, as_file
 from trio_duplex._trust.policy import judge, server_name
 
+pytestmark = pytest.mark.slow
+
 
 @cache
 def identity(*names: str) -> PeerIdentity:

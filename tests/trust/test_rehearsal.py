@@ -36,6 +36,9 @@ from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.rehearsal import WHAT, _failures, _shake_hands
 from trio_duplex.certificates import Check, Grade, check_certificate
 
+pytestmark = pytest.mark.slow
+
+
 OK, WARNING, DEFECT = Grade.OK, Grade.WARNING, Grade.DEFECT
 
 

@@ -187,6 +187,7 @@ def test_every_repr() -> None:
 # ----------------------------------------------------------------------------------- the password
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 @pytest.mark.parametrize("function", [False, True], ids=["bytes", "function"])
 def test_encrypted_keys(form: PrivateFormat, function: bool) -> None:
@@ -229,6 +230,7 @@ def test_a_password_function_that_fails() -> None:
     assert isinstance(caught.value.__cause__, LookupError)
 
 
+@pytest.mark.slow
 def test_check_certificate_takes_a_password() -> None:
     checks = check_certificate(
         certificate_chain=CHAIN, private_key=LOCKED, password=PASSWORD, trust=FLEET
@@ -276,6 +278,7 @@ def test_a_keylog_follows_no_symbolic_link(tmp_path: Path, dangling: bool) -> No
         assert target.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.slow
 def test_a_keylog_that_is_no_plain_file(tmp_path: Path) -> None:
     import os
 

@@ -16,6 +16,9 @@ from tests.support.trust import GREETING, LISTENER, context, hear, meet, mutual
 from trio_duplex import Connection, Credentials, PinnedPeer, Role, serve_listeners
 from trio_duplex._trust import sessions
 
+pytestmark = pytest.mark.slow
+
+
 PEER = FLEET.issue("peer.example")
 
 
@@ -60,7 +63,6 @@ def test_a_fresh_context_takes_over_what_was_changed(tmp_path: Path) -> None:
     assert new.minimum_version is ssl.TLSVersion.TLSv1_3
 
 
-@pytest.mark.slow
 async def test_peers_that_take_tickets_fill_no_cache(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> None:
@@ -75,7 +77,6 @@ async def test_peers_that_take_tickets_fill_no_cache(
     assert before.session_stats()["number"] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 20, 100])
 async def test_a_peer_whose_hello_is_cut_while_the_cache_is_emptied_is_served(
     cut: int, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock

@@ -36,6 +36,9 @@ from trio_duplex._trust.probe import offers_shared_key, presented_certificates, 
 from trio_duplex._trust.settings import rejected_roots
 from trio_duplex._trust.symmetry import differences, trust_alike, unfitness
 
+pytestmark = pytest.mark.slow
+
+
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 each_role = pytest.mark.parametrize("role", list(Role), ids=str)

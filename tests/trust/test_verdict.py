@@ -36,6 +36,9 @@ from trio_duplex import (
 from trio_duplex._sockets.address import format_address
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT
 
+pytestmark = pytest.mark.slow
+
+
 SERVER = FLEET.issue("server.example")
 TLS12, TLS13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 

@@ -60,6 +60,7 @@ def test_other_bytes_are_not_an_announcement(other: str) -> None:
     assert announcement_length(bytes.fromhex(other)) == 0
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=LONGEST + 3), st.binary(max_size=4))
 def test_verdict_is_monotone(prefix: bytes, more: bytes) -> None:
     before = announcement_length(prefix)

@@ -126,6 +126,7 @@ def test_longest_hello() -> None:
     assert reader.size == MAX_HELLO + 1
 
 
+@pytest.mark.slow
 def test_most_bytes_of_records() -> None:
     message = b"\x01" + (MAX_HELLO - 4).to_bytes(3, "big") + bytes(MAX_HELLO - 4)
     in_fives = b"".join(

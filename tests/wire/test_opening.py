@@ -337,6 +337,7 @@ interesting = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(interesting)
 @example(b"\\'\"\n" * 20)
 @example(b"\r" * 30)
@@ -347,6 +348,7 @@ def test_looks_like_is_safe_for_logs(data: bytes) -> None:
     assert 0 < len(looks_like) < 80
 
 
+@pytest.mark.slow
 @given(interesting)
 def test_verdict_never_changes_once_it_is_not_incomplete(data: bytes) -> None:
     verdict: Opening | None = None
@@ -361,6 +363,7 @@ def test_verdict_never_changes_once_it_is_not_incomplete(data: bytes) -> None:
         assert verdict is not None
 
 
+@pytest.mark.slow
 @given(
     version=st.integers(0, 255),
     length=st.integers(1, 2**14),
@@ -375,6 +378,7 @@ def test_strict_prefixes_of_a_handshake_record_are_incomplete(
     assert classify(start).kind is (CLIENT_HELLO if first == 1 else OTHER_TLS)
 
 
+@pytest.mark.slow
 @given(interesting)
 def test_incomplete_means_that_more_can_decide(data: bytes) -> None:
     """Every incomplete opening can be decided by more bytes, six in all."""
@@ -404,6 +408,7 @@ def test_random_survives_recutting(hello: bytes, size: int) -> None:
     assert client_hello_random(cut[: needed - 1]) is None
 
 
+@pytest.mark.slow
 @given(st.lists(st.integers(0, 60), max_size=60))
 def test_random_survives_any_recutting(sizes: list[int]) -> None:
     hello = HELLOS["both"]
@@ -434,6 +439,7 @@ def intrusions() -> Iterator[bytes]:
         yield record(payload[:10]) + record(payload[10:], version=version)
 
 
+@pytest.mark.slow
 def test_random_is_seen_wherever_openssl_sees_a_client_hello() -> None:
     """OpenSSL refuses our relayed ClientHello in every cutting in which we do not find its random."""
     taken = [data for data in intrusions() if openssl_complaint(data) == "NO_SHARED_CIPHER"]
@@ -469,6 +475,7 @@ def test_no_random_in_anything_else(data: bytes) -> None:
     assert client_hello_random(data) is None
 
 
+@pytest.mark.slow
 @given(interesting)
 def test_random_never_raises(data: bytes) -> None:
     found = client_hello_random(data)

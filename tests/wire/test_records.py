@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.records import make_record, split_records
 from trio_duplex._wire.records import HEADER_SIZE, Header, read_header, read_records, write_record
+
+pytestmark = pytest.mark.slow
+
 
 records = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=300)), max_size=5)
 

@@ -44,6 +44,7 @@ def alternative_names(name: str) -> x509.SubjectAlternativeName:
     return certificate(name).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
 
 
+@pytest.mark.slow
 def test_certificates_are_fit_for_both_roles() -> None:
     result = run("lab", "a.example", "b.example")
     assert result.exit_code == 0, result.output
@@ -71,6 +72,7 @@ def test_lifetimes() -> None:
     assert authority.not_valid_after_utc > leaf.not_valid_after_utc
 
 
+@pytest.mark.slow
 def test_names_addresses_and_uris() -> None:
     result = run(
         "lab", "A.Example", "192.0.2.1", "bücher.example",
@@ -99,6 +101,7 @@ def test_a_long_name_has_room() -> None:
     assert alternative_names(name).get_values_for_type(x509.DNSName) == [name]
 
 
+@pytest.mark.slow
 def test_another_node_of_the_same_authority() -> None:
     run("lab", "a.example")
     before = Path("lab/ca.pem").read_bytes()

@@ -65,6 +65,7 @@ def test_what_is_shown_of_a_default_can_be_written(kind: Kind) -> None:
     assert tried > 10
 
 
+@pytest.mark.slow
 def test_each_value_has_its_origin(file: Path) -> None:
     result = config(file)
     assert result.exit_code == 0, result.output
@@ -82,6 +83,7 @@ def test_each_value_has_its_origin(file: Path) -> None:
     assert found["", "log-format"] == ("text", "default")
 
 
+@pytest.mark.slow
 def test_only_what_is_not_a_default(file: Path) -> None:
     found = rows(config(file, "--changed").stdout)
     assert ("web", "window") in found

@@ -106,6 +106,7 @@ def test_roff_sees_nothing_of_its_own_in_the_text() -> None:
     assert "\n\\&.so /etc/passwd\n" in text
 
 
+@pytest.mark.slow
 def test_documents_are_what_the_help_says() -> None:
     for page in documents(command, "trio-duplex"):
         help_ = CliRunner().invoke(command, [*page.name.split()[1:], "--help"]).output

@@ -15,6 +15,8 @@ from tests.support.ports import held_port
 from trio_duplex.cli._proxy.backend import BackendDownError, connect
 from trio_duplex.cli._service.addresses import TcpAddress, UnixAddress
 
+pytestmark = pytest.mark.slow
+
 
 class Names(trio.abc.HostnameResolver):
     """Resolves every name to one address, which a test may change."""

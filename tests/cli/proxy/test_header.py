@@ -27,6 +27,9 @@ from trio_duplex.cli._proxy.header import (
     encode_v2,
 )
 
+pytestmark = pytest.mark.slow
+
+
 V4: Address = ("192.0.2.7", 4711)
 V6: Address = ("2001:db8::7", 4711, 0, 0)
 FACTS = TLSFacts(
@@ -149,7 +152,6 @@ def test_v1_tells_both_ends_or_unknown(source: Address | None, destination: Addr
         assert read is None
 
 
-@pytest.mark.slow
 @effort
 @given(addresses, addresses, st.none() | facts)
 def test_v2_tells_both_ends_and_what_is_known_of_tls(

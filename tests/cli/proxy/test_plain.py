@@ -13,6 +13,8 @@ import trio.testing
 
 from trio_duplex.cli._proxy.plain import PlainSocket
 
+pytestmark = pytest.mark.slow
+
 
 def pair() -> tuple[PlainSocket, trio.SocketStream]:
     """Our end and the other, over TCP."""

@@ -19,6 +19,8 @@ from trio_duplex.cli._rendezvous.pair import (
 )
 from trio_duplex.cli._service.reset import reset_on_close
 
+pytestmark = pytest.mark.slow
+
 
 class Joined:
     """A pair in the middle, and the two outer ends."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import attrs
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.effort import effort
 from trio_duplex.cli._rendezvous.waiting import WaitingRoom
+
+pytestmark = pytest.mark.slow
 
 
 @attrs.frozen(eq=False)

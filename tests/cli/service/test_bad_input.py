@@ -27,6 +27,9 @@ from trio_duplex.cli._kinds import all_kinds
 from trio_duplex.cli._service.option import options_of
 from trio_duplex.cli._service.settings import ProcessSettings
 
+pytestmark = pytest.mark.slow
+
+
 USAGE, CREDENTIALS, ADDRESS = 2, 3, 4
 
 
@@ -72,7 +75,6 @@ def fails(code: int, *arguments: str, says: str = "") -> Result:
     return result
 
 
-@pytest.mark.slow
 def test_the_good_options_are_good(good: list[str]) -> None:
     # All but the last step: the address is taken.
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -134,7 +136,6 @@ FLAGS = {"anonymous-clients", "no-handshake-threads", "verbose", "quiet"}
 EXEC = {"pass-env", "env", "processes", "eof-grace", "term-grace"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value"), [(option, value) for option, values in BAD.items() for value in values]
 )

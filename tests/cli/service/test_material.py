@@ -14,6 +14,8 @@ from trio_duplex.cli._service.configuration import Configuration
 from trio_duplex.cli._service.material import make_credentials
 from trio_duplex.cli._service.settings import CredentialSettings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Path:

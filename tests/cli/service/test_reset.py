@@ -10,6 +10,9 @@ import trio
 from trio_duplex.cli._service import reset
 from trio_duplex.cli._service.reset import reset_on_close, wait_delivered
 
+pytestmark = pytest.mark.slow
+
+
 SENT = bytes(range(256)) * 8000
 
 

@@ -20,6 +20,8 @@ from trio_duplex.cli._system.activation import (
     take_listen_fds,
 )
 
+pytestmark = pytest.mark.slow
+
 
 def environ(count: str, names: str | None = None, pid: str = "7") -> dict[str, str]:
     made = {"LISTEN_PID": pid, "LISTEN_FDS": count}

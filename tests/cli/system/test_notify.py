@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from tests.fuzz.effort import effort
 from trio_duplex.cli._system.notify import READY, STOPPING, WATCHDOG, Notifier, status_line
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(params=["path", "abstract"])
 def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:

@@ -28,6 +28,9 @@ from tests.support.material import (
 from tests.support.patience import window_for
 from trio_duplex import Role
 
+pytestmark = pytest.mark.slow
+
+
 if sys.platform == "win32":
     pytest.skip("Windows can't fork", allow_module_level=True)
 
