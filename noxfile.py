@@ -17,6 +17,10 @@ import nox
 PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 DISTRIBUTION = "/usr/bin/python3"
+PROCESSES = [
+    f"--ignore=tests/cli/{folder}"
+    for folder in ("connect", "exec", "proxy", "rendezvous", "system", "workers")
+]
 COVERAGE_FLOOR = 95  # per cent of trio_duplex/, branches included
 
 EMPTY_PROJECT = """
@@ -101,8 +105,8 @@ def quick(session: nox.Session) -> None:
 def min_versions(session: nox.Session) -> None:
     """The tests, with the lowest versions of the direct dependencies that pyproject.toml allows.
 
-    Without those that talk to other people's programs: these do not depend on
-    our dependencies, and are run with the newest on each Python.
+    Without those that talk to other people's programs, and those about the command's processes: these do
+    not depend on our dependencies, and are run with the newest on each Python.
     """
     session.install("uv")  # pip cannot resolve downwards
     session.run(
@@ -110,7 +114,7 @@ def min_versions(session: nox.Session) -> None:
         "--resolution", "lowest-direct", "-e", ".[all]", "--group", "test",
     )  # fmt: skip
     session.run("uv", "pip", "list", "--quiet", "--python", _python(session))
-    session.run("python", "-m", "pytest", *(session.posargs or ["-m", "not interop"]))
+    session.run("python", "-m", "pytest", *(session.posargs or ["-m", "not interop", *PROCESSES]))
 
 
 @nox.session(python=OLDEST)
