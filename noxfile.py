@@ -17,9 +17,26 @@ import nox
 PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 DISTRIBUTION = "/usr/bin/python3"
-PROCESSES = [
-    f"--ignore=tests/cli/{folder}"
-    for folder in ("connect", "exec", "proxy", "rendezvous", "system", "workers")
+USING_DEPENDENCIES = [
+    *(
+        "tests/stream/test_negotiate.py",
+        "tests/stream/test_connection.py",
+        "tests/tls/test_flow.py",
+    ),
+    *("tests/trust/test_policy_over_tls.py", "tests/trust/test_trusted_certificates.py"),
+    *("tests/serve/test_serve.py", "tests/serve/test_waiting_room.py", "tests/testing"),
+    *(
+        "tests/test_anyio.py",
+        "tests/test_httpcore.py",
+        "tests/test_metrics.py",
+        "tests/test_pytest_plugin.py",
+    ),
+    *(
+        "tests/cli/test_demo.py",
+        "tests/cli/test_load.py",
+        "tests/cli/test_command.py",
+        "tests/cli/echo",
+    ),
 ]
 COVERAGE_FLOOR = 95  # per cent of trio_duplex/, branches included
 
@@ -103,10 +120,10 @@ def quick(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def min_versions(session: nox.Session) -> None:
-    """The tests, with the lowest versions of the direct dependencies that pyproject.toml allows.
+    """The tests with the lowest versions of the direct dependencies that pyproject.toml allows: some of them.
 
-    Without those that talk to other people's programs, and those about the command's processes: these do
-    not depend on our dependencies, and are run with the newest on each Python.
+    The quick ones, and those that use most of each dependency: the others have little to do with
+    versions, and are run with the newest on each Python. `-- tests` runs all.
     """
     session.install("uv")  # pip cannot resolve downwards
     session.run(
@@ -114,7 +131,11 @@ def min_versions(session: nox.Session) -> None:
         "--resolution", "lowest-direct", "-e", ".[all]", "--group", "test",
     )  # fmt: skip
     session.run("uv", "pip", "list", "--quiet", "--python", _python(session))
-    session.run("python", "-m", "pytest", *(session.posargs or ["-m", "not interop", *PROCESSES]))
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
+        return
+    session.run("python", "-m", "pytest", "-m", "not interop and not slow")
+    session.run("python", "-m", "pytest", "-m", "not interop", *USING_DEPENDENCIES)
 
 
 @nox.session(python=OLDEST)
