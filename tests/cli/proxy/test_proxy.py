@@ -482,6 +482,7 @@ async def test_openssl_that_ends_first(
                 peer,
                 "-accept",
                 str(free_port),
+                "-nbio",  # else it may wait in a read for ever, while it has something to send
                 "-naccept",
                 "1",
                 "-Verify",
