@@ -140,7 +140,7 @@ class Running:
         self._pool.close()
         for context in contexts:
             await context.retire()
-        # Said once it is true: whoever reads it may rely on it that a dial is refused.
+        # Logged only now, so that a dial after this line is refused.
         log.info("draining", timeout=f"{timeout:g}")
         totals = [0, 0]
 

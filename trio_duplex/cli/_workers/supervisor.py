@@ -452,7 +452,7 @@ class Supervisor:
             timeout = self._loaded.plan.process.drain_timeout
             self._host.stopping()
             self._pool.close()
-            # The workers listen a moment longer; each says the same when it does not any more.
+            # Workers close their sockets a moment later, and each logs this line once it has.
             log.info("draining", timeout=f"{timeout:g}")
             self._order_all(Order.DRAIN, timeout + CLOSE_GRACE)
         else:
