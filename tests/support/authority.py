@@ -121,6 +121,32 @@ class Authority:
         """The same authority as trustme has it."""
         return trustme.CA.from_pem(self.pem, _pem_of(self.key))
 
+    def revocation_list(
+        self,
+        *serial_numbers: int,
+        start: datetime = NOW - 9 * DAY,
+        end: datetime = NOW + DAY,
+        signer: Authority | None = None,
+    ) -> x509.CertificateRevocationList:
+        """Revoke certificates.
+
+        Args:
+            serial_numbers: Whose.
+            start: When the list is made.
+            end: When the next one is due.
+            signer: Another authority that signs it in this one's name.
+        """
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.name)
+            .last_update(start)
+            .next_update(end)
+        )
+        for number in serial_numbers:
+            entry = x509.RevokedCertificateBuilder().serial_number(number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(NOW - DAY).build())
+        return builder.sign((signer or self).key, hashes.SHA256())
+
     @property
     def pem(self) -> bytes:
         return self.certificate.public_bytes(Encoding.PEM)

@@ -8,11 +8,9 @@ from typing import Any
 
 import attrs
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.support.authority import DAY, FLEET, NOW, Authority, Leaf
+from tests.support.authority import FLEET, Authority, Leaf
 from tests.support.contexts import new_context
 from tests.support.peers import MemoryListener
 from trio_duplex import Connection, Credentials, Role, serve_listeners
@@ -57,14 +55,8 @@ def context(
 
 def add_revocation_list(changed: ssl.SSLContext) -> None:
     """Give a context a revocation list of the fleet, which revokes nothing."""
-    revocations = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(FLEET.name)
-        .last_update(NOW)
-        .next_update(NOW + DAY)
-        .sign(FLEET.key, hashes.SHA256())
-    )
-    with as_file(Pem("revocation lists", revocations.public_bytes(Encoding.PEM))) as path:
+    revocations = FLEET.revocation_list().public_bytes(Encoding.PEM)
+    with as_file(Pem("revocation lists", revocations)) as path:
         changed.load_verify_locations(path)
 
 

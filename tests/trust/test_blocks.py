@@ -37,13 +37,7 @@ from trio_duplex._trust.pem import Pem, Source
 
 LEAF = FLEET.issue("node.example")
 CERTIFICATE = LEAF.certificate.public_bytes(Encoding.PEM)
-LIST = (
-    x509.CertificateRevocationListBuilder()
-    .issuer_name(FLEET.name)
-    .last_update(NOW - DAY)
-    .next_update(NOW + DAY)
-    .sign(FLEET.key, hashes.SHA256())
-)
+LIST = FLEET.revocation_list()
 REQUEST = (
     x509.CertificateSigningRequestBuilder()
     .subject_name(x509.Name([]))

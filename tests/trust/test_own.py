@@ -244,19 +244,9 @@ def test_the_bounds_of_validity_belong_to_it() -> None:
         assert _own._check_validity(leaf.certificate, at, leaf=True).grade is grade
 
 
-def revocation_list(start: datetime, end: datetime) -> x509.CertificateRevocationList:
-    return (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(FLEET.name)
-        .last_update(start)
-        .next_update(end)
-        .sign(FLEET.key, hashes.SHA256())
-    )
-
-
 def test_the_bounds_of_a_revocation_list_belong_to_it() -> None:
     start, end = NOW.replace(microsecond=0), NOW.replace(microsecond=0) + DAY
-    made = revocation_list(start, end)
+    made = FLEET.revocation_list(start=start, end=end)
     second = timedelta(seconds=1)
     for at, grade in (
         (start - second, Grade.DEFECT),
@@ -271,14 +261,17 @@ def test_the_bounds_of_a_revocation_list_belong_to_it() -> None:
 
 def test_a_revocation_list_without_an_end_is_good_for_ever() -> None:
     """RFC 5280 section 5.1.2.5 demands nextUpdate, but there are lists without it."""
-    made = without_next_update(revocation_list(NOW - DAY, NOW), FLEET.key)
+    made = without_next_update(FLEET.revocation_list(start=NOW - DAY, end=NOW), FLEET.key)
     assert made.next_update_utc is None
     (said,) = _own.check_revocation_lists([made], [FLEET.certificate], NOW + 9000 * DAY)
     assert said.grade is Grade.OK
 
 
 def test_a_revocation_list_of_a_root_whose_key_cannot_be_read() -> None:
-    root, made = with_unknown_curve(FLEET.certificate), revocation_list(NOW - DAY, NOW + DAY)
+    root, made = (
+        with_unknown_curve(FLEET.certificate),
+        FLEET.revocation_list(start=NOW - DAY, end=NOW + DAY),
+    )
     (said,) = _own.check_revocation_lists([made], [root], NOW)
     assert said.grade is Grade.DEFECT
 

@@ -250,20 +250,8 @@ def revocation_list(
     start: datetime = NOW - 9 * DAY,
     signer: Authority | None = None,
 ) -> bytes:
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer.name)
-        .last_update(start)
-        .next_update(end)
-    )
-    for each in revoked:
-        builder = builder.add_revoked_certificate(
-            x509.RevokedCertificateBuilder()
-            .serial_number(each.certificate.serial_number)
-            .revocation_date(NOW - DAY)
-            .build()
-        )
-    made = builder.sign((signer or issuer).key, hashes.SHA256())
+    numbers = [each.certificate.serial_number for each in revoked]
+    made = issuer.revocation_list(*numbers, start=start, end=end, signer=signer)
     return made.public_bytes(Encoding.PEM)
 
 

@@ -8,17 +8,14 @@ import signal
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.support.authority import AUTHORITY
+from tests.support.authority import FLEET
 from tests.support.command import Command, run_command
 from tests.support.contexts import new_context
 from tests.support.half_closing import HalfClosingPeer
@@ -211,6 +208,8 @@ async def test_a_drain_has_a_bound(fresh: Path) -> None:
 async def test_nobody_can_dial_once_it_says_that_it_drains(fresh: Path) -> None:
     async with run_exec(fresh) as (command, port):
         peer = await HalfClosingPeer.dial(port, fresh, Role.CLIENT)
+        # Its program runs: one that is being started has our sockets, too, until it is executed.
+        await assert_echo(peer, b"served")
         command.process.terminate()
         await command.line("draining")
         with pytest.raises(OSError):
@@ -253,21 +252,7 @@ async def test_a_revoked_peer_is_refused(fresh: Path, role: Role) -> None:
 
 
 def write_revocation_list(path: Path, *serial_numbers: int) -> None:
-    now = datetime.now(UTC)
-    issuer = x509.load_pem_x509_certificate(AUTHORITY.cert_pem.bytes())
-    key = load_pem_private_key(AUTHORITY.private_key_pem.bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    builder = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(issuer.subject)
-        .last_update(now - timedelta(hours=1))
-        .next_update(now + timedelta(hours=1))
-    )
-    for number in serial_numbers:
-        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now)
-        builder = builder.add_revoked_certificate(entry.build())
-    made = builder.sign(key, hashes.SHA256())
-    path.write_bytes(made.public_bytes(Encoding.PEM))
+    path.write_bytes(FLEET.revocation_list(*serial_numbers).public_bytes(Encoding.PEM))
 
 
 async def assert_refused(port: int, folder: Path, role: Role) -> None:
