@@ -23,6 +23,8 @@ LOGGER = logging.getLogger(__name__)
 MODULES = ("events", "openings", "windows", "certificates", "anyio", "httpcore", "metrics")
 """Modules whose names are written without `trio_duplex.` or even without the module."""
 
+TEST_KIT = ("testing", "pytest_plugin")
+
 NAME = re.compile(r"(?:await )?(?P<name>[A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?", re.DOTALL)
 
 
@@ -50,12 +52,13 @@ class CodeLinks(SphinxPostTransform):
             return
         name = found["name"]
         candidates = [name, f"trio_duplex.{name}"]
-        if name[0].isupper():
-            candidates += [f"trio_duplex.{module}.{name}" for module in (*MODULES, "testing")]
+        if name[0].isupper() or is_first_in_row(literal):
+            candidates += [f"trio_duplex.{module}.{name}" for module in (*MODULES, *TEST_KIT)]
         for candidate in candidates:
             entry = domain.objects.get(candidate)
             if entry is not None:
-                if entry.objtype != "module" and entry.docname != self.env.docname:
+                here = entry.docname == self.env.docname
+                if entry.objtype != "module" and not (here and is_in_reference(literal)):
                     reference = make_refnode(
                         self.app.builder,
                         self.env.docname,
@@ -68,6 +71,17 @@ class CodeLinks(SphinxPostTransform):
                 return
         if name.startswith("trio_duplex.") and "._" not in name and "/" not in name:
             LOGGER.warning("%s is not in the reference", name, location=literal)
+
+
+def is_first_in_row(node: nodes.Node) -> bool:
+    """Whether a node is in the first cell of a table's row, as the names of the reference are."""
+    entries = [each for each in parents(node) if isinstance(each, nodes.entry)]
+    return bool(entries) and entries[0] is entries[0].parent[0]
+
+
+def is_in_reference(node: nodes.Node) -> bool:
+    """Whether a node is in an entry of the reference, where names of the page are near."""
+    return any(isinstance(each, addnodes.desc) for each in parents(node))
 
 
 def parents(node: nodes.Node) -> list[nodes.Node]:

@@ -33,15 +33,27 @@ LONG = 40
 
 
 def default(obj: type, field: attrs.Attribute[Any] | None, value: object) -> object:
-    """What the reader is shown; `...` for what is worked out when the object is made."""
+    """What the reader is shown; of what is worked out from other things, the formula."""
     if value is inspect.Parameter.empty or field is None:
         return value
     made = field.default
     if isinstance(made, attrs.Factory):  # type: ignore[arg-type]
-        return Shown("...") if made.takes_self else Shown(f"{made.factory.__name__}()")
+        return Shown(formula(made.factory) if made.takes_self else empty(made.factory))
     if isinstance(made, bytes) and len(made) > LONG:
         return Shown(constant(obj, made))
     return made
+
+
+def formula(factory: object) -> str:
+    """The expression in double backquotes in the docstring of what works out a default."""
+    found = re.search(r"``(.+?)``", inspect.getdoc(factory) or "")
+    return found[1] if found else "..."
+
+
+def empty(factory: Any) -> str:
+    """What a factory without arguments makes, as one would write it."""
+    made = factory()
+    return repr(made) if made in ([], {}, ()) else f"{factory.__name__}()"
 
 
 def constant(obj: type, value: bytes) -> str:
@@ -113,8 +125,45 @@ def dash_parameters(app: Sphinx, doctree: nodes.document) -> None:
             text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
 
 
+def short_types(app: Sphinx, doctree: nodes.document) -> None:
+    """Write the type of an attribute as signatures do: names without their module, plain quotes.
+
+    The link says the full name. On a phone, a full name would be broken in the middle of a word.
+    """
+    for field in doctree.findall(nodes.field):
+        name, body = field.children
+        if name.astext() != "Type":
+            continue
+        for text in list(body.findall(nodes.Text)):
+            short = re.sub(r"\b(?:trio_duplex(?:\.\w+)*|datetime)\.(\w+)", r"\1", text)
+            short = re.sub(
+                "[\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}]", "'", short
+            )
+            text.parent.replace(text, nodes.Text(short))
+
+
+OPTION = re.compile(r"(?<![\w-])(--[a-z][a-z-]*[a-z])")
+VERBATIM = (nodes.literal, nodes.literal_block, nodes.title, nodes.raw, nodes.comment)
+
+
+def whole_options(app: Sphinx, doctree: nodes.document) -> None:
+    """Mark `--an-option` in a help text, for the style sheet to keep it on one line."""
+    for text in list(doctree.findall(nodes.Text)):
+        parts = OPTION.split(text)
+        if len(parts) == 1 or isinstance(text.parent, VERBATIM):
+            continue
+        new = [
+            nodes.inline(part, part, classes=["option-name"]) if at % 2 else nodes.Text(part)
+            for at, part in enumerate(parts)
+            if part
+        ]
+        text.parent.replace(text, new)
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("autodoc-process-signature", process_signature)
     app.connect("doctree-read", dash_parameters)
+    app.connect("doctree-read", short_types)
+    app.connect("doctree-read", whole_options)
     return {"parallel_read_safe": True}

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
 
+import trio_duplex
 from tests.docs.blocks import pages
 from tests.support.tools import require_tool
 
@@ -135,8 +136,67 @@ def test_defaults_are_real(name: str) -> None:
     assert "attr_dict" not in text
     assert "NOTHING" not in text
     assert "<function" not in text
+    assert not re.search(r"= \.\.\.[,)\s]", text)
     assert "PEP 604" not in text  # the docstring of a union, where an alias has no text of its own
     assert set(re.findall(r"= ([A-Z][A-Z_]+)\b", text)) <= PUBLIC_CONSTANTS
+
+
+@pytest.mark.parametrize("connections", [6_000, 18_000, 40_000])
+def test_formulas_of_defaults_are_true(connections: int) -> None:
+    text = html.unescape(re.sub(r"<[^>]+>", "", SHOWN["api.html"].text))
+    limits = trio_duplex.Limits(connections=connections)
+    for name in ("pending", "pending_per_address"):
+        found = re.search(rf"^{name}: float = (min\(.+?\)),$", text, re.MULTILINE)
+        assert found, name
+        shown = eval(found[1], {"min": min, "connections": connections})
+        assert shown == getattr(limits, name)
+
+
+def test_formula_of_connections_is_true() -> None:
+    resource = pytest.importorskip("resource")
+    text = html.unescape(re.sub(r"<[^>]+>", "", SHOWN["api.html"].text))
+    found = re.search(r"^connections: float = (min\(.+?\)),$", text, re.MULTILINE)
+    assert found
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 1_000 or soft == resource.RLIM_INFINITY:
+        pytest.skip("ulimit -n is low, of which more is left to the application, or has no bound")
+    shown = eval(found[1], {"min": min, "ulimit_n": soft})
+    assert shown == trio_duplex.Limits().connections
+
+
+@pytest.mark.parametrize("name", REFERENCE)
+def test_types_of_attributes_are_short(name: str) -> None:
+    types = re.findall(
+        r'<dt class="field-\w+">Type<.*?</dt>\s*<dd[^>]*>(.*?)</dd>', SHOWN[name].text, re.DOTALL
+    )
+    shown = [html.unescape(re.sub(r"<[^>]+>", "", each)).strip() for each in types]
+    assert [each for each in shown if re.search(r"trio_duplex\.|[\u2018\u2019]", each)] == []
+
+
+@pytest.mark.parametrize("name", ["api.html", "testing-reference.html"])
+def test_tables_of_names_lead_to_the_entries(name: str) -> None:
+    first = re.findall(r"<tr[^>]*><td[^>]*><p>(.*?)</p></td>", SHOWN[name].text, re.DOTALL)
+    assert len(first) > 30
+    assert [each for each in first if not each.startswith('<a class="reference internal"')] == []
+
+
+def test_options_in_texts_are_kept_whole() -> None:
+    """A browser breaks `--an-option` after a hyphen unless the style sheet is told of it."""
+    text = re.sub(
+        r"<(pre|script|style|code|title).*?</\1>", "", SHOWN["command.html"].text, flags=re.DOTALL
+    )
+    marked = r'<span class="option-name">--[\w-]+</span>'
+    assert len(re.findall(marked, text)) > 5
+    assert re.findall(r"\s--[a-z][\w-]*", re.sub(marked, "", text)) == []
+
+
+def test_headings_on_a_phone_get_smaller_by_level() -> None:
+    style = (SITE / "_static" / "site.css").read_text(encoding="utf-8")
+    sizes = [
+        float(size) for size in re.findall(r"\.content h[1-4] \{\s*font-size: ([\d.]+)rem", style)
+    ]
+    assert len(sizes) == 4
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_options_keep_their_hyphens() -> None:

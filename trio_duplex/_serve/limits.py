@@ -164,6 +164,7 @@ def raise_open_files() -> None:
 
 
 def _connections(limits: Limits) -> float:
+    """Work out the default: ``min(ulimit_n - ulimit_n // 10, 18_000)``, and less of a low one."""
     files = open_files(hard=limits.raise_open_files is True)
     if files == math.inf:
         return MOST_CONNECTIONS
@@ -172,10 +173,12 @@ def _connections(limits: Limits) -> float:
 
 
 def _pending(limits: Limits) -> float:
+    """Work out the default: ``min(connections * 5 // 6, 15_000)``."""
     return _share_of_connections(limits, 5, 6, MOST_PENDING)
 
 
 def _pending_per_address(limits: Limits) -> float:
+    """Work out the default: ``min(connections // 4, 1_000)``."""
     return _share_of_connections(limits, 1, 4, MOST_PENDING_PER_ADDRESS)
 
 
