@@ -11,7 +11,7 @@ from typing import ClassVar
 import attrs
 import trio
 
-from tests.support.peers import peer_context, receive_exactly
+from tests.support.peers import receive_exactly, shared_peer_context
 from tests.support.records import split_records
 from trio_duplex import Role
 from trio_duplex.testing import Peer, PeerStream, Wire
@@ -70,7 +70,7 @@ class OddPeer(Peer):
 
     def begin(self, role: Role, context: ssl.SSLContext | None = None) -> PeerStream:
         """Make the TLS stream of a peer in this role."""
-        self.begun = PeerStream(self.wire, context or peer_context(role, self.version), role)
+        self.begun = PeerStream(self.wire, context or shared_peer_context(role, self.version), role)
         return self.begun
 
     def hello(self, context: ssl.SSLContext | None = None) -> bytes:

@@ -22,6 +22,7 @@ from tests.support.peers import (
     each_role,
     each_version,
     memory_pair,
+    own_credentials,
     peer_stream,
     pin,
     receive_exactly,
@@ -170,7 +171,7 @@ async def test_server_that_asks_for_another_key_share(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A HelloRetryRequest after the crossing: the second hello is the client's, in its turn."""
-    ours = credentials(ssl.TLSVersion.TLSv1_3)
+    ours = own_credentials(ssl.TLSVersion.TLSv1_3)
     ours.server_context.set_ecdh_curve("secp384r1")  # of which clients send no share
     for _ in range(6):
         connections = await both(*memory_pair(), ours)

@@ -8,7 +8,14 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.peers import TLS12, connection_pair, credentials, memory_pair, peer_stream
+from tests.support.peers import (
+    TLS12,
+    connection_pair,
+    credentials,
+    memory_pair,
+    own_credentials,
+    peer_stream,
+)
 from trio_duplex import (
     Connection,
     Credentials,
@@ -69,7 +76,7 @@ async def test_without_a_session_nothing_is_kept_of_the_credentials(
 ) -> None:
     """Otherwise a peer that waits for its turn would miss a reload. A session of other credentials is none."""
     ours = credentials(TLS12)
-    foreign = await session_of(credentials(TLS12))
+    foreign = await session_of(own_credentials(TLS12))
     for settings in (
         Settings(),
         Settings(session=lambda _: None),

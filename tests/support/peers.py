@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
 import socket
 import ssl
@@ -51,7 +53,35 @@ def credentials(
     session_tickets: int = 0,
     peer: PeerPolicy | None = None,
 ) -> Credentials:
-    """Credentials of the fleet, for one TLS version or for all."""
+    """Credentials of the fleet, for one TLS version or for all; whoever changes their contexts takes `own_credentials`.
+
+    They are loaded once in a process for each version and certificate, because to
+    load them takes ten times as long as a handshake. What is handed out is a copy,
+    so what a test does to it (a reload, say) ends with that test, but its
+    contexts are shared.
+    """
+    if (
+        alpn or session_tickets or peer is not None
+    ):  # rare; and policies remember what they were asked
+        return own_credentials(
+            version,
+            certificate=certificate,
+            alpn=alpn,
+            session_tickets=session_tickets,
+            peer=peer,
+        )
+    return copy.copy(_loaded_once(version, certificate))
+
+
+def own_credentials(
+    version: ssl.TLSVersion | None = None,
+    *,
+    certificate: trustme.LeafCert = NODE,
+    alpn: tuple[str, ...] = (),
+    session_tickets: int = 0,
+    peer: PeerPolicy | None = None,
+) -> Credentials:
+    """Like `credentials`, with contexts that nobody else has."""
     made = Credentials.mutual(
         certificate_chain=certificate,
         trust=AUTHORITY,
@@ -63,6 +93,27 @@ def credentials(
     for role in Role:
         pin(made.context(role), version)
     return made
+
+
+@functools.lru_cache(maxsize=32)
+def _loaded_once(version: ssl.TLSVersion | None, certificate: trustme.LeafCert) -> Credentials:
+    made = own_credentials(version, certificate=certificate)
+    for role in Role:
+        made.context(role).__class__ = SharedContext
+    return made
+
+
+class SharedContext(ssl.SSLContext):
+    """A context that many tests use, so none may change it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AssertionError("other tests use this context, too: have one of your own")
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("other tests use this context, too: have one of your own")
+
+    load_cert_chain = load_verify_locations = load_default_certs = _refuse
+    set_alpn_protocols = set_ciphers = set_ecdh_curve = set_servername_callback = _refuse
 
 
 def pin(context: ssl.SSLContext, version: ssl.TLSVersion | None) -> None:
@@ -89,6 +140,14 @@ def peer_context(
     return context
 
 
+@functools.cache
+def shared_peer_context(role: Role, version: ssl.TLSVersion | None) -> ssl.SSLContext:
+    """The `peer_context` that all tests share, and none can change."""
+    context = peer_context(role, version)
+    context.__class__ = SharedContext
+    return context
+
+
 def peer_stream(
     stream: trio.abc.Stream,
     role: Role,
@@ -100,7 +159,7 @@ def peer_stream(
     """The TLS stream of a peer that is no trio_duplex and plays this role."""
     return trio.SSLStream(
         stream,
-        context or peer_context(role, version),
+        context or shared_peer_context(role, version),
         server_side=role is Role.SERVER,
         https_compatible=https_compatible,
     )
@@ -109,7 +168,7 @@ def peer_stream(
 def client_hello(context: ssl.SSLContext | None = None) -> bytes:
     """What a TLS client says first."""
     outgoing = ssl.MemoryBIO()
-    tls = (context or peer_context(Role.CLIENT)).wrap_bio(ssl.MemoryBIO(), outgoing)
+    tls = (context or shared_peer_context(Role.CLIENT, None)).wrap_bio(ssl.MemoryBIO(), outgoing)
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     return outgoing.read()
@@ -301,7 +360,7 @@ class RawPeer:
     ) -> None:
         self.stream = stream
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = (context or peer_context(role, version)).wrap_bio(
+        self.tls = (context or shared_peer_context(role, version)).wrap_bio(
             self._incoming, self._outgoing, server_side=role is Role.SERVER, session=session
         )
 

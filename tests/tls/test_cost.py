@@ -24,6 +24,7 @@ from tests.support.peers import (
     each_role,
     each_version,
     memory_pair,
+    own_credentials,
     peer_context,
     receive_all,
     receive_exactly,
@@ -167,7 +168,7 @@ async def test_a_retry_works_with_a_change_cipher_spec_in_between(
 ) -> None:
     """As OpenSSL does, and RFC 8446 appendix D.4 advises: it precedes the second hello."""
     ours, theirs = memory_pair()
-    mine, context = credentials(), peer_context(role.other, TLS13)
+    mine, context = own_credentials(), peer_context(role.other, TLS13)
     (mine.server_context if role is Role.SERVER else context).set_ecdh_curve("secp384r1")
     peer = RawPeer(
         ScriptedStream(theirs, lambda data, below: send(below, data, step)),
