@@ -38,7 +38,7 @@ from trio_duplex import (
 from trio_duplex._sockets.address import format_address
 from trio_duplex.events import Accepted, ConnectionClosed, Event, NegotiationFailed
 
-TRIES = 2_000 if os.environ.get("TRIO_DUPLEX_LONG") else 400
+TRIES = 2_000 if os.environ.get("TRIO_DUPLEX_LONG") else 160
 """Arrivals within the jitter; `nox -s soak` has the time for many."""
 
 MOST = 280.0
