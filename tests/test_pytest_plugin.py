@@ -370,7 +370,7 @@ def test_plugin_disabled(pytester: pytest.Pytester) -> None:
         def test_needs_it(duplex_server):
             pass
     """
-    result = run(pytester, code, "-p", "no:trio_duplex", fresh=True)
+    result = run(pytester, code, "-p", "no:trio_duplex")
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*fixture 'duplex_server' not found*"])
 
@@ -437,7 +437,7 @@ def test_first_test_of_the_docs_is_red_and_then_green(pytester: pytest.Pytester)
     greeter = pytester.path / "greeter.py"
     kept = [line for line in greeter.read_text().splitlines() if not line.startswith("    if ")]
     greeter.write_text("\n".join(line.replace("        ", "    ") for line in kept))
-    green = run(pytester, "", "-k", "greets", ini="trio_mode = true", fresh=True)
+    green = run(pytester, "", "-k", "greets", ini="trio_mode = true")
     green.assert_outcomes(passed=1)
 
 
@@ -516,19 +516,33 @@ def test_package_gives_its_names_when_asked() -> None:
         assert info.value.args == (f"module 'trio_duplex' has no attribute {name!r}",)
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
+def test_ways_to_import() -> None:
+    """Each in a process that has imported nothing of ours; what others made is imported once for all."""
+    code = """
+        import os, sys, traceback
+        import attrs, cryptography.x509, trio, trustme
+
+        for code in sys.argv[1:]:
+            if not (child := os.fork()):
+                try:
+                    assert not [name for name in sys.modules if name.startswith("trio_duplex")]
+                    exec(code, {})
+                except BaseException:
+                    traceback.print_exc()
+                    os._exit(1)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0, code
+        """
+    ways = [
         "from trio_duplex import *; serve_tcp, Role.SERVER",
         "from trio_duplex import negotiate",
         "from trio_duplex import testing; testing.SilentPeer",
         "import trio_duplex; trio_duplex.Role; trio_duplex._role.Role",
         "import trio_duplex; trio_duplex.serve_tcp",
         "import trio_duplex.testing",
-    ],
-)
-def test_ways_to_import(code: str) -> None:
-    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True, cwd=ROOT)
+    ]
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *ways]
+    subprocess.run(command, check=True, cwd=ROOT)
 
 
 def test_importing_the_package_alone_is_free() -> None:

@@ -33,7 +33,6 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def no_collection() -> Iterator[None]:
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
