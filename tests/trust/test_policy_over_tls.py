@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import sys
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -45,6 +45,7 @@ each_role = pytest.mark.parametrize("role", list(Role), ids=str)
 each_version = pytest.mark.parametrize("version", [TLS12, TLS13], ids=["TLS1.2", "TLS1.3"])
 
 
+@cache
 def peer(role: Role, version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
     return context(role, PEER, version=version)
 
@@ -187,6 +188,19 @@ ADMITTING: dict[type, tuple[Any, ...]] = {
 }
 
 
+@cache
+def asking(base: type, inside: type | None) -> list[tuple[Credentials, bool]]:
+    """Credentials with a policy that admits the peer, and with its subclass that refuses."""
+    refusing = type(f"Refusing{base.__name__}", (Refusing, base), {})
+    made = []
+    for kind, admitted in ((base, True), (refusing, False)):
+        policy = kind(*ADMITTING[base])
+        if inside is not None:
+            policy = inside(policy)
+        made.append((mutual(peer=policy), admitted))
+    return made
+
+
 @each_role
 @each_version
 @pytest.mark.parametrize("inside", [None, AllOf, AnyOf], ids=["", "in AllOf", "in AnyOf"])
@@ -198,12 +212,8 @@ async def test_a_subclass_of_a_policy_is_asked(
     role: Role,
     autojump_clock: MockClock,
 ) -> None:
-    refusing = type(f"Refusing{base.__name__}", (Refusing, base), {})
-    for kind, admitted in ((base, True), (refusing, False)):
-        policy = kind(*ADMITTING[base])
-        if inside is not None:
-            policy = inside(policy)
-        meeting = await meet(mutual(peer=policy), role, peer(role.other, version))
+    for credentials, admitted in asking(base, inside):
+        meeting = await meet(credentials, role, peer(role.other, version))
         assert (meeting.error is None) is admitted
         assert bool(meeting.handled) is admitted
         if not admitted:
