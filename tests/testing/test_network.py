@@ -198,10 +198,10 @@ async def test_connection_pair_keeps_the_stream_contract(
     await check_stream(make_pair)
 
 
-async def test_a_thousand_connections_in_virtual_time(
+async def test_hundreds_of_connections_in_virtual_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """Each waits a window of 5 s. What it takes of real time, `docs/testing` says."""
+    """Each waits a window of 5 s. What a thousand take of real time, `docs/testing` says."""
     authority = Authority()
     shared = authority.certificate("fleet.example")
     listener = open_memory_listener()
@@ -214,12 +214,12 @@ async def test_a_thousand_connections_in_virtual_time(
     async with open_server(handler, authority.credentials(), listener=listener, window=5) as server:
         started = trio.current_time()
         async with trio.open_nursery() as nursery:
-            silent = [SilentPeer(credentials=shared) for _ in range(900)]
-            speaking = [SpeakingPeer(credentials=shared) for _ in range(100)]
+            silent = [SilentPeer(credentials=shared) for _ in range(180)]
+            speaking = [SpeakingPeer(credentials=shared) for _ in range(20)]
             for peer in (*silent, *speaking):
                 nursery.start_soon(peer.run, server)
         assert trio.current_time() - started == 5
-    assert len(decisions) == 1000
+    assert len(decisions) == 200
     assert sorted({(d.role, d.waited) for d in decisions}, key=str) == [
         (Role.CLIENT, 5.0),
         (Role.SERVER, 0.0),

@@ -199,7 +199,7 @@ def test_names_that_cannot_be_read(san: bytes) -> None:
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_arbitrary_bytes_in_place_of_names(san: bytes) -> None:
     der = sign(
         builder().add_extension(x509.UnrecognizedExtension(SAN, san), critical=False)
@@ -226,7 +226,7 @@ def test_other_exceptions_of_cryptography_become_value_errors(where: bytes, what
 
 @pytest.mark.filterwarnings("ignore")  # cryptography's, of serial numbers below 1
 @given(st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_damaged_certificates(data: st.DataObject) -> None:
     """One that can be parsed makes an identity; one that can't, a ValueError; nothing else."""
     der = bytearray(FULL.der)
@@ -253,7 +253,7 @@ ADDRESSES = st.ip_addresses()
     uris=st.lists(URIS, max_size=4),
     ips=st.lists(ADDRESSES, max_size=4),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_names_go_in_and_come_out(
     dns: list[str],
     uris: list[str],

@@ -168,7 +168,7 @@ LABELS = st.lists(LABEL, min_size=1, max_size=5)
 
 
 @given(name=LABELS, certified=LABELS, wildcard=st.booleans())
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_wildcards_against_the_rule_itself(
     name: list[str], certified: list[str], wildcard: bool
 ) -> None:
@@ -206,7 +206,7 @@ def test_openssl_agrees_on_wildcards() -> None:
 
 
 @given(name=st.text(max_size=80), certified=st.text(st.characters(max_codepoint=127), max_size=80))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_names_are_a_total_function(name: str, certified: str) -> None:
 
     general = [x509.DNSName(certified), x509.UniformResourceIdentifier(certified)]
@@ -443,7 +443,7 @@ POLICIES = st.recursive(
 
 
 @given(policy=POLICIES, role=st.sampled_from(Role), who=st.sampled_from([NODE, identity()]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_combinations_follow_logic(policy: PeerPolicy, role: Role, who: PeerIdentity) -> None:
     def verdict(asked: object) -> bool:
         match asked:
