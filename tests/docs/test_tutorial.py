@@ -7,19 +7,22 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import BinaryIO
 
+import httpx
 import pytest
+import trio
+from trio import Process
+from trio.lowlevel import open_process
 
 from tests.docs.blocks import DOCS, ROOT
 from tests.support.command import PATIENCE
+from tests.support.forked import ForkedProcess, can_fork, fork
 from tests.support.ports import held_port
 
 pytestmark = pytest.mark.slow
@@ -44,38 +47,60 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def manager(step: int, lab: Path, *ports: int) -> Iterator[subprocess.Popen[str]]:
-    words = [sys.executable, f"manager_{step}.py", *map(str, ports)]
-    with subprocess.Popen(
-        words, cwd=lab, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while True:  # until it listens
-                try:
-                    socket.create_connection(("127.0.0.1", ports[0]), timeout=PATIENCE).close()
-                    break
-                except OSError:
-                    assert process.poll() is None, process.communicate()
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
-            yield process
-        finally:
-            process.kill()
-
-
-def device(name: str, port: int, role: str, lab: Path) -> str:
-    words = [sys.executable, "device.py", name, str(port), role]
-    return subprocess.run(
-        words,
+async def start(words: Sequence[str], lab: Path, written: BinaryIO) -> Process | ForkedProcess:
+    """Start one of the page's programs; `test_commands_as_they_are_pasted` starts each in a new Python."""
+    if can_fork(os.environ):
+        return fork(
+            words,
+            cwd=lab,
+            stdin=subprocess.DEVNULL,
+            stdout=written.fileno(),
+            stderr=written.fileno(),
+        )
+    return await open_process(
+        [sys.executable, *words],
         cwd=lab,
         env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE,
-    ).stdout
+        stdin=subprocess.DEVNULL,
+        stdout=written,
+        stderr=written,
+    )
+
+
+@asynccontextmanager
+async def manager(
+    step: int, lab: Path, *ports: int, said: Path
+) -> AsyncIterator[Process | ForkedProcess]:
+    with said.open("wb") as written:
+        process = await start([f"manager_{step}.py", *map(str, ports)], lab, written)
+    try:
+        with trio.fail_after(PATIENCE):
+            while True:  # until it listens
+                try:
+                    await (await trio.open_tcp_stream("127.0.0.1", ports[0])).aclose()
+                    break
+                except OSError:
+                    assert process.returncode is None, said.read_text()
+                    await trio.sleep(0.05)
+        yield process
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+
+
+async def device(name: str, port: int, role: str, lab: Path, said: Path) -> str:
+    with said.open("wb") as written:
+        process = await start(["device.py", name, str(port), role], lab, written)
+    try:
+        with trio.fail_after(PATIENCE):
+            code = await process.wait()
+    finally:
+        with trio.CancelScope(shield=True):
+            process.kill()
+            await process.wait()
+    assert code == 0, said.read_text()
+    return said.read_text()
 
 
 def conversation(name: str) -> str:
@@ -122,32 +147,34 @@ def test_commands_as_they_are_pasted(step: int, lab: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("step", [4, 5])
-def test_devices_of_both_kinds(step: int, lab: Path) -> None:
-    with held_port() as port, manager(step, lab, port) as process:
-        for name, role in (("device-1.example", "client"), ("device-2.example", "server")):
-            assert device(name, port, role, lab) == conversation(name)
-        process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=PATIENCE)
-    assert f"listening on ('127.0.0.1', {port})" in said
+async def test_devices_of_both_kinds(step: int, lab: Path, tmp_path: Path) -> None:
+    said = tmp_path / "manager"
+    with held_port() as port:
+        async with manager(step, lab, port, said=said) as process:
+            for name, role in (("device-1.example", "client"), ("device-2.example", "server")):
+                heard = await device(name, port, role, lab, tmp_path / name)
+                assert heard == conversation(name)
+            process.send_signal(signal.SIGTERM)
+            with trio.fail_after(PATIENCE):
+                code = await process.wait()
+    lines = said.read_text()
+    assert f"listening on ('127.0.0.1', {port})" in lines
     if step == 5:
         # The last one may not be over for the manager yet, which waits for it.
-        assert re.search("^[01] finished, 0 cancelled$", said, re.MULTILINE)
-        assert process.returncode == 0
+        assert re.search("^[01] finished, 0 cancelled$", lines, re.MULTILINE)
+        assert code == 0
 
 
-def test_metrics_and_log(lab: Path) -> None:
-    with (
-        held_port() as port,
-        held_port() as metrics_port,
-        manager(6, lab, port, metrics_port) as process,
-    ):
-        assert device("device-2.example", port, "server", lab) == conversation("device-2.example")
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{metrics_port}/metrics", timeout=PATIENCE
-        ) as page:
-            metrics = page.read().decode()
-        process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=PATIENCE)
+async def test_metrics_and_log(lab: Path, tmp_path: Path) -> None:
+    name, said = "device-2.example", tmp_path / "manager"
+    with held_port() as port, held_port() as metrics_port:
+        async with manager(6, lab, port, metrics_port, said=said) as process:
+            assert await device(name, port, "server", lab, tmp_path / name) == conversation(name)
+            async with httpx.AsyncClient(timeout=PATIENCE) as client:
+                metrics = (await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text
+            process.send_signal(signal.SIGTERM)
+            with trio.fail_after(PATIENCE):
+                code = await process.wait()
     assert 'trio_duplex_decisions_total{reason="silent",role="client"} 1.0' in metrics
-    assert "INFO:manager:1 devices known, 0 refused" in said
-    assert process.returncode == 0
+    assert "INFO:manager:1 devices known, 0 refused" in said.read_text()
+    assert code == 0
