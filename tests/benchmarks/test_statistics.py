@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from benchmarks.statistics import MAX_SPREAD, Summary, pairwise, quantile, summarise
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_python]
 
 
 VALUES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=30)

@@ -15,7 +15,7 @@ from benchmarks.windows import costs, first_byte, glare, real
 from benchmarks.windows.model import MIXED, SILENT, SPEAKING, World, attempts, retransmission
 from benchmarks.windows.simulate import POLICIES, Result, compare, table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_python]
 
 
 WORLD = World(addresses=300, connections=6_000)

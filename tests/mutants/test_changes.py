@@ -13,7 +13,7 @@ from tests.mutants.changes import (
 )
 from tests.mutants.trial import code_differences
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_python]
 
 
 WORDS = '''

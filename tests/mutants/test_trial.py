@@ -14,7 +14,7 @@ from tests.mutants.changes import PACKAGE, mutants_of
 from tests.mutants.trial import code_changes, functions_by_code, judge
 from trio_duplex._decision import glare, reflection
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_python]
 
 
 Say = Callable[[bytes], None]

@@ -13,7 +13,7 @@ if sys.platform != "linux":
 
 from tests.support.booted import Machine, boot
 
-pytestmark = [pytest.mark.slow, pytest.mark.interop]
+pytestmark = [pytest.mark.slow, pytest.mark.interop, pytest.mark.one_python]
 
 PAGE = Path(__file__).parents[3] / "docs/service.md"
 
