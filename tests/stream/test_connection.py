@@ -100,7 +100,7 @@ async def test_contract_over_sockets(transport: str, bare: bool, version: ssl.TL
         streams = await tcp_pair() if transport == "tcp" else unix_pair()
         ends = await open_pair(bare, version, streams)
         for end in ends:
-            end.close_timeout = 1.0  # Trio's check sends without a pause until a close is over
+            end.close_timeout = 0.3  # Trio's check sends without a pause until a close is over
         return ends
 
     with trio.fail_after(30):

@@ -77,12 +77,14 @@ def test_many_names(name: str, count: int, form: str) -> None:
     policy, who = made(name), certified(count, form)
     best = float("inf")
     message = ""
-    for _ in range(20):
+    for _ in range(20):  # until the machine has let one run through
         started = time.thread_time()
         with pytest.raises(PeerRejectedError) as caught:
             policy(who, Role.SERVER, SOMEWHERE)
         best = min(best, time.thread_time() - started)
         message = str(caught.value)
+        if best < 0.001:
+            break
     assert best < 0.001
     assert len(message) < 1000
     assert "\n" not in message
