@@ -39,6 +39,7 @@ class Bench:
         name = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmarks-"))
         self._folder = pki.make(Path(name))
         self.client = self._stack.enter_context(Client(self._folder, self._folder / "client.log"))
+        self._stack.callback(self.stop_servers)
         return self
 
     def __exit__(
@@ -54,7 +55,7 @@ class Bench:
         return Client(self._folder, self._folder / "client.log")
 
     def server(self, subject: Subject, options: Options = Options()) -> Running:  # noqa: B008 - frozen
-        """A server that runs to the end of the scenario, warmed up when it is started."""
+        """A server that runs to the end of the scenario, or of a quick run, warmed up when it is started."""
         key = (subject.name, options)
         if key not in self._servers:
             running = subject.start(self.place(options), options)

@@ -62,7 +62,8 @@ def run(
             try:
                 _run_one(bench, scenario, able, results)
             finally:
-                bench.stop_servers()
+                if not quick:  # then the next scenario need not start the same ones
+                    bench.stop_servers()
             results.units[scenario.name] = dict(scenario.units)
             keep(results)
             say(f"{scenario.name}: {len(able)} subjects, {time.monotonic() - started:.0f} s")
