@@ -16,6 +16,8 @@ class Role(enum.Enum):
     CLIENT = "client"
     """We send the ClientHello, even if the peer dialled."""
 
+    __hash__ = object.__hash__  # enum.Enum's is a Python function, and a handshake asks eight times
+
     @property
     def other(self) -> Role:
         """The role of the peer."""
@@ -42,6 +44,8 @@ class Reason(enum.Enum):
 
     REMEMBERED = "remembered"
     """The peer was silent in its last connections, so it got a short window, and was silent again."""
+
+    __hash__ = object.__hash__
 
     def __str__(self) -> str:
         return self.value

@@ -96,6 +96,8 @@ class WaitingRoom:
         self._same = _Window(self._policy.choice) if isinstance(self._policy, Fixed) else None
         self._windows: dict[int, _Window] = {}
         self._asking = 0  # peers whose window is still being chosen
+        # Family, type and protocol of the listener's sockets, which the kernel need not be asked again.
+        self._kind: tuple[int, int, int] | None = None
         self._accepting = True
         self._dropping = False
         self.late = 0  # peers that came in after `drop_unheard`, and are dropped too
@@ -164,6 +166,8 @@ class WaitingRoom:
         self, crowd: Crowd, sock: Socket, remote: Address | None, number: int
     ) -> None:
         pending = Pending(number, trio.current_time(), remote)
+        if self._kind is None:
+            self._kind = (sock.family, sock.type, sock.proto)
         if self._same is not None:
             self._wait(crowd, sock.detach(), pending, self._same, pending.entered)
             return
@@ -246,7 +250,7 @@ class WaitingRoom:
         try:
             crowd.add(descriptor, begun + window.choice.seconds)
         except OSError:  # the system watches no more of them (fs.epoll.max_user_watches)
-            self._begin_to_detect(_stream_of(descriptor), pending.remote, pending.number)
+            self._begin_to_detect(self._stream_of(descriptor), pending.remote, pending.number)
             return
         self._packed[descriptor] = pack(pending.number, pending.entered, pending.remote)
         self._descriptors[pending.number] = descriptor
@@ -321,11 +325,15 @@ class WaitingRoom:
         self, descriptor: int, pending: Pending, window: _Window, opening: bytes | None
     ) -> None:
         """Begin the negotiation, because the first bytes are there or the window has ended."""
-        stream = _stream_of(descriptor)
+        stream = self._stream_of(descriptor)
         place = self._place(pending, has_spoken=opening is not None)
         lesson = None if window.facts is None else Lesson(self._policy, window.facts, place)
         heard = Heard(opening, window.choice, lesson, pending.entered)
         self._start(self._acceptor.attend, stream, place, self._owner, heard)
+
+    def _stream_of(self, descriptor: int) -> trio.SocketStream:
+        assert self._kind is not None  # a socket was here to have this descriptor
+        return _stream(socket.socket(*self._kind, fileno=descriptor))
 
     def _left(self, descriptor: int, pending: Pending, *, reset: bool) -> None:
         error = peer_left_error(format_address(pending.remote), received=0, reset=reset)
@@ -377,7 +385,3 @@ def _stream(sock: Socket) -> trio.SocketStream:
     if isinstance(sock, socket.socket):
         sock = trio.socket.from_stdlib_socket(sock)
     return trio.SocketStream(sock)
-
-
-def _stream_of(descriptor: int) -> trio.SocketStream:
-    return _stream(socket.socket(fileno=descriptor))
