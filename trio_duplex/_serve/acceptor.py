@@ -12,7 +12,7 @@ import contextlib
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import attrs
@@ -86,6 +86,18 @@ class Numbered(Protocol):
         ...
 
 
+class Guests(Protocol):
+    """Takes the accepted connections of one listener."""
+
+    def enter(self, connection: Connected, remote: Address | None, number: int) -> object:
+        """Take a connection, with its peer's address and its number."""
+        ...
+
+    def look_at_new(self) -> object:
+        """Look for first bytes of those that have entered since the last call, which may have come by now."""
+        ...
+
+
 class Acceptor:
     """Accepts and negotiates for one server, on any number of listeners.
 
@@ -126,10 +138,8 @@ class Acceptor:
             unsent_bytes=limits.unsent_bytes,
         )
 
-    async def accept_each(
-        self, listener: Listener, enter: Callable[[Connected, Address | None, int], object]
-    ) -> NoReturn:
-        """Accept for ever; call ``enter`` with each connection, its peer's address and its number.
+    async def accept_each(self, listener: Listener, guests: Guests) -> NoReturn:
+        """Accept for ever, and pass each connection to ``guests``.
 
         Raises:
             OSError: ``accept`` failed permanently. If it fails only because there is
@@ -138,15 +148,18 @@ class Acceptor:
         """
         if isinstance(listener, trio.SocketListener):
             keep_alive(listener.socket, self.limits.keepalive, self.limits.ack_timeout)
-        with Entrance(listener) as entrance:
+        with Entrance(listener, guests.look_at_new) as entrance:
             while True:
                 try:
                     connection, remote = await entrance.accept()
                 except OSError as exc:
                     if exc.errno not in CAPACITY_ERRNOS:
                         raise
+                    guests.look_at_new()
                     await self._pause(listener, exc)
                     continue
+                if self.room.is_full:  # so that none that has spoken is taken for silent
+                    guests.look_at_new()
                 number = None
                 try:
                     number = await self.room.enter(remote)
@@ -155,7 +168,7 @@ class Acceptor:
                         await _reset(connection)
                 if number is not None:
                     self.reporter.report(Accepted(number=number, peer=format_address(remote)))
-                    enter(connection, remote, number)
+                    guests.enter(connection, remote, number)
 
     async def attend(
         self, stream: trio.abc.Stream, place: Place, owner: Owner, heard: Heard | None = None

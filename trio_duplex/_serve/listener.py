@@ -191,11 +191,13 @@ class DuplexListener(trio.abc.Listener[Connection]):
         waiting.open(negotiations)
         while True:
             try:
-                await self._acceptor.accept_each(self.transport_listener, waiting.enter)
+                await self._acceptor.accept_each(self.transport_listener, waiting)
             except trio.ClosedResourceError:  # its owner has closed the transport listener
+                waiting.look_at_new()
                 self._ready_in.close()
                 return
             except Exception as exc:  # noqa: BLE001 - `accept` raises it
+                waiting.look_at_new()
                 await self._ready_in.send(exc)
 
     async def _open_waiting_room(self) -> WaitingRoom:

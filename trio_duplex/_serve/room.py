@@ -311,6 +311,12 @@ class Room:
         """How many peers are in their window, or wait for their turn."""
         return len(self._pending)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether somebody must make room for the next that enters."""
+        limits = self.limits
+        return self.taken >= limits.connections or len(self._pending) >= limits.pending
+
     async def enter(self, remote: Address | None) -> int | None:
         """Admit an accepted connection: give it its number, or None if it must be reset.
 

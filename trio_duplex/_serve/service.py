@@ -79,7 +79,7 @@ class Service:
                     self.waiting_room.open(nursery)
                     try:
                         with self._accepting:
-                            await self.acceptor.accept_each(self.listener, self.waiting_room.enter)
+                            await self.acceptor.accept_each(self.listener, self.waiting_room)
                     except trio.ClosedResourceError:
                         pass  # its owner closed it, and wants no more connections from it
                     except Exception as exc:  # noqa: BLE001 - `serve_listeners` raises it

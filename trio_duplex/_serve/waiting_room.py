@@ -95,6 +95,9 @@ class WaitingRoom:
         # Plain seconds are the same for all; other windows are one for each peer, by descriptor.
         self._same = _Window(self._policy.choice) if isinstance(self._policy, Fixed) else None
         self._windows: dict[int, _Window] = {}
+        # Those at which `look_at_new` has to look: they are not in the crowd, and still sockets; with
+        # the ends of their windows.
+        self._new: dict[int, tuple[Socket, float]] = {}
         self._asking = 0  # peers whose window is still being chosen
         # Family, type and protocol of the listener's sockets, which the kernel need not be asked again.
         self._kind: tuple[int, int, int] | None = None
@@ -127,12 +130,14 @@ class WaitingRoom:
 
     def close_door(self) -> None:
         """Let the attendant end when no peer is left, because no new one will enter."""
+        self.look_at_new()
         self._accepting = False
         if self._crowd is not None:
             self._crowd.wake()
 
     def drop_unheard(self) -> int:
         """Drop the peers that wait, now and later; return how many there are now."""
+        self.look_at_new()
         if self._crowd is not None and self._packed and not self._dropping:
             # A peer that has spoken goes on, even if the attendant has not come to it yet.
             for descriptor in self._crowd.readable(len(self._packed)):
@@ -152,7 +157,7 @@ class WaitingRoom:
     def enter(self, connection: Connected, remote: Address | None, number: int) -> None:
         """Let an accepted connection wait. The room has admitted it and given it its number.
 
-        If it is a socket, the waiting room owns it from now on.
+        If it is a socket, the waiting room owns it from now on. `look_at_new` comes next.
         """
         self._owner.entered()
         if isinstance(connection, trio.abc.Stream):
@@ -162,6 +167,16 @@ class WaitingRoom:
         else:
             self._enter_socket(self._crowd, connection, remote, number)
 
+    def look_at_new(self) -> None:
+        """Read the first bytes of those that have entered, if they are there; let the others wait.
+
+        To wait, and to be found again among the others, costs 2 % of a handshake. A peer that speaks
+        at once has been heard by the time when others have run.
+        """
+        while self._new:
+            assert self._crowd is not None  # only those that wait in it are new
+            self._look(self._crowd, next(iter(self._new)), overdue=False)
+
     def _enter_socket(
         self, crowd: Crowd, sock: Socket, remote: Address | None, number: int
     ) -> None:
@@ -169,14 +184,14 @@ class WaitingRoom:
         if self._kind is None:
             self._kind = (sock.family, sock.type, sock.proto)
         if self._same is not None:
-            self._wait(crowd, sock.detach(), pending, self._same, pending.entered)
+            self._wait(sock, pending, self._same, pending.entered)
             return
         facts = facts_of(sock, remote)
         choice = choose_nowait(
             self._policy, facts, lambda exc: self._acceptor.policy_failed(pending, exc)
         )
         if isinstance(choice, Choice):
-            self._wait(crowd, sock.detach(), pending, _Window(choice, facts), pending.entered)
+            self._wait(sock, pending, _Window(choice, facts), pending.entered)
             return
         place = self._place(pending)
         self._asking += 1
@@ -224,39 +239,37 @@ class WaitingRoom:
             self._owner.waits_again(place)
             pending = Pending(place.number, place.entered, place.remote)
             window = _Window(choice, facts)
-            self._wait(crowd, stream.socket.detach(), pending, window, trio.current_time())
+            self._wait(stream.socket, pending, window, trio.current_time())
+            self.look_at_new()
             if not self._accepting:
                 crowd.wake()  # it may have been the last, and need not wait at all
 
-    def _wait(
-        self, crowd: Crowd, descriptor: int, pending: Pending, window: _Window, begun: float
-    ) -> None:
+    def _wait(self, sock: Socket, pending: Pending, window: _Window, begun: float) -> None:
         """Let a peer wait for its first bytes until the end of its window, which began at ``begun``."""
+        descriptor = sock.fileno()
         # With a rule for silent peers we do not read first: whether a peer that speaks anyway is
         # served, or crosses our ClientHello, would then depend on chance.
         if window.choice.role is Role.CLIENT:
-            self._decide(descriptor, pending, window, None)
+            self._decide(sock, pending, window, None)
             return
-        try:
-            opening = os.read(descriptor, OPENING_SIZE)  # on a busy server it is there
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._left(descriptor, pending, reset=True)
-            return
-        else:
-            self._heard(descriptor, pending, window, opening)
-            return
-        try:
-            crowd.add(descriptor, begun + window.choice.seconds)
-        except OSError:  # the system watches no more of them (fs.epoll.max_user_watches)
-            self._begin_to_detect(self._stream_of(descriptor), pending.remote, pending.number)
-            return
+        self._new[descriptor] = sock, begun + window.choice.seconds
         self._packed[descriptor] = pack(pending.number, pending.entered, pending.remote)
         self._descriptors[pending.number] = descriptor
         if window is not self._same:
             self._windows[descriptor] = window
         self._room.hold(pending.number, key_of(pending.number, pending.remote), self)
+
+    def _watch(self, crowd: Crowd, descriptor: int) -> None:
+        """Watch a peer that has been new until now."""
+        sock, end = self._new[descriptor]
+        try:
+            crowd.add(descriptor, end)
+        except OSError:  # the system watches no more of them (fs.epoll.max_user_watches)
+            sock, pending, _ = self._take_out(crowd, descriptor)
+            self._begin_to_detect(_stream(sock), pending.remote, pending.number)
+            return
+        del self._new[descriptor]
+        sock.detach()
         if self._dropping:
             self.late += 1
             crowd.wake()
@@ -292,55 +305,48 @@ class WaitingRoom:
         try:
             opening = os.read(descriptor, OPENING_SIZE)
         except BlockingIOError:
-            if (
-                not overdue
-            ):  # a kernel may report a socket as readable although there is nothing to read
+            if descriptor in self._new:
+                self._watch(crowd, descriptor)
+                return
+            if not overdue:
+                # A kernel may report a socket as readable although there is nothing to read.
                 crowd.watch_again(descriptor)
                 return
         except OSError:
             reset = True
-        pending, window = self._take_out(crowd, descriptor)
-        if reset:
-            self._left(descriptor, pending, reset=True)
-        elif opening is None:
-            self._decide(descriptor, pending, window, None)
+        sock, pending, window = self._take_out(crowd, descriptor)
+        if reset or opening == b"":
+            error = peer_left_error(format_address(pending.remote), received=0, reset=reset)
+            self._end(sock, pending, error)
         else:
-            self._heard(descriptor, pending, window, opening)
+            self._decide(sock, pending, window, opening)
 
-    def _take_out(self, crowd: Crowd, descriptor: int) -> tuple[Pending, _Window]:
-        crowd.discard(descriptor)
+    def _take_out(self, crowd: Crowd, descriptor: int) -> tuple[Socket, Pending, _Window]:
+        new = self._new.pop(descriptor, None)
+        if new is not None:
+            sock, _ = new
+        else:
+            assert self._kind is not None  # this descriptor has been a socket before
+            sock = socket.socket(*self._kind, fileno=descriptor)
+            crowd.discard(descriptor)
         pending = unpack(self._packed.pop(descriptor))
         del self._descriptors[pending.number]
-        return pending, self._same or self._windows.pop(descriptor)
+        return sock, pending, self._same or self._windows.pop(descriptor)
 
     # ------------------------------------------------------------------------------------- leaving
 
-    def _heard(self, descriptor: int, pending: Pending, window: _Window, opening: bytes) -> None:
-        if opening:
-            self._decide(descriptor, pending, window, opening)
-        else:
-            self._left(descriptor, pending, reset=False)
-
     def _decide(
-        self, descriptor: int, pending: Pending, window: _Window, opening: bytes | None
+        self, sock: Socket, pending: Pending, window: _Window, opening: bytes | None
     ) -> None:
         """Begin the negotiation, because the first bytes are there or the window has ended."""
-        stream = self._stream_of(descriptor)
+        stream = _stream(sock)
         place = self._place(pending, has_spoken=opening is not None)
         lesson = None if window.facts is None else Lesson(self._policy, window.facts, place)
         heard = Heard(opening, window.choice, lesson, pending.entered)
         self._start(self._acceptor.attend, stream, place, self._owner, heard)
 
-    def _stream_of(self, descriptor: int) -> trio.SocketStream:
-        assert self._kind is not None  # a socket was here to have this descriptor
-        return _stream(socket.socket(*self._kind, fileno=descriptor))
-
-    def _left(self, descriptor: int, pending: Pending, *, reset: bool) -> None:
-        error = peer_left_error(format_address(pending.remote), received=0, reset=reset)
-        self._end(descriptor, pending, error)
-
-    def _end(self, descriptor: int, pending: Pending, error: Exception | None) -> None:
-        os.close(descriptor)
+    def _end(self, sock: Socket, pending: Pending, error: Exception | None) -> None:
+        sock.close()
         if error is not None:
             self._acceptor.failed(pending, error)
             self._acceptor.tell_of_expiry(pending)
@@ -355,8 +361,8 @@ class WaitingRoom:
 
     def _end_waiting(self, descriptor: int, error: LimitError | None) -> None:
         assert self._crowd is not None
-        pending, _ = self._take_out(self._crowd, descriptor)
-        self._end(descriptor, pending, error)
+        sock, pending, _ = self._take_out(self._crowd, descriptor)
+        self._end(sock, pending, error)
 
     # The room's `Holder` protocol.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -48,10 +49,18 @@ class Entrance:
 
     Args:
         listener: Any listener of streams; it is not closed.
+        after_batch: Called when no further connection is waiting, or after a whole batch. Other tasks
+            have run once since the last of the batch was accepted.
     """
 
-    def __init__(self, listener: trio.abc.Listener[trio.abc.Stream]) -> None:
+    def __init__(
+        self,
+        listener: trio.abc.Listener[trio.abc.Stream],
+        after_batch: Callable[[], object] = lambda: None,
+    ) -> None:
         self._listener = listener
+        self._after_batch = after_batch
+        self._batch_ends = False  # and the next call begins with that
         self._direct: socket.socket | None = None  # the same descriptor as the listener's
         self._left = 0  # of the batch
 
@@ -98,6 +107,7 @@ class Entrance:
                 return sock, checked_address(address)
 
     async def _accept_by_trio(self, listener: trio.SocketListener) -> tuple[Socket, object]:
+        self._after_batch()  # of one connection; the call before has let others run
         sock, address = await listener.socket.accept()
         # A socket of another class may accept in another way.
         descriptor = listener.socket.fileno()
@@ -105,6 +115,7 @@ class Entrance:
             self._direct = socket.socket(fileno=descriptor)
             self._direct.settimeout(0)  # it is so already; this overrides setdefaulttimeout()
             self._left = BATCH - 1
+            self._batch_ends = True
         return sock, address
 
     async def _accept_directly(
@@ -113,6 +124,11 @@ class Entrance:
         while True:
             if listener.socket.fileno() == -1:  # and the number may be another file's
                 raise trio.ClosedResourceError("this listener was already closed")
+            if self._batch_ends and not self._left:
+                self._batch_ends = False
+                await trio.lowlevel.checkpoint()
+                self._after_batch()
+                continue
             if not self._left:
                 await trio.lowlevel.wait_readable(listener.socket)
                 self._left = BATCH
@@ -123,5 +139,6 @@ class Entrance:
                 self._left = 0
             else:
                 self._left -= 1
+                self._batch_ends = True
                 sock.settimeout(0)
                 return sock, address
