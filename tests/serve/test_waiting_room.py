@@ -38,6 +38,7 @@ from trio_duplex import (
     DuplexListener,
     LimitError,
     Limits,
+    NotTLSError,
     PeerClosedError,
     Reason,
     Role,
@@ -50,6 +51,7 @@ from trio_duplex._serve import waiting_room
 from trio_duplex._serve.acceptor import Listener
 from trio_duplex._serve.limits import Limit
 from trio_duplex._sockets.accept import BATCH
+from trio_duplex._sockets.address import format_address
 from trio_duplex._sockets.crowd import AT_ONCE, Crowd, has_epoll
 from trio_duplex._wire.announcement import ANNOUNCEMENT
 from trio_duplex.events import (
@@ -299,6 +301,45 @@ async def test_bytes_that_are_there_when_it_is_accepted(
             server.cancel_scope.cancel()
     await stream.aclose()
     assert [type(event) for event in events] == [Accepted, RoleDecided, NegotiationFailed]
+
+
+@epoll_only
+async def test_a_peer_that_speaks_at_once_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is heard a turn of the scheduler after it was accepted."""
+    watched_ones: list[int] = []
+    add = Crowd.add
+
+    def note(crowd: Crowd, descriptor: int, end: float) -> None:
+        watched_ones.append(descriptor)
+        add(crowd, descriptor, end)
+
+    monkeypatch.setattr(Crowd, "add", note)
+    async with serving() as watched:
+        speaking, silent = [socket.create_connection(watched.place.address) for _ in range(2)]
+        with speaking, silent:
+            name = format_address(speaking.getsockname())
+
+            def speak(event: Event) -> None:
+                if isinstance(event, Accepted) and event.peer == name:
+                    speaking.sendall(b"GET / HTTP/1.1\r\n\r\n")
+
+            watched.server._acceptor.reporter._observers.append(speak)
+            await until(watched.errors)
+            await until(lambda: watched.pending == 1)
+        assert isinstance(watched.errors()[0], NotTLSError)
+        assert len(watched_ones) == 1
+
+
+@epoll_only
+async def test_who_has_spoken_is_heard_before_others_wait_for_its_place() -> None:
+    """With one place, the second of a batch waits for it, and the first is not taken for silent."""
+    async with serving(limits={"connections": 1}) as watched:
+        with ExitStack() as peers:
+            for _ in range(2):  # before the server's tasks run
+                peer = peers.enter_context(socket.create_connection(watched.place.address))
+                peer.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            await until(lambda: len(watched.errors()) == 2)
+        assert [type(error) for error in watched.errors()] == [NotTLSError, NotTLSError]
 
 
 # ------------------------------------------------------------------------------- leaving while it waits

@@ -177,3 +177,45 @@ async def test_any_other_listener() -> None:
         connection, address = await entrance.accept()
     assert isinstance(connection, trio.abc.Stream)
     assert address is None
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns of Trio's loop."""
+
+    count = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+async def test_each_batch_ends_a_turn_later() -> None:
+    """What is done at its end is done once for all connections that came together."""
+    turns, accepted, turn = Turns(), 0, 0
+    ends: list[tuple[int, int]] = []  # how many were accepted, and the turns since the last of them
+    async with listening() as listener:
+        with (
+            dialled(listener, 2 * BATCH + 5),
+            Entrance(listener, lambda: ends.append((accepted, turns.count - turn))) as entrance,
+            trio.move_on_after(20) as scope,
+        ):
+            trio.lowlevel.add_instrument(turns)
+            try:
+                while True:
+                    close((await entrance.accept())[0])
+                    accepted, turn = accepted + 1, turns.count
+                    if accepted == 2 * BATCH + 5:
+                        scope.deadline = trio.current_time() + 0.1
+            finally:
+                trio.lowlevel.remove_instrument(turns)
+    (count, _), *others = ends  # the first connection is accepted by Trio
+    assert count == 0
+    assert others == [(BATCH, 1), (2 * BATCH, 1), (2 * BATCH + 5, 1)]
+
+
+async def test_a_listener_that_is_closed_when_a_batch_ends() -> None:
+    async with listening() as listener:
+        with dialled(listener, 1), trio.fail_after(20), Entrance(listener) as entrance:
+            close((await entrance.accept())[0])
+            entrance._after_batch = listener.socket.close
+            with pytest.raises(trio.ClosedResourceError):
+                await entrance.accept()

@@ -171,7 +171,7 @@ class WaitingRoom:
         """Read the first bytes of those that have entered, if they are there; let the others wait.
 
         To wait, and to be found again among the others, costs 2 % of a handshake. A peer that speaks
-        at once has been heard by the time when others have run.
+        at once has mostly been heard one turn of the scheduler after it was accepted.
         """
         while self._new:
             assert self._crowd is not None  # only those that wait in it are new

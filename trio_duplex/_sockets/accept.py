@@ -49,8 +49,8 @@ class Entrance:
 
     Args:
         listener: Any listener of streams; it is not closed.
-        after_batch: Called when no further connection is waiting, or after a whole batch. Other tasks
-            have run once since the last of the batch was accepted.
+        after_batch: Called when no further connection is waiting, or after a whole batch, in both
+            cases one turn of the scheduler later.
     """
 
     def __init__(
