@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -13,9 +13,17 @@ import trio
 import trio.testing
 
 from tests.support.peers import credentials, echo
-from trio_duplex import DrainResult, Limits, Server, serve_listeners
+from trio_duplex import (
+    DrainResult,
+    Limits,
+    NotTLSError,
+    PeerClosedError,
+    Server,
+    serve_listeners,
+)
 from trio_duplex._serve import waiting_room
-from trio_duplex._sockets.crowd import AT_ONCE
+from trio_duplex._sockets.crowd import AT_ONCE, has_epoll
+from trio_duplex.events import Accepted, Event, NegotiationFailed, Observer
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +39,13 @@ async def listening(count: int) -> list[trio.SocketListener]:
 
 @asynccontextmanager
 async def serving(
-    listeners: list[trio.SocketListener], window: object = math.inf, limits: Limits | None = None
+    listeners: list[trio.SocketListener],
+    window: object = math.inf,
+    limits: Limits | None = None,
+    observers: Iterable[Observer] = (),
 ) -> AsyncIterator[Server]:
     async with trio.open_nursery() as nursery:
-        serve = partial(serve_listeners, window=window, limits=limits)  # type: ignore[arg-type]
+        serve = partial(serve_listeners, window=window, limits=limits, observers=observers)  # type: ignore[arg-type]
         server = await nursery.start(serve, echo, listeners, credentials())
         yield server
         server.cancel_scope.cancel()
@@ -182,6 +193,33 @@ async def test_a_drain_counts_peers_that_come_at_that_moment_as_dropped() -> Non
             assert (result.finished, result.cancelled) == (0, 0)
             for peer in peers:
                 peer.close()
+
+
+@pytest.mark.skipif(not has_epoll(), reason="there is no epoll here")
+async def test_a_drain_looks_at_peers_that_are_accepted_at_that_moment() -> None:
+    """Those that have spoken go on, and the others are dropped and counted."""
+    (listener,) = await listening(1)
+    events = list[Event]()
+    async with serving([listener], observers=[events.append]) as server:
+        await dial_and_leave(listener)
+        (service,) = server._services
+        dropped = list[int]()
+
+        def drop(event: Event) -> None:  # as a drain does; this one has not entered yet
+            if isinstance(event, Accepted) and not dropped:
+                service.stop_accepting()
+                dropped.append(service.drop_unheard())
+
+        server._acceptor.reporter._observers.append(drop)
+        peers = [dial(listener) for _ in range(5)]
+        for peer in peers[::2]:
+            peer.send(b"GET / HTTP/1.1\r\n\r\n")
+        await service.wait_idle()
+        assert (dropped, service.dropped_late) == ([0], 2)
+        errors = [event.error for event in events if isinstance(event, NegotiationFailed)]
+        assert [type(error) for error in errors] == [PeerClosedError, *[NotTLSError] * 3]
+        for peer in peers:
+            peer.close()
 
 
 async def test_listeners_are_closed_if_cancelled_and_without_a_descriptor(

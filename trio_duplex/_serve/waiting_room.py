@@ -258,6 +258,8 @@ class WaitingRoom:
         if window is not self._same:
             self._windows[descriptor] = window
         self._room.hold(pending.number, key_of(pending.number, pending.remote), self)
+        if self._dropping:  # the attendant may come first, and drops all that wait
+            self.look_at_new()
 
     def _watch(self, crowd: Crowd, descriptor: int) -> None:
         """Watch a peer that has been new until now."""
