@@ -306,6 +306,40 @@ async def test_a_verify_mode_that_was_changed(mode: ssl.VerifyMode, role: Role) 
     await made.admit(PEER.der, no_chain, role, SOMEWHERE)
 
 
+class Delegating(ssl.SSLContext):
+    """A context that leaves its work to another one, like those that trust the system's store."""
+
+    def __init__(self, _: int) -> None:
+        self.inner = context(Role.SERVER, LISTENER)
+
+    @property  # type: ignore[override]
+    def verify_mode(self) -> ssl.VerifyMode:
+        return self.inner.verify_mode
+
+    @verify_mode.setter
+    def verify_mode(self, mode: ssl.VerifyMode) -> None:
+        self.inner.verify_mode = mode
+
+
+async def test_the_verify_mode_of_a_context_of_another_class() -> None:
+    """What counts is what it says, and not what the standard library's class would say."""
+    delegating = Delegating(ssl.PROTOCOL_TLS_SERVER)
+    made = attrs.evolve(material(), server_context=delegating)
+    await made.admit(PEER.der, no_chain, Role.SERVER, SOMEWHERE)
+    delegating.verify_mode = ssl.CERT_NONE
+    with pytest.raises(PeerRejectedError, match="verify_mode"):
+        await made.admit(PEER.der, no_chain, Role.SERVER, SOMEWHERE)
+
+
+async def test_a_context_made_before_another_class_took_the_place_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = material()
+    monkeypatch.setattr(ssl, "SSLContext", Delegating)
+    for role in Role:
+        await made.admit(PEER.der, no_chain, role, SOMEWHERE)
+
+
 def test_renegotiation_is_off_in_both_contexts() -> None:
     made = material()
     for role in Role:

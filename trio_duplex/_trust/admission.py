@@ -40,6 +40,18 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+_PLAIN = ssl.SSLContext
+"""The standard library's class, even if an application puts another one into its place later."""
+
+
+def _verify_mode(context: ssl.SSLContext) -> int:
+    """Return the verify mode that is in force, by which a subclass may mean another context's."""
+    if type(context) is not _PLAIN:
+        return context.verify_mode
+    # As a number: to make an enum's member of it takes longer than all other checks of a peer.
+    return super(_PLAIN, context).verify_mode
+
+
 @attrs.frozen
 class Material:
     """One consistent state of credentials."""
@@ -207,8 +219,7 @@ class Material:
         """Refuse the peer if its context has come to demand less since the two were compared."""
         context = self.context(role)
         verify_mode = self.verify_modes[0 if role is Role.SERVER else 1]
-        # As a number: to make an enum's member of it takes longer than all other checks here.
-        if super(ssl.SSLContext, context).verify_mode != verify_mode:
+        if _verify_mode(context) != verify_mode:
             raise PeerRejectedError(
                 f"the {role} context's verify_mode was changed",
                 role=role,
