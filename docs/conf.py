@@ -23,6 +23,7 @@ exclude_patterns = ["_build", "extensions", "performance/figures.md"]
 smartquotes_action = "qe"  # quotes and ellipses, no dashes: `--cert` in a help text is an option
 html_theme = "furo"
 html_title = "trio_duplex"
+templates_path = ["_templates"]
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False  # the search shows excerpts of the pages themselves

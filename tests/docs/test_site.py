@@ -51,8 +51,7 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.classes: set[str] = set()
         self.images_without_text = 0
-        # What only a browser without JavaScript shows, on the page of the search.
-        self.feed(re.sub(r"<noscript>.*?</noscript>", "", text, flags=re.DOTALL))
+        self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
@@ -78,6 +77,13 @@ def test_every_page_is_there() -> None:
 def test_no_error_box(name: str) -> None:
     boxes = {"system-message", "problematic", "error", "danger"}
     assert SHOWN[name].classes & boxes == set()
+
+
+@each_page
+def test_no_page_is_empty(name: str) -> None:
+    """Not even the search, before anything was searched for."""
+    titles = re.findall(r"<h1[^>]*>(.*?)</h1>\s*(\S)", SHOWN[name].text, flags=re.DOTALL)
+    assert len(titles) == 1
 
 
 @each_page
