@@ -2,7 +2,9 @@
 
 Until a peer has spoken, or its window has ended, nothing is made for it: no task, no scope, no stream,
 and no object that the garbage collector tracks. It is a descriptor, some bytes that say who it is
-(`_serve/pending.py`), and an entry in the books. One task, the attendant, waits for all of them
+(`_serve/pending.py`), and an entry in the books. Only for one turn of the scheduler after it was
+accepted it is still a socket, because a peer that speaks at once has mostly spoken by then
+(`WaitingRoom.look_at_new`). One task, the attendant, waits for all others
 (`_sockets/crowd.py`): for first bytes, and for the end of the earliest window, which is the deadline of
 its cancel scope. It decides by the bytes and never by the scope, so at the end of a window it reads
 once more. Then the peer gets its stream, its place and its task. A peer that has left gets none of

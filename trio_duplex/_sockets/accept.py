@@ -50,7 +50,8 @@ class Entrance:
     Args:
         listener: Any listener of streams; it is not closed.
         after_batch: Called when no further connection is waiting, or after a whole batch, in both
-            cases one turn of the scheduler later.
+            cases one turn of the scheduler later. Where `accept` goes by Trio's, each connection is a
+            batch. It is not called if ``listener`` is no SocketListener, nor when `accept` raises.
     """
 
     def __init__(
