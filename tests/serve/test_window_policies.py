@@ -137,14 +137,15 @@ def stranger() -> Credentials:
 
 @each_version
 async def test_memory_over_tcp(version: ssl.TLSVersion) -> None:
-    memory, mine = PeerMemory(otherwise=FULL, floor=0.1), credentials(version)
+    full = 0.6  # on a busy machine, four round trips of loopback may take 0.2 s
+    memory, mine = PeerMemory(otherwise=full, floor=0.1), credentials(version)
     async with serving(memory, version) as here:
         for _ in range(3):
             decision = await here.served(Role.SERVER, mine)
-            assert (decision.reason, decision.window) == (Reason.SILENT, FULL)
+            assert (decision.reason, decision.window) == (Reason.SILENT, full)
         decision = await here.served(Role.SERVER, mine)
         assert (decision.role, decision.reason) == (Role.CLIENT, Reason.REMEMBERED)
-        assert decision.window < FULL  # four round trips of loopback, and so the floor
+        assert decision.window < full  # four round trips of loopback, or the floor
         (change,) = await here.until_told(PeerChangedKind, 1)
         assert isinstance(change, PeerChangedKind)
         assert (change.key, change.silent) == (HONEST, True)
