@@ -278,6 +278,7 @@ async def test_the_collector_tracks_nothing_of_who_waits() -> None:
                 streams.enter_context(socket.create_connection(watched.place.address))
             before = len(gc.get_objects())
             await until(lambda: watched.pending == 310)
+            await trio.testing.wait_all_tasks_blocked()  # new ones are still sockets for a turn
             watched.events.clear()  # they are the test's, not the server's
             gc.collect()
             # One for each would be 300. A few dozen are the interpreter's and the test's.
