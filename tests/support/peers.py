@@ -11,7 +11,7 @@ import struct
 import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import pytest
 import trio
@@ -45,31 +45,30 @@ HANDSHAKE_FAILURE, UNKNOWN_CA, DECODE_ERROR, PROTOCOL_VERSION = 40, 48, 50, 70
 # ---------------------------------------------------------------------------------------- credentials
 
 
+class Options(TypedDict, total=False):
+    """Options of `Credentials.mutual` with which credentials are not shared."""
+
+    alpn: tuple[str, ...]
+    session_tickets: int
+    peer: PeerPolicy | None
+
+
 def credentials(
     version: ssl.TLSVersion | None = None,
     *,
     certificate: trustme.LeafCert = NODE,
-    alpn: tuple[str, ...] = (),
-    session_tickets: int = 0,
-    peer: PeerPolicy | None = None,
+    **options: Unpack[Options],
 ) -> Credentials:
     """Credentials of the fleet, for one TLS version or for all; whoever changes their contexts takes `own_credentials`.
 
     They are loaded once in a process for each version and certificate, because to
     load them takes ten times as long as a handshake. What is handed out is a copy,
     so what a test does to it (a reload, say) ends with that test, but its
-    contexts are shared.
+    contexts are shared. Those with options are not shared: they are rare, and
+    policies remember what they were asked.
     """
-    if (
-        alpn or session_tickets or peer is not None
-    ):  # rare; and policies remember what they were asked
-        return own_credentials(
-            version,
-            certificate=certificate,
-            alpn=alpn,
-            session_tickets=session_tickets,
-            peer=peer,
-        )
+    if any(options.values()):
+        return own_credentials(version, certificate=certificate, **options)
     return copy.copy(_loaded_once(version, certificate))
 
 
@@ -77,18 +76,14 @@ def own_credentials(
     version: ssl.TLSVersion | None = None,
     *,
     certificate: trustme.LeafCert = NODE,
-    alpn: tuple[str, ...] = (),
-    session_tickets: int = 0,
-    peer: PeerPolicy | None = None,
+    **options: Unpack[Options],
 ) -> Credentials:
     """Like `credentials`, with contexts that nobody else has."""
     made = Credentials.mutual(
         certificate_chain=certificate,
         trust=AUTHORITY,
-        alpn=alpn,
-        session_tickets=session_tickets,
-        peer=peer,
         allow_self=True,  # both ends of these tests hold the same certificate
+        **options,
     )
     for role in Role:
         pin(made.context(role), version)
