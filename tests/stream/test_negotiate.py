@@ -1264,3 +1264,14 @@ async def test_a_dialler_whose_listener_hangs_up(
     with pytest.raises(PeerClosedError) as caught:
         await dial(stream, Role.SERVER)
     assert (caught.value.received, caught.value.reset) == (0, leaves_by_reset)
+
+
+async def test_a_cancelled_negotiation_has_closed_its_socket() -> None:
+    with contextlib.ExitStack() as stack:
+        ours, theirs = (stack.enter_context(each) for each in trio.socket.socketpair())
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await negotiate(trio.SocketStream(ours), credentials())
+        assert scope.cancelled_caught
+        assert ours.fileno() == -1
+        assert await theirs.recv(1) == b""

@@ -159,6 +159,13 @@ def check_announce(announce: object, role: Role | None) -> None:
 
 
 async def abandon(stream: trio.abc.Stream) -> None:
-    """Close by force; shielded, or `Cancelled` would replace the exception in flight."""
+    """Close by force; shielded, or `Cancelled` would replace the exception in flight.
+
+    A socket is closed directly, without a checkpoint, because a flood of strangers ends here. Trio's
+    function would cancel a scope and have `Cancelled` raised in it, for a close that never waits.
+    """
+    if isinstance(stream, trio.SocketStream):
+        stream.socket.close()
+        return
     with trio.CancelScope(shield=True), contextlib.suppress(trio.BrokenResourceError):
         await trio.aclose_forcefully(stream)
