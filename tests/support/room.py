@@ -28,4 +28,4 @@ def check_service_empty(service: Service) -> None:
     assert service.open == 0
     assert not any((service._negotiating, service._handling))
     room = service.waiting_room
-    assert not any((room._packed, room._descriptors, room._windows))
+    assert not any((room._waiting, room._descriptors, room._windows))

@@ -15,7 +15,15 @@ from tests.support.records import (
     make_record,
     recut,
 )
-from trio_duplex._wire.hello import MAX_HELLO, HelloKind, HelloReader, whole_hello
+from trio_duplex._wire.hello import (
+    MAX_HELLO,
+    HelloKind,
+    HelloReader,
+    client_hello_random,
+    random_of,
+    whole_hello,
+)
+from trio_duplex._wire.opening import OpeningKind, classify
 
 HELLO = client_hello()
 MESSAGE = HELLO[5:]
@@ -146,6 +154,16 @@ def test_whole_hello_agrees_with_hello_reader() -> None:
         quick = whole_hello(bytes(data), 1)
         if quick is not None:
             assert read(bytes(data)).message == quick
+            # So a peer with a whole hello needs no other look at its opening.
+            assert classify(data).kind is OpeningKind.CLIENT_HELLO
+            assert random_of(quick) == client_hello_random(data)
     assert whole_hello(HELLO, 1) == MESSAGE
     assert whole_hello(HELLO[:-1], 1) is None
     assert whole_hello(recut(HELLO, 100), 1) is None
+
+
+@pytest.mark.parametrize("size", [0, 33, 34, 35])
+def test_random_of_a_hello_needs_its_last_byte(size: int) -> None:
+    hello = b"\x01" + size.to_bytes(3, "big") + bytes(range(size))
+    assert random_of(hello) == client_hello_random(make_record(HANDSHAKE, hello))
+    assert (random_of(hello) is None) == (size < 34)

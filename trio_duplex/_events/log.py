@@ -26,15 +26,18 @@ import attrs
 
 from trio_duplex._errors import DuplexError, LimitError, PeerClosedError
 from trio_duplex._events.events import (
+    Accepted,
     ConnectionClosed,
     Event,
     HandlerFailed,
+    HandshakeCompleted,
     LimitReached,
     ListenerPaused,
     NegotiationFailed,
     OwnCertificateExpired,
     PeerChangedKind,
     PolicyFailed,
+    RoleDecided,
 )
 from trio_duplex._events.probes import MutedNetworks, host_of
 from trio_duplex._stream.connection import Connection
@@ -123,6 +126,8 @@ class LogObserver:
     def __call__(self, event: Event) -> None:
         """Log an event, if it is one that operators should see."""
         match event:
+            case Accepted() | RoleDecided() | HandshakeCompleted():
+                pass  # the steps of every connection, of which ConnectionClosed tells in the end
             case ConnectionClosed():
                 self._closed(event)
             case NegotiationFailed(error=error):

@@ -3,8 +3,8 @@
 Until a peer has spoken, or its window has ended, nothing is made for it: no task, no scope, no stream,
 and no object that the garbage collector tracks. It is a descriptor, some bytes that say who it is
 (`_serve/pending.py`), and an entry in the books. Only for one turn of the scheduler after it was
-accepted it is still a socket, because a peer that speaks at once has mostly spoken by then
-(`WaitingRoom.look_at_new`). One task, the attendant, waits for all others
+accepted it is still a socket, and not packed into bytes, because a peer that speaks at once has
+mostly spoken by then (`WaitingRoom.look_at_new`). One task, the attendant, waits for all others
 (`_sockets/crowd.py`): for first bytes, and for the end of the earliest window, which is the deadline of
 its cancel scope. It decides by the bytes and never by the scope, so at the end of a window it reads
 once more. Then the peer gets its stream, its place and its task. A peer that has left gets none of
@@ -92,7 +92,8 @@ class WaitingRoom:
         self._owner = owner
         self._crowd = Crowd() if has_epoll() else None
         self._nursery: trio.Nursery | None = None
-        self._packed: dict[int, bytes] = {}  # by descriptor, oldest first
+        # By descriptor, oldest first; packed, except for those that are new.
+        self._waiting: dict[int, bytes | Pending] = {}
         self._descriptors: dict[int, int] = {}  # by number
         # Plain seconds are the same for all; other windows are one for each peer, by descriptor.
         self._same = _Window(self._policy.choice) if isinstance(self._policy, Fixed) else None
@@ -116,13 +117,13 @@ class WaitingRoom:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._drop_some(len(self._packed))
+        self._drop_some(len(self._waiting))
         if self._crowd is not None:
             self._crowd.__exit__(exc_type, exc, traceback)
 
     def __len__(self) -> int:
         """Return how many peers wait without a task."""
-        return len(self._packed)
+        return len(self._waiting)
 
     def open(self, nursery: trio.Nursery) -> None:
         """Start the attendant; it and the tasks of peers run in ``nursery``. Call this once, before `enter`."""
@@ -140,19 +141,19 @@ class WaitingRoom:
     def drop_unheard(self) -> int:
         """Drop the peers that wait, now and later; return how many there are now."""
         self.look_at_new()
-        if self._crowd is not None and self._packed and not self._dropping:
+        if self._crowd is not None and self._waiting and not self._dropping:
             # A peer that has spoken goes on, even if the attendant has not come to it yet.
-            for descriptor in self._crowd.readable(len(self._packed)):
+            for descriptor in self._crowd.readable(len(self._waiting)):
                 self._look(self._crowd, descriptor, overdue=False)
         self._dropping = True
         if self._crowd is not None:
             self._crowd.wake()
-        return len(self._packed)
+        return len(self._waiting)
 
     @property
     def leaving_unheard(self) -> int:
         """How many peers `drop_unheard` has dropped that are not gone yet."""
-        return len(self._packed) if self._dropping else 0
+        return len(self._waiting) if self._dropping else 0
 
     # ------------------------------------------------------------------------------------ entering
 
@@ -255,7 +256,7 @@ class WaitingRoom:
             self._decide(sock, pending, window, None)
             return
         self._new[descriptor] = sock, begun + window.choice.seconds
-        self._packed[descriptor] = pack(pending.number, pending.entered, pending.remote)
+        self._waiting[descriptor] = pending
         self._descriptors[pending.number] = descriptor
         if window is not self._same:
             self._windows[descriptor] = window
@@ -274,6 +275,8 @@ class WaitingRoom:
             return
         del self._new[descriptor]
         sock.detach()
+        pending = self._of(descriptor)
+        self._waiting[descriptor] = pack(pending.number, pending.entered, pending.remote)
         if self._dropping:
             self.late += 1
             crowd.wake()
@@ -283,8 +286,8 @@ class WaitingRoom:
     async def _attend(self, crowd: Crowd) -> None:
         """Wait for all peers until none is left and no new one can enter. Batches are bounded."""
         try:
-            while self._packed or self._accepting or self._asking:
-                if self._dropping and self._packed:
+            while self._waiting or self._accepting or self._asking:
+                if self._dropping and self._waiting:
                     self._drop_some(AT_ONCE)
                     await trio.lowlevel.checkpoint()
                     continue
@@ -296,13 +299,13 @@ class WaitingRoom:
                         self._look(crowd, descriptor, overdue=True)
         finally:
             with trio.CancelScope(shield=True):
-                while self._packed:
+                while self._waiting:
                     self._drop_some(AT_ONCE)
                     await trio.lowlevel.checkpoint()
 
     def _look(self, crowd: Crowd, descriptor: int, *, overdue: bool) -> None:
         """Read what a peer has sent, and decide. At the end of its window this is the last read."""
-        if descriptor not in self._packed:  # an observer has caused it to be dropped meanwhile
+        if descriptor not in self._waiting:  # an observer has caused it to be dropped meanwhile
             return
         opening: bytes | None = None
         reset = False
@@ -333,8 +336,8 @@ class WaitingRoom:
             assert self._kind is not None  # this descriptor has been a socket before
             sock = socket.socket(*self._kind, fileno=descriptor)
             crowd.discard(descriptor)
-        pending = unpack(self._packed.pop(descriptor))
-        del self._descriptors[pending.number]
+        pending = self._of(descriptor)
+        del self._waiting[descriptor], self._descriptors[pending.number]
         return sock, pending, self._same or self._windows.pop(descriptor)
 
     # ------------------------------------------------------------------------------------- leaving
@@ -359,8 +362,8 @@ class WaitingRoom:
 
     def _drop_some(self, most: int) -> None:
         """Close the oldest peers, without an event: they have sent nothing."""
-        while self._packed and most > 0:
-            self._end_waiting(next(iter(self._packed)), None)
+        while self._waiting and most > 0:
+            self._end_waiting(next(iter(self._waiting)), None)
             most -= 1
 
     def _end_waiting(self, descriptor: int, error: LimitError | None) -> None:
@@ -379,7 +382,11 @@ class WaitingRoom:
         return self._find(number).entered
 
     def _find(self, number: int) -> Pending:
-        return unpack(self._packed[self._descriptors[number]])
+        return self._of(self._descriptors[number])
+
+    def _of(self, descriptor: int) -> Pending:
+        waiting = self._waiting[descriptor]
+        return waiting if isinstance(waiting, Pending) else unpack(waiting)
 
     def drop_pending(self, number: int, limit: Limit, value: float) -> bool:
         """Close a connection to make room for others."""

@@ -15,8 +15,14 @@ from trio_duplex._tls.last_words import send_alert
 from trio_duplex._wire.alerts import ALERT_HANDSHAKE_FAILURE, ALERT_RECORD_OVERFLOW
 from trio_duplex._wire.announcement import ANNOUNCEMENT
 from trio_duplex._wire.foreign import advice_on
-from trio_duplex._wire.hello import client_hello_random, random_may_follow
+from trio_duplex._wire.hello import (
+    client_hello_random,
+    random_may_follow,
+    random_of,
+    whole_hello,
+)
 from trio_duplex._wire.opening import OpeningKind, classify, is_overlong
+from trio_duplex._wire.records import CLIENT_HELLO_TYPE
 
 
 async def as_server(n: Negotiation, opening: bytes) -> Attempt:
@@ -66,6 +72,9 @@ async def _read_opening(n: Negotiation, received: bytes) -> tuple[bytes, bytes |
     Returns:
         All that was received, and the random; None if it can't be found.
     """
+    hello = whole_hello(received, CLIENT_HELLO_TYPE)
+    if hello is not None and (random := random_of(hello)) is not None:
+        return received, random  # as nearly always, so that most peers need no other look
     while True:
         opening = classify(received)
         match opening.kind:

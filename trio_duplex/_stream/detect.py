@@ -134,7 +134,8 @@ async def conclude(
     opening, choice, lesson, started = heard.opening, heard.choice, heard.lesson, heard.started
     announced, began = 0, trio.current_time()
     # A peer that a rule calls speaking can't make us the TLS client.
-    if opening is not None and settings.announcements and choice.role is None:
+    understands = settings.announcements and choice.role is None
+    if opening is not None and understands and announcement_length(opening) != 0:
         try:
             opening, announced = await _split_off_announcement(
                 opening, stream, settings.handshake_timeout, remote, supervision

@@ -287,8 +287,10 @@ class Handshake:
         Raises:
             HandshakeError: No protocol was selected; the alert no_application_protocol has been sent.
         """
+        if not self._required_alpn:
+            return
         selected = self.engine.ssl_object.selected_alpn_protocol()
-        if not self._required_alpn or selected in self._required_alpn:
+        if selected in self._required_alpn:
             return
         await send_alert(self._transport, ALERT_NO_APPLICATION_PROTOCOL)
         raise HandshakeError(

@@ -66,6 +66,11 @@ def client_hello_random(data: bytes | bytearray | memoryview) -> bytes | None:
     return bytes(payload[_RANDOM_START:_RANDOM_END])
 
 
+def random_of(hello: bytes) -> bytes | None:
+    """Return the ``random`` of a whole ClientHello, without record headers; None if it is too short for one."""
+    return hello[_RANDOM_START:_RANDOM_END] if len(hello) >= _RANDOM_END else None
+
+
 def random_may_follow(hello: bytes) -> bool:
     """Whether it is worth waiting for more bytes to find the ``random`` of a ClientHello.
 
