@@ -23,20 +23,9 @@ USING_DEPENDENCIES = [
         "tests/stream/test_connection.py",
         "tests/tls/test_flow.py",
     ),
-    *("tests/trust/test_policy_over_tls.py", "tests/trust/test_trusted_certificates.py"),
-    *("tests/serve/test_serve.py", "tests/serve/test_waiting_room.py", "tests/testing"),
-    *(
-        "tests/test_anyio.py",
-        "tests/test_httpcore.py",
-        "tests/test_metrics.py",
-        "tests/test_pytest_plugin.py",
-    ),
-    *(
-        "tests/cli/test_demo.py",
-        "tests/cli/test_load.py",
-        "tests/cli/test_command.py",
-        "tests/cli/echo",
-    ),
+    *("tests/trust/test_trusted_certificates.py", "tests/serve/test_serve.py"),
+    *("tests/testing", "tests/test_anyio.py", "tests/test_httpcore.py", "tests/test_metrics.py"),
+    *("tests/test_pytest_plugin.py", "tests/cli/test_command.py", "tests/cli/echo"),
 ]
 COVERAGE_FLOOR = 97  # per cent of the lines of trio_duplex/
 
@@ -81,23 +70,56 @@ def _activate_pyenv() -> None:
 _activate_pyenv()
 
 
+PROCESSES = os.environ.get("TRIO_DUPLEX_PROCESSES", "auto")
+"""Of each run of pytest; `.ci/run` has several runs side by side."""
+
+MEASURE = """
+import os, sys
+if sys.orig_argv[-1].startswith("import sys;exec("):  # a process of `-n`, not the one that begins them
+    import coverage
+    coverage.process_startup()
+    for name in ("COVERAGE_PROCESS_START", "PYTHONPATH"):  # what a test starts is not measured
+        del os.environ[name]
+"""
+
+
 def _pytest(session: nox.Session) -> None:
     """Run the tests, and measure what they cover once: on the newest Python, in a full run.
+
+    All of them run on the oldest Python. Of a test that has many cases each of the others has a share.
 
     Lines are counted by `sys.monitoring`, which is told of each only once: the tests then take a
     tenth more CPU. Branches took two fifths, since `sys.monitoring` knows them from Python 3.14 on.
     """
-    env = {
-        "COVERAGE_CORE": "sysmon",
-        "COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage"),
-    }
-    chosen = session.posargs or ([] if session.python == OLDEST else ["-m", "not one_python"])
-    if session.posargs or session.python != NEWEST:
-        session.run("python", "-m", "pytest", *chosen)
+    if session.posargs:
+        session.run("python", "-m", "pytest", *session.posargs)
         return
-    # Not with pytest-cov: pytest loads our own plugin, which is to be measured, before that one.
-    session.run("python", "-m", "coverage", "run", "-m", "pytest", *chosen, env=env)
-    session.run("python", "-m", "coverage", "report", f"--fail-under={COVERAGE_FLOOR}", env=env)
+    chosen: list[str] = []
+    if session.python != OLDEST:
+        newer = PYTHONS[1:]
+        chosen = [
+            "-m",
+            "not one_python",
+            f"--share={newer.index(str(session.python)) + 1}/{len(newer)}",
+        ]
+    if session.python != NEWEST:
+        session.run("python", "-m", "pytest", "-n", PROCESSES, *chosen)
+        return
+    # Not with pytest-cov: pytest loads our own plugin, which is to be measured, before that one. So each process
+    # of pytest's begins to measure when its Python starts.
+    tmp = Path(session.create_tmp()).resolve()
+    for former in tmp.glob("coverage*"):
+        former.unlink()
+    (tmp / "sitecustomize.py").write_text(MEASURE, encoding="utf-8")
+    where = {"COVERAGE_FILE": str(tmp / "coverage")}
+    measured = {
+        "COVERAGE_CORE": "sysmon",
+        "COVERAGE_PROCESS_START": str(Path("pyproject.toml").resolve()),
+        "PYTHONPATH": str(tmp),
+    }
+    session.run("python", "-m", "pytest", "-n", PROCESSES, *chosen, env=where | measured)
+    session.run("python", "-m", "coverage", "combine", "--quiet", env=where)
+    session.run("python", "-m", "coverage", "report", f"--fail-under={COVERAGE_FLOOR}", env=where)
 
 
 @nox.session(python=PYTHONS)
@@ -116,7 +138,7 @@ def distribution(session: nox.Session) -> None:
     """
     session.install("-e", ".[all]", "--group", "test")
     session.run("python", "-c", "import sys, ssl; print(sys.version, ssl.OPENSSL_VERSION)")
-    session.run("python", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "pytest", *(session.posargs or ["-n", PROCESSES]))
 
 
 @nox.session(python=OLDEST)
@@ -142,8 +164,8 @@ def min_versions(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    session.run("python", "-m", "pytest", "-m", "not interop and not slow")
-    session.run("python", "-m", "pytest", "-m", "not interop", *USING_DEPENDENCIES)
+    session.run("python", "-m", "pytest", "-n", PROCESSES, "-m", "not interop and not slow")
+    session.run("python", "-m", "pytest", "-n", PROCESSES, "-m", "not interop", *USING_DEPENDENCIES)
 
 
 @nox.session(python=OLDEST)

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import gc
 import importlib.metadata
+import os
+import zlib
+from collections import Counter
 
 import pytest
+from xdist.scheduler import LoadFileScheduling, Scheduling
+from xdist.workermanage import WorkerController
 
 from tests.support import tools
+
+MOST_PROCESSES = 8
+FEW = 3
+"""Tests with no more cases than this are never shared out between Pythons."""
 
 collect_ignore = ["consumers"]  # projects of their own: `nox -s consumers`
 
@@ -17,6 +26,64 @@ if not any(
     for entry in importlib.metadata.entry_points(group="pytest11")
 ):  # a checkout that is not installed
     pytest_plugins.append("trio_duplex.pytest_plugin")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--share",
+        metavar="K/N",
+        help=f"only the Kth of N shares of the cases of each slow test that has more than {FEW}; N runs together have all",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases that are another run's share."""
+    share = config.getoption("--share")
+    if share is None:
+        return
+    mine, shares = map(int, share.split("/"))
+    functions = Counter(_function(item) for item in items)
+    # By a checksum: every second of a list would be those of one role, or of one version of TLS.
+    left_out = [
+        item
+        for item in items
+        if functions[_function(item)] > FEW
+        and item.get_closest_marker("slow")
+        and zlib.crc32(item.nodeid.encode()) % shares != mine - 1
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    others = set(left_out)
+    items[:] = [item for item in items if item not in others]
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two processes for each CPU: tests wait for programs, sockets and clocks for more than half of their time."""
+    return min(2 * (os.cpu_count() or 1), MOST_PROCESSES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    """Each file in one process, for its fixtures; in our order, which has the files that take longest in front."""
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Take over what a process of `-n` has missed."""
+    tools.absent.update(getattr(node, "workeroutput", {}).get("absent", {}))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that began this one, if it is one of `-n`, what was missed here."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["absent"] = dict(tools.absent)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
