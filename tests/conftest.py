@@ -5,18 +5,15 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import os
-import zlib
-from collections import Counter
 
 import pytest
 from xdist.scheduler import LoadFileScheduling, Scheduling
 from xdist.workermanage import WorkerController
 
 from tests.support import tools
+from tests.support.shares import left_out
 
 MOST_PROCESSES = 8
-FEW = 3
-"""Tests with no more cases than this are never shared out between Pythons."""
 
 collect_ignore = ["consumers"]  # projects of their own: `nox -s consumers`
 
@@ -32,32 +29,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--share",
         metavar="K/N",
-        help=f"only the Kth of N shares of the cases of each slow test that has more than {FEW}; N runs together have all",
+        help="of each slow test with many cases only the Kth of N parts of them",
     )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the cases that are another run's share."""
+    """Leave out what is not in the share that was asked for."""
     share = config.getoption("--share")
-    if share is None:
-        return
-    mine, shares = map(int, share.split("/"))
-    functions = Counter(_function(item) for item in items)
-    # By a checksum: every second of a list would be those of one role, or of one version of TLS.
-    left_out = [
-        item
-        for item in items
-        if functions[_function(item)] > FEW
-        and item.get_closest_marker("slow")
-        and zlib.crc32(item.nodeid.encode()) % shares != mine - 1
-    ]
-    config.hook.pytest_deselected(items=left_out)
-    others = set(left_out)
-    items[:] = [item for item in items if item not in others]
-
-
-def _function(item: pytest.Item) -> str:
-    return item.nodeid.partition("[")[0]
+    if share is not None:
+        others = left_out(items, share)
+        config.hook.pytest_deselected(items=others)
+        unwanted = set(others)
+        items[:] = [item for item in items if item not in unwanted]
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,0 +1,46 @@
+"""Shares of the cases of slow tests: Pythons that differ little divide the cases between them."""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+FEW = 3
+"""A test with no more cases than this is run whole by everybody."""
+
+
+def left_out(items: Sequence[pytest.Item], share: str) -> list[pytest.Item]:
+    """The items that are not in this share.
+
+    Only slow tests with more than `FEW` cases are shared out.
+
+    Args:
+        items: All that were collected, or all of some files: an item's share does not depend on the others.
+        share: ``"K/N"`` for the Kth of N shares, from 1. Each item is in one of them at least.
+
+    Raises:
+        pytest.UsageError: There is no such share.
+    """
+    number, _, shares = share.partition("/")
+    if not (number.isdecimal() and shares.isdecimal() and 1 <= int(number) <= int(shares)):
+        raise pytest.UsageError(f"--share is K/N, the Kth of N shares, not {share!r}")
+    cases = Counter(_function(item) for item in items)
+    return [
+        item
+        for item in items
+        if cases[_function(item)] > FEW
+        and item.get_closest_marker("slow") is not None
+        and _key(item) % int(shares) != int(number) - 1
+    ]
+
+
+def _function(item: pytest.Item) -> str:
+    return item.nodeid.partition("[")[0]
+
+
+def _key(item: pytest.Item) -> int:
+    """A checksum: every second case, for example, would often mean those of one role or one version of TLS."""
+    return zlib.crc32(item.nodeid.encode())
