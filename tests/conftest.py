@@ -14,6 +14,7 @@ from tests.support import tools
 from tests.support.shares import left_out
 
 MOST_PROCESSES = 8
+LONG_NAME = 24
 
 collect_ignore = ["consumers"]  # projects of their own: `nox -s consumers`
 
@@ -31,6 +32,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="K/N",
         help="of each slow test with many cases only the Kth of N parts of them",
     )
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Long bytes are numbered: keys and certificates are new in each process, and `-n` asks for the same names."""
+    return argname if isinstance(val, bytes) and len(val) > LONG_NAME else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -18,7 +18,7 @@ import trio_duplex
 from tests.support.authority import AUTHORITY
 from tests.support.patience import window_for
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_python]
 
 
 ROOT = Path(__file__).parent.parent

@@ -101,6 +101,7 @@ def many_peers() -> list[PeerFacts]:
     return [peer(number) for number in range(20_000)]
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("error", [1e-2, 1e-3])
 @pytest.mark.parametrize(
     ("kind", "seed"),

@@ -25,7 +25,7 @@ from tests.support.command import PATIENCE
 from tests.support.forked import ForkedProcess, can_fork, fork
 from tests.support.ports import held_port
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.one_python]
 
 PAGE = (DOCS / "tutorial.md").read_text(encoding="utf-8")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}

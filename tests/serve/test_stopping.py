@@ -411,6 +411,7 @@ def test_the_service_stops_at_the_second_signal(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("name", ["echo", "metrics", "rotation"])
 def test_an_example_that_does_not_drain_stops_at_once(

@@ -165,6 +165,7 @@ async def test_an_address_that_holds_most_gives_up_a_turn_when_one_is_quiet(
         assert sum(peer.limit is Limit.GREETING_PATIENCE for peer in greedy) == 1
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("addresses", [1, 4])
 async def test_a_mute_flood_costs_other_addresses_a_patience_at_most(
     addresses: int, autojump_clock: trio.testing.MockClock
@@ -416,6 +417,7 @@ async def time_to_serve(
         return trio.current_time() - began, shed
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize(
     ("patience", "answer"),
     [(0.5, 0.4), (0.5, 0.8), (0.5, 3.0), (0.5, 25.0), (3.0, 4.0)],

@@ -69,6 +69,7 @@ POLICIES: dict[str, Callable[[], PeerPolicy]] = {
 made = cache(lambda name: POLICIES[name]())
 
 
+@pytest.mark.one_python
 @pytest.mark.parametrize("form", ["n{}.stranger.example", "*.n{}.stranger.example"])
 @pytest.mark.parametrize("count", [1, 100, 2000])
 @pytest.mark.parametrize("name", POLICIES)
