@@ -18,7 +18,11 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 DISTRIBUTION = "/usr/bin/python3"
 USING_DEPENDENCIES = [
-    *("tests/stream/test_negotiate.py", "tests/stream/test_connection.py", "tests/serve/test_serve.py"),
+    *(
+        "tests/stream/test_negotiate.py",
+        "tests/stream/test_connection.py",
+        "tests/serve/test_serve.py",
+    ),
     *("tests/trust/test_trusted_certificates.py", "tests/cli/test_command.py"),
     *("tests/test_anyio.py", "tests/test_httpcore.py", "tests/test_metrics.py"),
     "tests/test_pytest_plugin.py",
