@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -66,10 +67,11 @@ class HalfClosingPeer:
 
     async def send_end(self) -> None:
         """Send the close_notify; `receive` goes on."""
-        try:
+        # OpenSSL would look for the peer's close_notify here, and object to data that has come already.
+        unread = self._incoming.read()
+        with contextlib.suppress(ssl.SSLWantReadError):
             self.tls.unwrap()
-        except ssl.SSLWantReadError:
-            pass
+        self._incoming.write(unread)
         await self._flush()
 
     async def receive(self, most: int = 1 << 16) -> bytes:
