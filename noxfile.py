@@ -134,7 +134,8 @@ def distribution(session: nox.Session) -> None:
     """
     session.install("-e", ".[all]", "--group", "test")
     session.run("python", "-c", "import sys, ssl; print(sys.version, ssl.OPENSSL_VERSION)")
-    session.run("python", "-m", "pytest", *(session.posargs or ["-n", PROCESSES, "--share=1/2"]))
+    ours = ["-n", PROCESSES, "--share=1/2", "-m", "not one_python or interop"]
+    session.run("python", "-m", "pytest", *(session.posargs or ours))
 
 
 @nox.session(python=OLDEST)

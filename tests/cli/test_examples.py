@@ -167,6 +167,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.one_python
 @pytest.mark.slow
 @pytest.mark.interop
 @pytest.mark.parametrize("name", SCENARIOS)
