@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.support.authority import AUTHORITY, FLEET
 from tests.support.contexts import new_context
+from tests.support.peers import open_descriptors
 from trio_duplex import Credentials, CredentialsError, Role
 from trio_duplex._trust.pem import Pem, Source, as_file
 
@@ -145,12 +145,10 @@ def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
         "exists",
         lambda path, **options: not str(path).startswith("/proc") and exists(path, **options),
     )
-    gc.collect()  # or what other tests have left is counted
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_descriptors()
     with pytest.raises(CredentialsError, match="/proc"):
         Credentials.mutual(certificate_chain=LEAF, trust=FLEET)
-    gc.collect()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("memory", [True, False], ids=["memory", "folder"])
