@@ -33,6 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from trio_duplex._role import Role
+from trio_duplex._tls.buffer import make_buffer
 from trio_duplex._tls.chain import verified_chain
 
 RECORD_SIZE = 16 * 1024
@@ -51,13 +52,13 @@ class _Scratch(threading.local):
     """What data is decrypted into before its length is known: one buffer for each thread."""
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(PART))
+        self.view = make_buffer(PART)
 
     def of(self, size: int) -> memoryview:
         """Return the buffer, with at least so many bytes."""
         if len(self.view) >= size:
             return self.view
-        made = memoryview(bytearray(size))
+        made = make_buffer(size)
         if size <= MOST_KEPT:
             self.view = made
         return made

@@ -65,6 +65,7 @@ from trio.lowlevel import (
 from trio_duplex._sockets.direct import is_direct
 from trio_duplex._sockets.queues import reset_at_close
 from trio_duplex._tls.bare import release
+from trio_duplex._tls.buffer import make_buffer
 from trio_duplex._tls.ending import FIRST_LOOK, Known, leave
 from trio_duplex._tls.engine import PART, Engine
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT, send_last_words
@@ -103,7 +104,7 @@ class _ReadBuffer(threading.local):
     """
 
     def __init__(self) -> None:
-        self.view = memoryview(bytearray(_READ_SIZE))
+        self.view = make_buffer(_READ_SIZE)
 
 
 _READ = _ReadBuffer()
