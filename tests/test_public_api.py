@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import inspect
 import pickle
 import subprocess
 import sys
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+import trustme
 
 import trio_duplex
 from trio_duplex import _public
+from trio_duplex._later import import_later
 
 
 def test_the_list_is_sorted_and_complete() -> None:
@@ -26,9 +29,11 @@ def test_the_list_is_sorted_and_complete() -> None:
         for name, value in vars(_public).items()
         if not name.startswith("_")
         and not isinstance(value, ModuleType)
-        and value is not FunctionType
+        and value not in (FunctionType, TYPE_CHECKING, import_later)
     }
-    assert public == set(names)
+    assert public <= set(names)
+    for name in names:  # some are imported only now
+        assert getattr(trio_duplex, name) is getattr(_public, name)
 
 
 def test_the_names_that_are_promised() -> None:
@@ -201,6 +206,101 @@ def test_the_import_brings_nothing_that_only_extras_and_tests_need() -> None:
         "rich",
         "trustme",
     }
+
+
+DEFAULT_SERVER = """
+import sys
+from contextlib import suppress
+from functools import partial
+
+import trio
+import trio_duplex
+
+async def echo(connection):
+    async for data in connection:
+        await connection.send_all(data)
+
+async def dial_in_vain(address, opening):
+    with suppress(trio.BrokenResourceError):
+        async with await trio.open_tcp_stream(*address) as stream:
+            await stream.send_all(opening)
+            await stream.send_eof()
+            await stream.receive_some()
+
+async def dial(address, context, server_side):
+    stream = await trio.open_tcp_stream(*address)
+    async with trio.SSLStream(stream, context, server_side=server_side) as tls:
+        await tls.send_all(b"x")
+        assert await tls.receive_some() == b"x"
+
+async def main(folder):
+    credentials = trio_duplex.Credentials.mutual(
+        certificate_chain=f"{folder}/node.pem", trust=f"{folder}/ca.pem", allow_self=True
+    )
+    serve = partial(trio_duplex.serve_tcp, echo, 0, credentials, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        (address,) = (await nursery.start(serve)).addresses
+        (address_at_once,) = (await nursery.start(partial(serve, window=0))).addresses
+        ready = set(sys.modules)
+        print(*ready)
+        await dial_in_vain(address, b"")
+        await dial_in_vain(address, b"GET / HTTP/1.0\\r\\n\\r\\n")
+        await dial(address, credentials.client_context, server_side=False)
+        await dial(address_at_once, credentials.server_context, server_side=True)
+        print(*set(sys.modules) - ready)
+        nursery.cancel_scope.cancel()
+
+trio.run(main, sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def modules_of_a_server(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[str]]:
+    """What a server with default options has imported when it is ready, and what it then imports."""
+    folder = tmp_path_factory.mktemp("credentials")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    certificate = authority.issue_cert("node.example")
+    certificate.private_key_and_cert_chain_pem.write_to_path(folder / "node.pem")
+    run = subprocess.run(
+        [sys.executable, "-c", DEFAULT_SERVER, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ready, later = run.stdout.split("\n", 1)
+    return set(ready.split()), set(later.split())
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "trio_duplex._decision.learned",
+        "trio_duplex._decision.memory",
+        "trio_duplex._decision.rules",
+        "trio_duplex._serve.listener",
+        "trio_duplex._stream.dial",
+        "trio_duplex._trust.check",
+        "trio_duplex._trust.names",
+        "trio_duplex._trust.policies",
+        "service_identity",
+    ],
+)
+def test_default_server_does_not_import_what_only_options_need(
+    module: str, modules_of_a_server: tuple[set[str], set[str]]
+) -> None:
+    ready, _ = modules_of_a_server
+    assert "trio_duplex._serve.serve" in ready
+    assert importlib.util.find_spec(module), "this module has moved"
+    assert module not in ready
+
+
+def test_default_server_imports_nothing_while_it_serves(
+    modules_of_a_server: tuple[set[str], set[str]],
+) -> None:
+    """The first connection would wait for it."""
+    _, later = modules_of_a_server
+    assert later == set()
 
 
 def test_version_is_the_installed_one() -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 else:
 
     def __getattr__(name: str) -> object:
-        """Import all public names, once, and return the one that was asked for."""
+        """Import the public names, once, and return the one that was asked for."""
         if name == "__version__":  # reading it costs some milliseconds
             from importlib.metadata import version
 
@@ -39,9 +39,12 @@ else:
             from importlib import import_module
 
             public = import_module("trio_duplex._public")
-            globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+            names = ("__all__", *public.__all__)
+            globals().update({each: vars(public)[each] for each in names if each in vars(public)})
             if name in globals():
                 return globals()[name]
+            if name in public.__all__:  # one of those that most programs don't use
+                return getattr(public, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:

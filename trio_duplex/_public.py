@@ -7,6 +7,7 @@ bytes mean), `trio_duplex.windows` (how long to wait for them) and
 """
 
 from types import FunctionType
+from typing import TYPE_CHECKING
 
 from trio_duplex import certificates as certificates
 from trio_duplex import events as events
@@ -24,30 +25,43 @@ from trio_duplex._errors import (
     SelfConnectionError,
 )
 from trio_duplex._events.statistics import Histogram, Statistics
+from trio_duplex._later import import_later
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._serve.handler import Handler, by_role
 from trio_duplex._serve.limits import Limits, WhenFull
-from trio_duplex._serve.listener import DuplexListener
 from trio_duplex._serve.serve import serve_listeners, serve_tcp
 from trio_duplex._serve.server import DrainResult, Server
 from trio_duplex._sockets.address import Address
 from trio_duplex._stream.connection import CertificateRejectedError, Connection
-from trio_duplex._stream.dial import open_tcp_connection
 from trio_duplex._stream.negotiate import negotiate
 from trio_duplex._trust.credentials import Credentials
 from trio_duplex._trust.identity import PeerIdentity
 from trio_duplex._trust.pem import CredentialsError
-from trio_duplex._trust.policy import (
-    AllOf,
-    AnyOf,
-    AnyTrustedPeer,
-    NamedByAddress,
-    NamedPeer,
-    PeerPolicy,
-    PinnedPeer,
-    RolesAllowed,
-    Verdict,
-)
+from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, Verdict
+
+if TYPE_CHECKING:
+    from trio_duplex._serve.listener import DuplexListener
+    from trio_duplex._stream.dial import open_tcp_connection
+    from trio_duplex._trust.policies import (
+        AllOf,
+        AnyOf,
+        NamedByAddress,
+        NamedPeer,
+        PinnedPeer,
+        RolesAllowed,
+    )
+else:
+    _LATER = {
+        "DuplexListener": "trio_duplex._serve.listener",
+        "open_tcp_connection": "trio_duplex._stream.dial",
+        "AllOf": "trio_duplex._trust.policies",
+        "AnyOf": "trio_duplex._trust.policies",
+        "NamedByAddress": "trio_duplex._trust.policies",
+        "NamedPeer": "trio_duplex._trust.policies",
+        "PinnedPeer": "trio_duplex._trust.policies",
+        "RolesAllowed": "trio_duplex._trust.policies",
+    }
+    __getattr__ = import_later("trio_duplex", _LATER)
 
 __all__ = [
     "Address",
@@ -94,5 +108,5 @@ __all__ = [
 
 # Users see one flat package, wherever in it a name is defined.
 for _name in __all__:
-    if isinstance(globals()[_name], type | FunctionType):  # not an alias of a type
+    if isinstance(globals().get(_name), type | FunctionType):  # not an alias of a type
         globals()[_name].__module__ = "trio_duplex"

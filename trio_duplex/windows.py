@@ -6,16 +6,10 @@ takes seconds, it also takes another policy.
 """
 
 from types import FunctionType
+from typing import TYPE_CHECKING
 
 from trio_duplex._decision.facts import Conduct, Outcome, PeerFacts
-from trio_duplex._decision.learned import Learned
-from trio_duplex._decision.memory import MemoryStatistics, PeerMemory
-from trio_duplex._decision.rules import (
-    SILENT,
-    SPEAKING,
-    Ask,
-    ByLocalPort,
-    ByNetwork,
+from trio_duplex._decision.policy import (
     Change,
     Choice,
     Fixed,
@@ -23,6 +17,24 @@ from trio_duplex._decision.rules import (
     WindowFunction,
     WindowPolicy,
 )
+from trio_duplex._later import import_later
+
+if TYPE_CHECKING:
+    from trio_duplex._decision.learned import Learned
+    from trio_duplex._decision.memory import MemoryStatistics, PeerMemory
+    from trio_duplex._decision.rules import SILENT, SPEAKING, Ask, ByLocalPort, ByNetwork
+else:
+    _LATER = {
+        "Learned": "trio_duplex._decision.learned",
+        "MemoryStatistics": "trio_duplex._decision.memory",
+        "PeerMemory": "trio_duplex._decision.memory",
+        "SILENT": "trio_duplex._decision.rules",
+        "SPEAKING": "trio_duplex._decision.rules",
+        "Ask": "trio_duplex._decision.rules",
+        "ByLocalPort": "trio_duplex._decision.rules",
+        "ByNetwork": "trio_duplex._decision.rules",
+    }
+    __getattr__ = import_later(__name__, _LATER)
 
 __all__ = [
     "SILENT",
@@ -46,5 +58,5 @@ __all__ = [
 
 # Users see the public module, not the private one.
 for _name in __all__:
-    if isinstance(globals()[_name], type | FunctionType):  # neither an alias nor a value
+    if isinstance(globals().get(_name), type | FunctionType):  # neither an alias nor imported later
         globals()[_name].__module__ = __name__

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trio_duplex import Reason, Role, windows
-from trio_duplex._decision.rules import Asked, as_policy
+from trio_duplex._decision.policy import Asked, as_policy
 from trio_duplex.windows import ByLocalPort, ByNetwork, Choice, Conduct, Outcome, PeerFacts
 
 SPOKE = Outcome(conduct=Conduct.SPOKE, admitted=True, waited=0.01)

@@ -26,7 +26,7 @@ from collections import OrderedDict
 from typing import TypeVar
 
 from trio_duplex._decision.facts import Conduct, Outcome, PeerFacts
-from trio_duplex._decision.rules import Choice
+from trio_duplex._decision.policy import Choice
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._seconds import check_seconds
 

@@ -32,7 +32,7 @@ import attrs
 
 from trio_duplex._decision.facts import Conduct, Outcome, PeerFacts
 from trio_duplex._decision.hosts import host_key
-from trio_duplex._decision.rules import Change, Choice, Window, as_policy
+from trio_duplex._decision.policy import Change, Choice, Window, as_policy
 from trio_duplex._decision.storage import read_text, write_privately
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._seconds import check_seconds

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import attrs
 import trio
 
-from trio_duplex._decision.rules import Change
+from trio_duplex._decision.policy import Change
 from trio_duplex._errors import LimitError, PeerRejectedError
 from trio_duplex._events.events import (
     Accepted,

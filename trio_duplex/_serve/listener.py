@@ -14,7 +14,7 @@ from typing import Self
 import attrs
 import trio
 
-from trio_duplex._decision.rules import Window
+from trio_duplex._decision.policy import Window
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._events.events import Observer
 from trio_duplex._events.probes import Network

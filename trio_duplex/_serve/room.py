@@ -22,7 +22,7 @@ from typing import Protocol
 
 import trio
 
-from trio_duplex._decision.rules import Change
+from trio_duplex._decision.policy import Change
 from trio_duplex._errors import LimitError
 from trio_duplex._role import Decision, Role
 from trio_duplex._serve.addresses import ByAddress, address_key

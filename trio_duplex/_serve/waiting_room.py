@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from trio_duplex._decision.facts import PeerFacts
-from trio_duplex._decision.rules import Choice, Fixed
+from trio_duplex._decision.policy import Choice, Fixed
 from trio_duplex._errors import LimitError
 from trio_duplex._role import Role
 from trio_duplex._serve.acceptor import TASK_NAME, Acceptor, unwrap_single

@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from trio_duplex._decision.facts import Conduct
-from trio_duplex._decision.rules import Choice, Fixed
+from trio_duplex._decision.policy import Choice, Fixed
 from trio_duplex._errors import HandshakeTimeoutError, PeerClosedError
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._sockets.address import Address, format_address

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from trio_duplex._decision.facts import Conduct, Outcome, PeerFacts
-from trio_duplex._decision.rules import ASK_TIMEOUT, Asked, Choice, WindowPolicy
+from trio_duplex._decision.policy import ASK_TIMEOUT, Asked, Choice, WindowPolicy
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._sockets.address import Address, Socket, local_address, own_address, remote_address
 from trio_duplex._sockets.round_trip import round_trip, round_trip_of

@@ -13,7 +13,7 @@ import ssl
 
 import trio
 
-from trio_duplex._decision.rules import Window
+from trio_duplex._decision.policy import Window
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._role import Decision, Reason, Role
 from trio_duplex._sockets.address import Address, check_address

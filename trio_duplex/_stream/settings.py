@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import attrs
 
-from trio_duplex._decision.rules import Fixed, Window, WindowPolicy, as_policy
+from trio_duplex._decision.policy import Fixed, Window, WindowPolicy, as_policy
 from trio_duplex._decision.window import DEFAULT_WINDOW
 from trio_duplex._seconds import check_seconds
 from trio_duplex._sockets.address import Address

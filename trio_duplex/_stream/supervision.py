@@ -10,7 +10,7 @@ import time
 
 import trio
 
-from trio_duplex._decision.rules import Change
+from trio_duplex._decision.policy import Change
 from trio_duplex._role import Decision, Role
 
 LOGGER = logging.getLogger("trio_duplex")

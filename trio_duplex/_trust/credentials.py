@@ -21,7 +21,6 @@ from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.blocks import load_certificates
 from trio_duplex._trust.keylog import warn_of_keylog
 from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
-from trio_duplex._trust.names import dns_name
 from trio_duplex._trust.own import Check
 from trio_duplex._trust.parameters import CIPHERS, Parameters, narrow_ciphers
 from trio_duplex._trust.password import Password, PasswordSource
@@ -493,6 +492,9 @@ def check_credentials(value: object) -> None:
 
 def _sni_name(name: str) -> str:
     """Convert a name to the form that SNI has: A-labels in lower case, not a wildcard or address."""
+    # Here, because service-identity takes 0.4 MB, and most credentials have no names.
+    from trio_duplex._trust.names import dns_name
+
     sni = dns_name(name)
     if sni is None:
         raise ValueError(f"no peer can ask for {name!r} by SNI: only DNS names are allowed there")
