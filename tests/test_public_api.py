@@ -280,9 +280,11 @@ def modules_of_a_server(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[s
         "trio_duplex._decision.rules",
         "trio_duplex._serve.listener",
         "trio_duplex._stream.dial",
+        "trio_duplex._trust.anchors",
         "trio_duplex._trust.check",
         "trio_duplex._trust.names",
         "trio_duplex._trust.policies",
+        "trio_duplex._trust.vouching",
         "service_identity",
     ],
 )

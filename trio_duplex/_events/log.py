@@ -69,7 +69,7 @@ MILLISECONDS = {"waited", "seconds"}
 _PLAIN = re.compile(r"[\w.:/@%+\[\]-]+", re.ASCII)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Class:
     """A class of faults: when its last line was written, and what was left out since then."""
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import attrs
 from cryptography import x509
@@ -19,13 +20,15 @@ from cryptography import x509
 from trio_duplex._errors import PeerRejectedError, SelfConnectionError
 from trio_duplex._role import Role
 from trio_duplex._sockets.address import Address, format_address
-from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.identity import PeerIdentity, public_key_info, read_identity
 from trio_duplex._trust.key_cost import is_expensive
 from trio_duplex._trust.policy import AnyTrustedPeer, PeerPolicy, judge
 from trio_duplex._trust.sessions import is_full, take_over
 from trio_duplex._trust.symmetry import trust_alike
-from trio_duplex._trust.vouching import SelfVouching
+
+if TYPE_CHECKING:
+    from trio_duplex._trust.anchors import ComparedRoots
+    from trio_duplex._trust.vouching import SelfVouching
 
 NO_CHECK_TIME = 0x200000
 """X509_V_FLAG_NO_CHECK_TIME, which has no name in Python. A user who sets it wants no dates checked."""
@@ -52,7 +55,7 @@ def _verify_mode(context: ssl.SSLContext) -> int:
     return super(_PLAIN, context).verify_mode
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Material:
     """One consistent state of credentials."""
 

@@ -17,7 +17,6 @@ from cryptography import x509
 
 from trio_duplex._role import Role
 from trio_duplex._trust.admission import NO_ALPN, Material
-from trio_duplex._trust.anchors import ComparedRoots
 from trio_duplex._trust.blocks import load_certificates
 from trio_duplex._trust.keylog import warn_of_keylog
 from trio_duplex._trust.mutual import CertificateAndKey, MutualSource
@@ -110,6 +109,9 @@ class Credentials:
         alpn_required: bool = True,
         handshake_threads: bool = True,
     ) -> None:
+        # Here, because `mutual` makes both contexts itself, and has nothing to compare.
+        from trio_duplex._trust.anchors import ComparedRoots
+
         protocols = _alpn_by_role(alpn)
         unfit = [unfitness(server_context, Role.SERVER), unfitness(client_context, Role.CLIENT)]
         if defects := [defect for defect in unfit if defect]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from os import PathLike, fspath
+from typing import TYPE_CHECKING
 
 import attrs
 from cryptography import x509
@@ -47,7 +48,9 @@ from trio_duplex._trust.pem import (
     as_file,
 )
 from trio_duplex._trust.policy import PeerPolicy
-from trio_duplex._trust.vouching import SelfVouching
+
+if TYPE_CHECKING:
+    from trio_duplex._trust.vouching import SelfVouching
 
 LOGGER = logging.getLogger("trio_duplex")
 
@@ -191,7 +194,7 @@ class MutualSource:
         return context
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Trusted:
     """The certificates that we trust, and the revocation lists."""
 
@@ -225,6 +228,9 @@ class Trusted:
     def self_vouching(self) -> SelfVouching | None:
         if not self.self_vouching_only:
             return None
+        # Here, because most credentials have an authority, and no certificates of this kind.
+        from trio_duplex._trust.vouching import SelfVouching
+
         return SelfVouching(
             frozenset(map(_der, self.self_vouching_only)), frozenset(map(_der, self.authorities))
         )
@@ -276,7 +282,7 @@ class Trusted:
             raise CredentialsError(f"OpenSSL can't use the trusted certificates: {exc}") from exc
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Presented:
     """A certificate chain and its key that we present to peers."""
 
