@@ -35,6 +35,7 @@ from trio_duplex import (
     serve_listeners,
 )
 from trio_duplex._sockets.address import Address
+from trio_duplex._trust import policies as policies_module
 from trio_duplex._trust import policy as policy_module
 
 pytestmark = pytest.mark.slow
@@ -224,7 +225,8 @@ def test_every_policy_has_its_subclass_tested() -> None:
     public = {getattr(trio_duplex, name) for name in trio_duplex.__all__}
     policies = {
         value
-        for value in vars(policy_module).values()
+        for module in (policy_module, policies_module)
+        for value in vars(module).values()
         if isinstance(value, type) and value in public and "__call__" in vars(value)
     }
     assert policies - {PeerPolicy} == set(ADMITTING)
