@@ -17,6 +17,7 @@ extensions = [
     "myst_parser",  # every page is Markdown, which is also read in the repository
     "code_links",  # in docs/extensions: `Limits` on a page is a link
     "signatures",  # likewise: the defaults of attrs classes as they are
+    "code_words",  # likewise: where code in a text may break
     "search_words",  # likewise: what a page is to be found by
 ]
 exclude_patterns = ["_build", "extensions", "performance/figures.md"]
