@@ -1,4 +1,4 @@
-"""Says where code within a text may break: in `a.dotted.name` after a dot, in `--an-option` nowhere.
+"""Says where code within a text may break: a short word nowhere, a long one after a dot or a slash.
 
 A browser breaks a line after a hyphen, which parts the dashes of an option from its name, and not
 after a dot, a slash or a bracket, so that it breaks a long name in the middle of a word.
@@ -12,17 +12,16 @@ import re
 from sphinx.application import Sphinx
 
 WORD = re.compile(r'<span class="pre">([^<]+)</span>')
-JOINT = re.compile(r"(?<=\w[./(=])(?=[A-Za-z_])")
+JOINT = re.compile(r"(?<=\w[./(=])(?=[A-Za-z_])(?!(?:py|md|toml)\b)")
 LONGEST = 32
-"""Characters that fit on a line of a phone; a longer word may break after its hyphens all the same."""
+"""Characters that fit on a line of a phone. Longer words may break, and in a table shorter ones too."""
 
 
 def mark(found: re.Match[str]) -> str:
     """One word of code, as HTML."""
     word = found[1]
-    if "-" in word and len(html.unescape(word)) <= LONGEST:
-        return f'<span class="pre whole">{word}</span>'
-    return f'<span class="pre">{JOINT.sub("<wbr>", word)}</span>'
+    style = "pre whole" if len(html.unescape(word)) <= LONGEST else "pre"
+    return f'<span class="{style}">{JOINT.sub("<wbr>", word)}</span>'
 
 
 def mark_page(

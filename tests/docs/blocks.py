@@ -111,10 +111,12 @@ def command_reference() -> str:
         parts.append(f"```sh\n{page.example}\n```\n" if page.example else "")
         usage = f"`{page.name} {page.usage}`\n"
         parts.append(usage)
+        headings = [section.heading for section in page.sections]
         for section in page.sections:
             if section.heading == "Commands":
                 continue
-            if section.heading and section.heading != "Options":
+            # The first options need no heading, but for where they come after the arguments.
+            if section.heading and (section.heading != "Options" or "Arguments" in headings):
                 parts.append(f"**{section.heading}**\n")
             for paragraph in section.paragraphs:
                 flat = " ".join(paragraph.replace("\b", "").split())

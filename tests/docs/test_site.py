@@ -196,6 +196,16 @@ def test_options_in_texts_are_kept_whole() -> None:
     assert re.findall(r"\s--[a-z][\w-]*", re.sub(marked, "", text)) == []
 
 
+def test_code_in_texts_breaks_where_a_reader_would() -> None:
+    assert '<span class="pre whole">--max-open</span>' in SHOWN["load.html"].text
+    long = "trio_duplex.<wbr>certificates.<wbr>check_certificate"
+    assert f'<span class="pre">{long}</span>' in SHOWN["certificates.html"].text
+    assert (
+        '<span class="pre whole">tests/<wbr>support/<wbr>tools.py</span>'
+        in SHOWN["layout.html"].text
+    )
+
+
 def test_headings_on_a_phone_get_smaller_by_level() -> None:
     style = (SITE / "_static" / "site.css").read_text(encoding="utf-8")
     sizes = [

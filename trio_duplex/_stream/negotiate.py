@@ -57,8 +57,8 @@ async def negotiate(
             anything fails, cancellation included.
         credentials: What we present and whom we trust, for both roles.
         window: The detection window, in seconds. Bytes within it: we are the
-            TLS server. Silence: we are the TLS client. 0 takes every peer for
-            silent that has not spoken yet; ``math.inf`` waits for ever. Or a
+            TLS server. Silence: we are the TLS client. 0 treats every peer
+            that has not spoken yet as silent; ``math.inf`` waits for ever. Or a
             policy of `trio_duplex.windows`, or a function of the peer's facts.
         handshake_timeout: Seconds from the decision to the end of the
             handshake, however the peer paces its bytes.
@@ -77,7 +77,7 @@ async def negotiate(
         dialled: Whether we dialled this stream. On one that was accepted, a
             ClientHello of our own that an outsider relays back to us is
             refused; say False where such a stream is given a ``role``. None,
-            the default, takes a stream with a ``role`` for dialled. True and no
+            the default, treats a stream with a ``role`` as dialled. True and no
             ``role``, with a ``window`` of 0, is for two ends that meet without
             roles arranged beforehand, such as through a relay: both speak at
             once, and the crossing is resolved.
@@ -87,8 +87,8 @@ async def negotiate(
             alert at the start is.
         announce: Whether to send an announcement; only with ``role=Role.SERVER``.
         remote_address: Where the peer is, for policies, messages and
-            `Connection.remote_address`, if the stream does not tell (it is no
-            socket) or tells that of a proxy between us. None asks the stream.
+            `Connection.remote_address`, if the stream does not tell (it is not
+            a socket) or tells that of a proxy between us. None asks the stream.
             Policies such as `NamedByAddress` rely on it, so take it only from
             a source that you trust.
 
@@ -97,8 +97,8 @@ async def negotiate(
 
     Raises:
         PeerClosedError: The peer left before its opening was complete.
-        NotTLSError: The opening is no ClientHello, or the answer to our own
-            ClientHello is not TLS.
+        NotTLSError: The opening is not a ClientHello, or the answer to our
+            own ClientHello is not TLS.
         HandshakeError: TLS failed; our alert has been sent. A
             HandshakeTimeoutError says that it took too long, a GlareError that
             both ends sent a ClientHello, and that the peer can't resolve it or

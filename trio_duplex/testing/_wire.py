@@ -231,7 +231,7 @@ class PeerStream(trio.abc.Stream):
     async def answer(self, received: bytes) -> bytes:
         """Make the flight that answers the other end's bytes, without sending it.
 
-        A peer can so send a part of its ServerHello, or all but its Finished.
+        So a peer can send only a part of its ServerHello, or all but its Finished.
         `handshake` goes on from there.
 
         Args:
