@@ -73,6 +73,15 @@ _activate_pyenv()
 PROCESSES = os.environ.get("TRIO_DUPLEX_PROCESSES", "auto")
 """Of each run of pytest; `.ci/run` has several runs side by side."""
 
+MEASURE = """
+import os, sys
+if sys.orig_argv[-1].startswith("import sys;exec("):  # a process of `-n`, not the one that begins them
+    import coverage
+    coverage.process_startup()
+    for name in ("COVERAGE_PROCESS_START", "PYTHONPATH"):  # what a test starts is not measured
+        del os.environ[name]
+"""
+
 
 def _pytest(session: nox.Session) -> None:
     """Run the tests, and measure what they cover once: on the newest Python, in a full run.
@@ -92,14 +101,21 @@ def _pytest(session: nox.Session) -> None:
     if session.python != NEWEST:
         session.run("python", "-m", "pytest", "-n", PROCESSES, *chosen)
         return
-    # Not with pytest-cov: pytest loads our own plugin, which is to be measured, before that one. And in one process,
-    # because coverage does not begin in those of pytest-xdist by itself.
-    env = {
+    # Not with pytest-cov: pytest loads our own plugin, which is to be measured, before that one. So each process
+    # of pytest's begins to measure when its Python starts.
+    tmp = Path(session.create_tmp()).resolve()
+    for former in tmp.glob("coverage*"):
+        former.unlink()
+    (tmp / "sitecustomize.py").write_text(MEASURE, encoding="utf-8")
+    where = {"COVERAGE_FILE": str(tmp / "coverage")}
+    measured = {
         "COVERAGE_CORE": "sysmon",
-        "COVERAGE_FILE": str(Path(session.create_tmp()).resolve() / "coverage"),
+        "COVERAGE_PROCESS_START": str(Path("pyproject.toml").resolve()),
+        "PYTHONPATH": str(tmp),
     }
-    session.run("python", "-m", "coverage", "run", "-m", "pytest", *chosen, env=env)
-    session.run("python", "-m", "coverage", "report", f"--fail-under={COVERAGE_FLOOR}", env=env)
+    session.run("python", "-m", "pytest", "-n", PROCESSES, *chosen, env=where | measured)
+    session.run("python", "-m", "coverage", "combine", "--quiet", env=where)
+    session.run("python", "-m", "coverage", "report", f"--fail-under={COVERAGE_FLOOR}", env=where)
 
 
 @nox.session(python=PYTHONS)

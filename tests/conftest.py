@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from xdist.scheduler import LoadFileScheduling, Scheduling
@@ -24,6 +27,13 @@ if not any(
     for entry in importlib.metadata.entry_points(group="pytest11")
 ):  # a checkout that is not installed
     pytest_plugins.append("trio_duplex.pytest_plugin")
+
+
+@pytest.fixture
+def socket_folder() -> Iterator[Path]:
+    """A folder for Unix sockets: their addresses have 108 bytes on Linux, and `tmp_path` can be longer."""
+    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:
+        yield Path(folder)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -57,7 +57,7 @@ def s_server(
 ) -> Generator[subprocess.Popen[bytes]]:
     """A silent peer that dials `port`."""
     openssl, socat = require_tool("openssl"), require_tool("socat")
-    # A relative path, because OpenSSL 3.0 takes no Unix socket's of more than 31 characters.
+    # Relative paths: OpenSSL 3.0 takes no Unix socket's of more than 31 characters, the kernel none of more than 107.
     with program(
         openssl, "s_server", "-unix", "socket", "-naccept", "1", "-quiet",
         "-CAfile", files.trust, "-Verify", "1", "-verify_return_error",
@@ -65,8 +65,8 @@ def s_server(
     ) as process:  # fmt: skip
         wait_until((folder / "socket").exists, "s_server's socket")
         # Bound is not listening yet: hence the retries.
-        unix = f"UNIX-CONNECT:{folder / 'socket'},retry=2000,interval=0.05"
-        with program(socat, unix, f"TCP:127.0.0.1:{port},bind={SILENT_HOST}"):
+        unix = "UNIX-CONNECT:socket,retry=2000,interval=0.05"
+        with program(socat, unix, f"TCP:127.0.0.1:{port},bind={SILENT_HOST}", cwd=folder):
             yield process
 
 

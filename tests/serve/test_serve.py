@@ -186,8 +186,8 @@ async def test_tcp(host: str, version: ssl.TLSVersion) -> None:
 
 
 @each_role
-async def test_unix_sockets(role: Role, tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
+async def test_unix_sockets(role: Role, socket_folder: Path) -> None:
+    path = str(socket_folder / "socket")
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     await sock.bind(path)
     sock.listen()

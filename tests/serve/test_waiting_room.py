@@ -235,9 +235,11 @@ each_kind = pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix", "custom"])
 
 
 @each_kind
-async def test_every_kind_of_peer_is_served(kind: str, either_way: str, tmp_path: Path) -> None:
+async def test_every_kind_of_peer_is_served(
+    kind: str, either_way: str, socket_folder: Path
+) -> None:
     seconds = [math.inf, SHORT, math.inf]
-    async with serving(kind, tmp_path, window=one_by_one(*seconds)) as watched:
+    async with serving(kind, socket_folder, window=one_by_one(*seconds)) as watched:
         await talk((await watched.dial())[0], Role.CLIENT)
         await talk((await watched.dial())[0], Role.SERVER)
         await announce((await watched.dial())[0])
@@ -257,8 +259,8 @@ async def test_every_kind_of_peer_is_served(kind: str, either_way: str, tmp_path
 
 
 @each_kind
-async def test_who_waits_has_no_task(kind: str, either_way: str, tmp_path: Path) -> None:
-    async with serving(kind, tmp_path) as watched:
+async def test_who_waits_has_no_task(kind: str, either_way: str, socket_folder: Path) -> None:
+    async with serving(kind, socket_folder) as watched:
         before = tasks()
         await watched.dial(20)
         await until(lambda: watched.pending == 20)
@@ -287,9 +289,9 @@ async def test_the_collector_tracks_nothing_of_who_waits() -> None:
 
 @each_kind
 async def test_bytes_that_are_there_when_it_is_accepted(
-    kind: str, either_way: str, tmp_path: Path
+    kind: str, either_way: str, socket_folder: Path
 ) -> None:
-    place = Place(kind, tmp_path)
+    place = Place(kind, socket_folder)
     listener = await place.listener()
     stream = await place.dial()
     await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
@@ -348,8 +350,10 @@ async def test_who_has_spoken_is_heard_before_others_wait_for_its_place() -> Non
 
 @pytest.mark.parametrize("how", ["end", "reset"])
 @each_kind
-async def test_a_peer_that_leaves(kind: str, how: str, either_way: str, tmp_path: Path) -> None:
-    async with serving(kind, tmp_path) as watched:
+async def test_a_peer_that_leaves(
+    kind: str, how: str, either_way: str, socket_folder: Path
+) -> None:
+    async with serving(kind, socket_folder) as watched:
         (stream,) = await watched.dial()
         await until(lambda: watched.pending)
         name = stream.socket.getsockname()

@@ -32,8 +32,8 @@ async def test_tcp(host: str) -> None:
         assert address[0] == host
 
 
-async def test_unix_socket(tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
+async def test_unix_socket(socket_folder: Path) -> None:
+    path = str(socket_folder / "socket")
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     await sock.bind(path)
     sock.listen()

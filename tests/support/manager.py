@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import trio
 
@@ -28,10 +28,13 @@ class Manager:
 
     @classmethod
     @contextlib.contextmanager
-    def listening(cls, folder: Path, *, abstract: bool = False) -> Iterator[Manager]:
-        """Listen at a path in a folder, or at an abstract name, which Linux gives to every user."""
-        name = str(folder / "notify")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+    def listening(cls, *, abstract: bool = False) -> Iterator[Manager]:
+        """Listen at a path, or at an abstract name, which Linux gives to every user."""
+        with contextlib.ExitStack() as stack:
+            # Not in pytest's own: a Unix socket's address has 108 bytes.
+            folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
+            name = f"{folder}/notify"
+            sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             sock.bind(f"\0{name}" if abstract else name)
             sock.setblocking(False)
             yield cls(f"@{name}" if abstract else name, sock)

@@ -86,11 +86,11 @@ async def test_an_ip_address_is_dialled_and_not_looked_up(
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="there are no such sockets")
-async def test_a_unix_socket(tmp_path: Path) -> None:
+async def test_a_unix_socket(socket_folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listening:
-        listening.bind(str(tmp_path / "backend"))
+        listening.bind(str(socket_folder / "backend"))
         listening.listen()
-        backend = UnixAddress(str(tmp_path / "backend"))
+        backend = UnixAddress(str(socket_folder / "backend"))
         with await connect([backend], timeout=60) as connected:
             assert connected.getpeername() == backend.path
             assert not connected.getblocking()

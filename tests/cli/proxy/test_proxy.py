@@ -304,16 +304,22 @@ async def test_the_roles_have_backends_of_their_own(
 
 
 async def test_a_unix_socket_as_backend_and_as_listener(
-    folder: Path, credentials: list[str], tmp_path: Path
+    folder: Path, credentials: list[str], socket_folder: Path
 ) -> None:
     async with trio.open_nursery() as nursery:
         sock = trio.socket.socket(trio.socket.AF_UNIX)
-        await sock.bind(str(tmp_path / "backend"))
+        await sock.bind(str(socket_folder / "backend"))
         sock.listen(5)
         listener = trio.SocketListener(sock)
         nursery.start_soon(trio.serve_listeners, partial(say, b"unix"), [listener])
-        path = tmp_path / "front"
-        arguments = ["--listen", f"unix:{path}", *credentials, "--to", f"unix:{tmp_path}/backend"]
+        path = socket_folder / "front"
+        arguments = [
+            "--listen",
+            f"unix:{path}",
+            *credentials,
+            "--to",
+            f"unix:{socket_folder}/backend",
+        ]
         async with run_command("proxy", *arguments) as command:
             await command.line("listening", f"unix:{path}")
             peer = HalfClosingPeer(

@@ -160,11 +160,11 @@ async def test_two_hundred_requests_at_once(folder: Path, backend: int, tmp_path
 
 @pytest.mark.parametrize("role", list(Role), ids="client is TLS {}".format)
 async def test_tls_between_client_and_hub(
-    folder: Path, backend: int, tmp_path: Path, role: Role
+    folder: Path, backend: int, socket_folder: Path, role: Role
 ) -> None:
     """A proxy in front of the hub's address for clients, in the same file."""
     path = folder / "both.toml"
-    socket_path = tmp_path / "hub.sock"
+    socket_path = socket_folder / "hub.sock"
     path.write_text(
         "cert = 'hub.pem'\ntrust = 'ca.pem'\n"
         f"[hub]\nlisten = 'unix:{socket_path}'\nlisten-agents = '127.0.0.2:0'\n"
@@ -196,10 +196,10 @@ async def test_hub_in_several_processes_is_refused(folder: Path) -> None:
         assert "--workers" in await command.line("in its own process")
 
 
-async def test_agent_in_several_processes(folder: Path, backend: int, tmp_path: Path) -> None:
+async def test_agent_in_several_processes(folder: Path, backend: int) -> None:
     """Each keeps its own spares, and one that is killed is replaced."""
     async with running_hub(folder) as (command, port, agents):
-        with Manager.listening(tmp_path) as manager:
+        with Manager.listening() as manager:
             async with run_command(
                 *agent(folder, agents, backend, "--workers", 2, "--spare", 2),
                 environ={"NOTIFY_SOCKET": manager.address},
@@ -369,9 +369,9 @@ async def test_openssl_s_server_is_an_agent(folder: Path, tmp_path: Path, versio
                         assert agent_.poll() is None
                         await trio.sleep(0.05)
                 # Bound is not listening yet: hence the retries.
-                unix = f"UNIX-CONNECT:{tmp_path}/socket,retry=2000,interval=0.05"
+                unix = "UNIX-CONNECT:socket,retry=2000,interval=0.05"
                 dial = [socat, unix, f"TCP:127.0.0.2:{agents}"]
-                with subprocess.Popen(dial) as relay:
+                with subprocess.Popen(dial, cwd=tmp_path) as relay:
                     try:
                         await command.line("agent-waits", "site-1.example")
                         code, said = await curl("--http0.9", f"http://127.0.0.1:{port}/page")

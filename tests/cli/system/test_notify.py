@@ -18,9 +18,11 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(params=["path", "abstract"])
-def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+def manager(
+    request: pytest.FixtureRequest, socket_folder: Path
+) -> Iterator[tuple[str, socket.socket]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        name = str(tmp_path / "notify")
+        name = str(socket_folder / "notify")
         sock.bind(name if request.param == "path" else "\0" + name)
         sock.settimeout(5)
         yield name if request.param == "path" else "@" + name, sock
@@ -71,10 +73,10 @@ def test_manager_that_is_gone_stops_nothing(address: str) -> None:
     assert not Notifier(address).tell(READY)
 
 
-def test_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
+def test_manager_that_does_not_read_holds_nobody_up(socket_folder: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
-        notifier = Notifier(str(tmp_path / "notify"))
+        sock.bind(str(socket_folder / "notify"))
+        notifier = Notifier(str(socket_folder / "notify"))
         sent = 0
         while notifier.tell(READY):
             sent += 1

@@ -135,11 +135,11 @@ async def test_inetd_and_nothing_of_the_log_goes_to_the_peer(folder: Path, role:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+def manager(socket_folder: Path) -> Iterator[tuple[str, socket.socket]]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.bind(str(tmp_path / "notify"))
+        sock.bind(str(socket_folder / "notify"))
         sock.setblocking(False)
-        yield str(tmp_path / "notify"), sock
+        yield str(socket_folder / "notify"), sock
 
 
 async def told(sock: socket.socket, line: str) -> list[str]:

@@ -29,8 +29,8 @@ if sys.platform == "win32":
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
-    with Manager.listening(tmp_path) as made:
+def manager() -> Iterator[Manager]:
+    with Manager.listening() as made:
         yield made
 
 
@@ -132,9 +132,9 @@ async def test_one_connection_is_for_one_process(credentials: list[str]) -> None
 
 
 async def test_unix_socket_goes_with_the_last(
-    credentials: list[str], manager: Manager, tmp_path: Path
+    credentials: list[str], manager: Manager, socket_folder: Path
 ) -> None:
-    path = tmp_path / "s"
+    path = socket_folder / "s"
     arguments = ("echo", "--listen", f"unix:{path}", "--workers", 2, *credentials)
     async with run_command(*arguments, environ={"NOTIFY_SOCKET": manager.address}) as command:
         line = await command.line("worker-started", "worker=1")
@@ -148,13 +148,13 @@ async def test_unix_socket_goes_with_the_last(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 async def test_replacement_serves_with_a_key_that_only_root_can_read(
-    folder: Path, credentials: list[str], tmp_path: Path
+    folder: Path, credentials: list[str]
 ) -> None:
     """It is forked from what was read before root's rights went."""
     arguments = ("echo", "--listen", "127.0.0.1:0", "--workers", 2, "--user", "nobody")
     options = (*credentials, "--window", "inf")
     async with contextlib.AsyncExitStack() as stack:
-        manager = stack.enter_context(Manager.listening(tmp_path, abstract=True))
+        manager = stack.enter_context(Manager.listening(abstract=True))
         environ = {"NOTIFY_SOCKET": manager.address}
         command = await stack.enter_async_context(
             run_command(*arguments, *options, environ=environ)

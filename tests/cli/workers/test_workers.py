@@ -89,7 +89,7 @@ async def run_workers(
     if not path.exists():
         write_configuration(folder, workers=count, window=window_for(role))
     async with contextlib.AsyncExitStack() as stack:
-        manager = stack.enter_context(Manager.listening(folder))
+        manager = stack.enter_context(Manager.listening())
         environ = {"NOTIFY_SOCKET": manager.address}
         command = await stack.enter_async_context(
             run_command("echo", "--config", path, environ=environ)
