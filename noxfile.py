@@ -70,9 +70,6 @@ def _activate_pyenv() -> None:
 _activate_pyenv()
 
 
-PROCESSES = os.environ.get("TRIO_DUPLEX_PROCESSES", "auto")
-"""Of each run of pytest; `.ci/run` has several runs side by side."""
-
 MEASURE = """
 import os, sys
 if sys.orig_argv[-1].startswith("import sys;exec("):  # a process of `-n`, not the one that begins them
@@ -86,7 +83,7 @@ if sys.orig_argv[-1].startswith("import sys;exec("):  # a process of `-n`, not t
 def _pytest(session: nox.Session) -> None:
     """Run the tests, and measure what they cover once: on the newest Python, in a full run.
 
-    All of them run on the oldest Python. Of a slow test that has many cases each of the others has a third.
+    All of them run on the oldest Python. Of a test that has many cases each of the others has a third.
 
     Lines are counted by `sys.monitoring`, which is told of each only once: the tests then take a
     tenth more CPU. Branches took two fifths, since `sys.monitoring` knows them from Python 3.14 on.
@@ -99,7 +96,7 @@ def _pytest(session: nox.Session) -> None:
         share = PYTHONS.index(str(session.python))
         chosen = ["-m", "not one_python", f"--share={share}/{len(PYTHONS)}"]
     if session.python != NEWEST:
-        session.run("python", "-m", "pytest", "-n", PROCESSES, *chosen)
+        session.run("python", "-m", "pytest", "-n", "auto", *chosen)
         return
     # Not with pytest-cov: pytest loads our own plugin, which is to be measured, before that one. So each process
     # of pytest's begins to measure when its Python starts.
@@ -113,7 +110,7 @@ def _pytest(session: nox.Session) -> None:
         "COVERAGE_PROCESS_START": str(Path("pyproject.toml").resolve()),
         "PYTHONPATH": str(tmp),
     }
-    session.run("python", "-m", "pytest", "-n", PROCESSES, *chosen, env=where | measured)
+    session.run("python", "-m", "pytest", "-n", "auto", *chosen, env=where | measured)
     session.run("python", "-m", "coverage", "combine", "--quiet", env=where)
     session.run("python", "-m", "coverage", "report", f"--fail-under={COVERAGE_FLOOR}", env=where)
 
@@ -134,7 +131,7 @@ def distribution(session: nox.Session) -> None:
     """
     session.install("-e", ".[all]", "--group", "test")
     session.run("python", "-c", "import sys, ssl; print(sys.version, ssl.OPENSSL_VERSION)")
-    ours = ["-n", PROCESSES, "--share=1/2", "-m", "not one_python or interop"]
+    ours = ["-n", "auto", "--share=1/2", "-m", "not one_python or interop"]
     session.run("python", "-m", "pytest", *(session.posargs or ours))
 
 
@@ -161,8 +158,18 @@ def min_versions(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    session.run("python", "-m", "pytest", "-n", PROCESSES, "-m", "not interop and not slow")
-    session.run("python", "-m", "pytest", "-n", PROCESSES, "-m", "not interop", *USING_DEPENDENCIES)
+    session.run("python", "-m", "pytest", "-n", "auto", "-m", "not interop and not slow")
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "-n",
+        "auto",
+        "-m",
+        "not interop",
+        "--share=1/3",
+        *USING_DEPENDENCIES,
+    )
 
 
 @nox.session(python=OLDEST)

@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--share",
         metavar="K/N",
-        help="of each slow test with many cases only the Kth of N parts of them",
+        help="of each test with many cases only the Kth of N parts of them",
     )
 
 
@@ -61,7 +61,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Two processes for each CPU: tests wait for programs, sockets and clocks for more than half of their time."""
+    """Two processes for each CPU: tests wait for programs, sockets and clocks for more than half of their time.
+
+    `.ci/run` sets another number, because it has several runs side by side.
+    """
+    if number := os.environ.get("TRIO_DUPLEX_PROCESSES"):
+        return int(number)
     return min(2 * (os.cpu_count() or 1), MOST_PROCESSES)
 
 

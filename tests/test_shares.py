@@ -9,19 +9,14 @@ from tests.support.shares import FEW, left_out
 SOURCE = """
 import pytest
 
-slow = pytest.mark.slow
-
-@slow
 @pytest.mark.parametrize("role", ["client", "server"])
 @pytest.mark.parametrize("number", range(50))
 def test_many(role, number): ...
 
-@slow
 @pytest.mark.parametrize("number", range({few}))
 def test_few(number): ...
 
-@pytest.mark.parametrize("number", range(50))
-def test_quick(number): ...
+def test_one(): ...
 """
 
 

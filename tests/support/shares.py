@@ -1,4 +1,4 @@
-"""Shares of the cases of slow tests: Pythons that differ little divide the cases between them."""
+"""Shares of the cases of tests: Pythons that differ little divide them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEW = 3
 def left_out(items: Sequence[pytest.Item], share: str) -> list[pytest.Item]:
     """The items that are not in this share.
 
-    Only slow tests with more than `FEW` cases are shared out.
+    Only tests with more than `FEW` cases are shared out.
 
     Args:
         items: All that were collected, or all of some files: an item's share does not depend on the others.
@@ -31,9 +31,7 @@ def left_out(items: Sequence[pytest.Item], share: str) -> list[pytest.Item]:
     return [
         item
         for item in items
-        if cases[_function(item)] > FEW
-        and item.get_closest_marker("slow") is not None
-        and _key(item) % int(shares) != int(number) - 1
+        if cases[_function(item)] > FEW and _key(item) % int(shares) != int(number) - 1
     ]
 
 
