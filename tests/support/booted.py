@@ -41,6 +41,9 @@ mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=755 tmpfs "$root/run"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for place in tmp var/tmp; do  # or systemd would remove all that this machine has there, file by file
+    mount -t tmpfs -o mode=1777 tmpfs "$root/$place"
+done
 for device in null zero full random urandom tty; do
     touch "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
@@ -166,7 +169,7 @@ def boot(folder: Path) -> Generator[Machine]:
     try:
         machine = Machine(_wait_for_systemd(outer))
         machine.wait("systemctl is-system-running", "ing")  # running, or starting
-        machine.wait("systemctl is-active multi-user.target", "active")
+        machine.wait("systemctl is-active multi-user.target && echo booted", "booted")
         yield machine
     finally:
         outer.send_signal(signal.SIGKILL)  # and with it, all of the namespace

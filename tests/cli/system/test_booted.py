@@ -62,7 +62,7 @@ def test_from_nothing_to_a_unit_that_survives(tmp_path: Path) -> None:
         # A boot starts what is enabled.
         machine.run("systemctl stop trio-duplex.socket trio-duplex.service")
         machine.run("systemctl start default.target")
-        machine.wait("systemctl is-active trio-duplex.service", "active")
+        machine.wait("systemctl is-active trio-duplex.service && echo started", "started")
 
         # A peer that dials while it is down waits for it.
         machine.run("systemctl stop trio-duplex.service")
