@@ -81,7 +81,7 @@ def hello(data: bytes, message_type: int) -> None:
         message = reader.message
         assert len(message) == reader.size
         assert piecemeal.message == message
-        assert quick in (None, message)
+        assert quick is None or (quick[0], max(0, quick[1])) == (message, reader.behind)
         if (found := client_hello_random(data)) is not None and message_type == 1:
             assert message[6:38] == found
         object_to_client_hello(message, GROUPS)

@@ -435,6 +435,7 @@ async def test_a_crossing_gives_up_the_turn_of_the_other_role_only(after: Role) 
     place.crossed(decision(after))
     stays = after is Role.CLIENT
     assert (len(room.turns[Role.CLIENT]), room.pending) == ((1, 0) if stays else (0, 1))
+    place.negotiated()
     place.end()
     assert (len(room.turns[Role.CLIENT]), room.pending, room.taken) == (0, 0, 0)
 

@@ -153,11 +153,15 @@ def test_whole_hello_agrees_with_hello_reader() -> None:
         del data[chance.randrange(len(data) + 1) :]
         quick = whole_hello(bytes(data), 1)
         if quick is not None:
-            assert read(bytes(data)).message == quick
+            message, behind = quick
+            reader = read(bytes(data))
+            assert (reader.message, reader.behind) == (message, max(0, behind))
             # So a peer with a whole hello needs no other look at its opening.
             assert classify(data).kind is OpeningKind.CLIENT_HELLO
-            assert random_of(quick) == client_hello_random(data)
-    assert whole_hello(HELLO, 1) == MESSAGE
+            assert random_of(message) == client_hello_random(data)
+    assert whole_hello(HELLO, 1) == (MESSAGE, 0)
+    assert whole_hello(HELLO + b"more", 1) == (MESSAGE, 4)
+    assert whole_hello(make_record(HANDSHAKE, MESSAGE + b"more")[:-1], 1) == (MESSAGE, -1)
     assert whole_hello(HELLO[:-1], 1) is None
     assert whole_hello(recut(HELLO, 100), 1) is None
 

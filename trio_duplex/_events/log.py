@@ -228,6 +228,8 @@ class LogObserver:
 
     def _closed(self, event: ConnectionClosed) -> None:
         failure = self._failed_handlers.pop(event.number, None)
+        if failure is None and not self._logger.isEnabledFor(logging.INFO):
+            return
         quiet = logging.DEBUG if event.peer in self._muted else logging.INFO
         if failure is None:
             if self._logger.isEnabledFor(quiet):

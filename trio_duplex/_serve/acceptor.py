@@ -228,7 +228,9 @@ class Acceptor:
             detected,
             remote,
             place,
-            resumption=Resumption.found(settings, detected, remote, self._in_force),
+            resumption=None
+            if settings.session is None
+            else Resumption.found(settings, detected, remote, self._in_force),
         )
 
     def tell_of_expiry(self, place: Numbered) -> None:

@@ -238,8 +238,7 @@ class Place(Supervision):
         self._room.negotiated(self)
 
     def end(self) -> None:
-        """Note that the connection is closed. Call this exactly once."""
-        self.negotiated()
+        """Note that the connection is closed. Call this exactly once, after `negotiated`."""
         self._room.free(self)
 
 
@@ -501,8 +500,10 @@ class Room:
 
     def _free(self, key: Hashable, identity: bytes | None) -> None:
         self.taken -= 1
-        _count_down(self._taken_of, key)
-        _count_down(self._identities, identity)
+        if self._taken_of:
+            _count_down(self._taken_of, key)
+        if identity is not None:
+            _count_down(self._identities, identity)
         self._freed.unpark_all()
 
     def _stop_pending(self, number: int, key: Hashable) -> None:

@@ -157,7 +157,9 @@ class Turns:
     def admitted(self, waiter: Waiter) -> None:
         """Learn from an admitted peer how long a peer may take."""
         now = trio.current_time()
-        since = self._quiet_since(waiter)
+        since = self._fresh.get(waiter)
+        if since is None:
+            since = self._quiet_since(waiter)
         took = max(0.0 if since is None else now - since, self._waited.get(waiter, 0.0))
         if took > self.patience and LEARNED_MARGIN * took >= self.slow_patience:
             # `shed_overdue` need not be woken: at worst it wakes up too early, and sheds nobody.
@@ -209,9 +211,10 @@ class Turns:
         held = self._held[key] = self._held.get(key, 0) + change
         if not held:
             del self._held[key]
-        for ranking in (self._next, self._greediest):
-            if key in ranking:
-                ranking.set(key, held)
+        if self._line or self._slow or self._late:  # or both rankings are empty
+            for ranking in (self._next, self._greediest):
+                if key in ranking:
+                    ranking.set(key, held)
 
     def _not_sheddable(self, waiter: Waiter) -> None:
         self._slow.pop(waiter, None)

@@ -235,6 +235,7 @@ class WaitingRoom:
         finally:
             self._asking -= 1
             if choice is None:
+                place.negotiated()
                 place.end()
                 self._owner.negotiation_failed(place)
                 crowd.wake()

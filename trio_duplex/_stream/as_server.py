@@ -73,7 +73,7 @@ async def _read_opening(n: Negotiation, received: bytes) -> tuple[bytes, bytes |
         All that was received, and the random; None if it can't be found.
     """
     hello = whole_hello(received, CLIENT_HELLO_TYPE)
-    if hello is not None and (random := random_of(hello)) is not None:
+    if hello is not None and (random := random_of(hello[0])) is not None:
         return received, random  # as nearly always, so that most peers need no other look
     while True:
         opening = classify(received)

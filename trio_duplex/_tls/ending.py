@@ -126,8 +126,9 @@ async def _leave_socket(stream: trio.SocketStream, words: bytes, known: Known) -
     if words:
         await stream.send_all(words)
     arrived = _drop(stream)
-    wait = wait_for(known, arrived, undelivered(stream.socket) if _matters(known, arrived) else 0)
-    if wait is Wait.NOTHING:
+    wait = wait_for(known, arrived, 1)
+    # To ask for what is undelivered costs a call, and makes no difference to the other cases.
+    if wait is Wait.NOTHING or (wait is Wait.DELIVERY and not undelivered(stream.socket)):
         return
     with contextlib.suppress(OSError):
         stream.socket.shutdown(socket.SHUT_WR)
@@ -141,11 +142,6 @@ async def _leave_socket(stream: trio.SocketStream, words: bytes, known: Known) -
             if not undelivered(stream.socket):
                 return
             pause = min(2 * pause, LAST_LOOK)
-
-
-def _matters(known: Known, arrived: Arrived) -> bool:
-    """Whether the decision depends on what is undelivered, which costs a call to ask."""
-    return wait_for(known, arrived, 1) is Wait.DELIVERY
 
 
 def _drop(stream: trio.SocketStream) -> Arrived:

@@ -30,4 +30,4 @@ def usable_groups(security_level: int) -> frozenset[int]:
         pass
     hello = whole_hello(outgoing.read(), CLIENT_HELLO_TYPE)
     assert hello is not None  # OpenSSL's own
-    return frozenset(named_groups(hello))
+    return frozenset(named_groups(hello[0]))

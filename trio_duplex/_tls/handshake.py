@@ -49,7 +49,7 @@ from trio_duplex._wire.cost import (
     selects_tls_1_3,
 )
 from trio_duplex._wire.hello import MAX_HELLO, HelloKind, HelloReader, whole_hello
-from trio_duplex._wire.records import CLIENT_HELLO_TYPE, HEADER_SIZE, SERVER_HELLO_TYPE, read_header
+from trio_duplex._wire.records import CLIENT_HELLO_TYPE, HEADER_SIZE, SERVER_HELLO_TYPE
 from trio_duplex._wire.server_name import object_to_name
 
 MAX_CERTIFICATE_BYTES = 32 * 1024
@@ -189,10 +189,8 @@ class Handshake:
         expected = CLIENT_HELLO_TYPE if serving else SERVER_HELLO_TYPE
         retry = False
         while True:
-            message = whole_hello(received, expected)
-            header = read_header(received)
-            if message is not None and header is not None:
-                behind = len(received) - HEADER_SIZE - header.length
+            if (whole := whole_hello(received, expected)) is not None:
+                message, behind = whole
             else:
                 message, received, behind = await self._read_hello(received, expected, second=retry)
             if serving:

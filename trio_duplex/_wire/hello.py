@@ -229,8 +229,13 @@ def _is_mere_warning(alert: bytearray) -> bool:
     return len(alert) == 2 and alert[0] == _WARNING and alert[1] != 0
 
 
-def whole_hello(data: bytes, message_type: int) -> bytes | None:
-    """Return the hello if it is whole and in one record, as nearly all are; else None."""
+def whole_hello(data: bytes, message_type: int) -> tuple[bytes, int] | None:
+    """Find a hello that is whole and in one record, as nearly all are.
+
+    Returns:
+        The message, and how many bytes came behind its record, less than 0 if that is not whole;
+        None if the hello is not like that.
+    """
     header = read_header(data)
     if header is None or header.kind != HANDSHAKE or header.major != MAJOR:
         return None
@@ -239,4 +244,4 @@ def whole_hello(data: bytes, message_type: int) -> bytes | None:
     size = 4 + (data[6] << 16 | data[7] << 8 | data[8])
     if not size <= header.length <= MAX_FRAGMENT or len(data) < HEADER_SIZE + size:
         return None
-    return data[HEADER_SIZE : HEADER_SIZE + size]
+    return data[HEADER_SIZE : HEADER_SIZE + size], len(data) - HEADER_SIZE - header.length
