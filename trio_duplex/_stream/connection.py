@@ -411,13 +411,12 @@ class Connection(trio.abc.HalfCloseableStream):
         """
         await close_in_time(self)
 
-    async def _close(self) -> None:
-        await self._flow.aclose(
-            Known(
-                unread=self._flow.engine.has_unread,
-                finished=self._finished,
-                expected=self._tickets_may_be_unread(),
-            )
+    def _known(self) -> Known:
+        """What is known of the peer's side."""
+        return Known(
+            unread=self._flow.engine.has_unread,
+            finished=self._finished,
+            expected=self._tickets_may_be_unread(),
         )
 
     def _may_be_refused(self) -> bool:
@@ -465,8 +464,13 @@ async def close_by_force(connection: Connection) -> None:
 
 async def close_in_time(connection: Connection, *, shield: bool = False) -> None:
     """`Connection.aclose`, shielded if need be: in one scope, because each costs 1 % of a handshake."""
-    with trio.move_on_after(connection.close_timeout, shield=shield):
-        await connection._close()  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - a method, almost
+    flow = connection._flow  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - a method, almost
+    known = connection._known()  # pyright: ignore[reportPrivateUsage] # noqa: SLF001 - likewise
+    # Without the shield, it must be a checkpoint, and so can be cancelled before anything is said.
+    rest = flow.close_nowait(known) if shield else known
+    if rest is not None:
+        with trio.move_on_after(connection.close_timeout, shield=shield):
+            await flow.aclose(rest)
 
 
 def made_streams(connection: Connection) -> tuple[trio.abc.Stream, ...]:

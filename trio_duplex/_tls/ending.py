@@ -125,14 +125,13 @@ async def leave(transport: trio.abc.Stream, words: bytes, known: Known) -> None:
 async def _leave_socket(stream: trio.SocketStream, words: bytes, known: Known) -> None:
     if words:
         await stream.send_all(words)
-    arrived = _drop(stream)
-    wait = wait_for(known, arrived, 1)
-    # To ask for what is undelivered costs a call, and makes no difference to the other cases.
-    if wait is Wait.NOTHING or (wait is Wait.DELIVERY and not undelivered(stream.socket)):
+    wait = look(stream, known)
+    if wait is Wait.NOTHING:
         return
     with contextlib.suppress(OSError):
         stream.socket.shutdown(socket.SHUT_WR)
     pause = {Wait.DELIVERY: FIRST_LOOK, Wait.QUIET: LAST_WORDS_TIMEOUT}.get(wait, math.inf)
+    arrived = Arrived.NOTHING
     while arrived is not Arrived.END:
         await _readable(stream, pause)
         arrived = _drop(stream)
@@ -142,6 +141,15 @@ async def _leave_socket(stream: trio.SocketStream, words: bytes, known: Known) -
             if not undelivered(stream.socket):
                 return
             pause = min(2 * pause, LAST_LOOK)
+
+
+def look(stream: trio.SocketStream, known: Known) -> Wait:
+    """Look at what a socket holds after our last words were sent: drop its input, and decide what to wait for."""
+    wait = wait_for(known, _drop(stream), 1)
+    # To ask for what is undelivered costs a call, and makes no difference to the other cases.
+    if wait is Wait.DELIVERY and not undelivered(stream.socket):
+        return Wait.NOTHING
+    return wait
 
 
 def _drop(stream: trio.SocketStream) -> Arrived:

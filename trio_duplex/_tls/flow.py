@@ -53,6 +53,7 @@ from collections.abc import Callable
 from operator import index
 from typing import TypeVar, cast
 
+import attrs
 import trio
 from trio.lowlevel import (
     cancel_shielded_checkpoint,
@@ -66,7 +67,7 @@ from trio_duplex._sockets.direct import is_direct
 from trio_duplex._sockets.queues import reset_at_close
 from trio_duplex._tls.bare import release
 from trio_duplex._tls.buffer import make_buffer
-from trio_duplex._tls.ending import FIRST_LOOK, Known, leave
+from trio_duplex._tls.ending import FIRST_LOOK, Known, Wait, leave, look
 from trio_duplex._tls.engine import PART, Engine
 from trio_duplex._tls.last_words import LAST_WORDS_TIMEOUT, send_last_words
 
@@ -569,6 +570,45 @@ class Flow:
         await self._free.park()
 
     # --------------------------------------------------------------------- the end
+
+    def close_nowait(self, known: Known) -> Known | None:
+        """Close as `aclose` does, where nothing is to be waited for, as after most handlers.
+
+        That saves a cancel scope, a pass of the scheduler and several coroutines.
+
+        Returns:
+            None if the connection is closed. Otherwise what is known now, for `aclose`, which then does
+            the rest: what has been said is not said again.
+        """
+        transport = self.transport
+        if (
+            type(transport) is not trio.SocketStream  # a subclass may close in its own way
+            or self._socket is None
+            or self._bare is not None
+            or self._sending
+            or self._wire_held
+            or self._closing
+            or self._broken
+            or self.cut
+            or self.https_compatible
+            or self.engine.failure is not None
+        ):
+            return known
+        self._closing = True  # from here on nothing else may be sent
+        self.engine.close_notify()
+        try:
+            if self._push():
+                return known
+        except OSError:
+            return known  # `leave` meets the same
+        wait = look(transport, known)
+        if wait is not Wait.NOTHING:
+            return attrs.evolve(known, unread=True) if wait is Wait.HANGUP else known
+        self._closed = True
+        self._socket.close()
+        if self._free is not None:
+            self._free.unpark_all()
+        return None
 
     async def aclose(self, known: Known | None = None) -> None:
         """Send a close_notify as `leave` does, and close the transport. If cancelled, only close it.
