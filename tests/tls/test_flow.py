@@ -767,3 +767,103 @@ async def test_an_end_does_not_overtake_what_the_bare_stream_has_taken(
             pass
     for stream in (near, far):
         await trio.aclose_forcefully(stream)
+
+
+# ------------------------------------------------------- closing where nothing is to be waited for
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("transport", ["tcp", "unix"])
+async def test_a_peer_that_has_ended_is_closed_without_a_checkpoint(
+    transport: str, version: ssl.TLSVersion
+) -> None:
+    async with connected(transport, version) as (ours, theirs):
+        await ours.send_all(b"all")
+        theirs.engine.close_notify()
+        await theirs.transport.send_all(theirs.engine.take())
+        assert await ours.receive_some() == b""
+        with trio.testing.assert_no_checkpoints():
+            assert ours.close_nowait(Known(finished=True)) is None
+        assert descriptor(ours) == -1
+        with pytest.raises(trio.ClosedResourceError):
+            await ours.receive_some()
+        await ours.aclose()  # which has nothing left to do
+        assert await receive_exactly(theirs, 3) == b"all"
+        assert await theirs.receive_some() == b""
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_input_that_was_found_at_the_last_look_is_not_forgotten(
+    version: ssl.TLSVersion,
+) -> None:
+    """It was dropped; so to close now would be no reset, but the peer's next piece would be one."""
+    async with connected("tcp", version) as (ours, theirs):
+        await ours.send_all(b"all")
+        await theirs.send_all(b"unread")
+        rest = ours.close_nowait(Known(finished=False))
+        assert rest == Known(unread=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Flow.aclose, ours, rest)
+            await trio.testing.wait_all_tasks_blocked()
+            assert descriptor(ours) != -1
+            await theirs.send_all(b"more")
+            assert await receive_exactly(theirs, 3) == b"all"
+            assert await theirs.receive_some() == b""  # said once
+            await trio.testing.wait_all_tasks_blocked()
+            assert descriptor(ours) != -1  # until it hangs up
+            await trio.aclose_forcefully(theirs.transport)
+        assert descriptor(ours) == -1
+
+
+@pytest.mark.parametrize(
+    "state", ["memory", "bare", "https", "cut", "broken", "failed", "sending", "closed"]
+)
+async def test_any_other_connection_is_left_as_it_is(state: str) -> None:
+    streams = memory_stream_pair() if state == "memory" else await tcp_pair()
+    ours, theirs = flows(*streams, https_compatible=state == "https")
+    async with trio.open_nursery() as nursery:
+        match state:
+            case "bare":
+                assert ours.tls is ours.bare
+            case "cut":
+                ours.cut = True
+            case "broken":
+                await trio.aclose_forcefully(theirs.transport)
+                with pytest.raises(trio.BrokenResourceError):
+                    await ours.receive_some()
+            case "failed":
+                ours.engine.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
+                with pytest.raises(ssl.SSLError):
+                    ours.engine.read(1)
+            case "sending":
+                nursery.start_soon(ours.send_all, bytes(10_000_000))
+                await trio.testing.wait_all_tasks_blocked()
+            case "closed":
+                await ours.aclose()
+            case _:
+                pass
+        known = Known(finished=True)
+        owed = ours.engine.owed
+        assert ours.close_nowait(known) is known
+        assert ours.engine.owed == owed  # nothing was said
+        assert state in ("memory", "closed") or descriptor(ours) != -1
+        nursery.cancel_scope.cancel()
+    await trio.aclose_forcefully(ours.transport)
+    await trio.aclose_forcefully(theirs.transport)
+
+
+async def test_last_words_that_do_not_fit_are_left_to_aclose() -> None:
+    async with connected("unix") as (ours, _):
+        with trio.move_on_after(0.1) as scope:
+            while True:
+                assert isinstance(ours.transport, trio.SocketStream)
+                await ours.transport.socket.send(bytes(4096))
+        assert scope.cancelled_caught
+        known = Known(finished=True)
+        assert ours.close_nowait(known) is known
+        assert descriptor(ours) != -1
+
+
+def descriptor(flow: Flow) -> int:
+    assert isinstance(flow.transport, trio.SocketStream)
+    return flow.transport.socket.fileno()

@@ -582,7 +582,7 @@ class Flow:
         """
         transport = self.transport
         if (
-            type(transport) is not trio.SocketStream  # a subclass may close in its own way
+            not is_direct(transport)
             or self._socket is None
             or self._bare is not None
             or self._sending
