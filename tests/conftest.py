@@ -39,8 +39,8 @@ def socket_folder() -> Iterator[Path]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--share",
-        metavar="K/N",
-        help="of each test with many cases only the Kth of N parts of them",
+        metavar="K/N[:all]",
+        help="of each test with many cases only the Kth of N parts of them; of all tests, with :all",
     )
 
 

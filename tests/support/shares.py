@@ -15,23 +15,26 @@ FEW = 3
 def left_out(items: Sequence[pytest.Item], share: str) -> list[pytest.Item]:
     """The items that are not in this share.
 
-    Only tests with more than `FEW` cases are shared out.
-
     Args:
         items: All that were collected, or all of some files: an item's share does not depend on the others.
-        share: ``"K/N"`` for the Kth of N shares, from 1. Each item is in one of them at least.
+        share: ``"K/N"`` for the Kth of N shares, from 1. Each item is in one of them at least, and tests with
+            no more than `FEW` cases are in all of them. ``"K/N:all"`` shares out these, too.
 
     Raises:
         pytest.UsageError: There is no such share.
     """
-    number, _, shares = share.partition("/")
-    if not (number.isdecimal() and shares.isdecimal() and 1 <= int(number) <= int(shares)):
-        raise pytest.UsageError(f"--share is K/N, the Kth of N shares, not {share!r}")
+    numbers, colon, all_ = share.partition(":")
+    number, _, shares = numbers.partition("/")
+    few = {"": FEW, ":all": 0}.get(colon + all_)
+    if few is None or not (
+        number.isdecimal() and shares.isdecimal() and 1 <= int(number) <= int(shares)
+    ):
+        raise pytest.UsageError(f"--share is K/N or K/N:all, the Kth of N shares, not {share!r}")
     cases = Counter(_function(item) for item in items)
     return [
         item
         for item in items
-        if cases[_function(item)] > FEW and _key(item) % int(shares) != int(number) - 1
+        if cases[_function(item)] > few and _key(item) % int(shares) != int(number) - 1
     ]
 
 
