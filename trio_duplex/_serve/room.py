@@ -319,9 +319,9 @@ class Room:
     async def enter(self, remote: Address | None) -> int | None:
         """Admit an accepted connection: give it its number, or None if it must be reset.
 
-        Where all places are taken, a pending peer makes room. If there is none, it
-        waits, so that nobody is accepted behind it. Otherwise it does not wait. `hold`
-        comes next.
+        If all places are taken, a pending peer makes room for it. If no peer is pending, this
+        waits until a place is free, so that no other connection is accepted meanwhile. Call
+        `hold` next.
         """
         key = address_key(remote)
         if key is not None and not self._address_may_enter(key):

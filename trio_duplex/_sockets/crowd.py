@@ -117,8 +117,9 @@ class Crowd:
         """Wait until a descriptor is readable, or its time is over. Always a checkpoint.
 
         Returns:
-            Descriptors that are readable, and others whose end has come: at most `AT_ONCE` of each.
-            To be discarded; one that is readable may be watched again in place of that.
+            The descriptors that are readable, and those whose time is over: at most `AT_ONCE` of
+            each. Call `discard` for each of them, or `watch_again` for one that turned out to have
+            nothing to read.
         """
         self._until = self._next_end()
         with trio.move_on_at(self._until) as self._scope:

@@ -158,7 +158,7 @@ class Rows:
         return total
 
     def _as_list(self, width: int) -> Iterator[Text | Padding]:
-        """What names the rows, and then for each row that and, indented, all else that it has."""
+        """Make a list: the titles of the columns that name the rows, then each row's name and, indented, its cells."""
         yield Text(" ".join(column.title for column in self.columns[: self.names]) + ":")
         first = Text()
         for row in self.rows:

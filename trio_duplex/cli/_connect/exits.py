@@ -42,7 +42,7 @@ def exit_code(error: DuplexError) -> ConnectExit:
 
 
 def is_refusal(error: DuplexError) -> bool:
-    """Whether it is about who somebody is, and not about how to talk."""
+    """Whether an end was refused because of its certificate, rather than because TLS failed."""
     if isinstance(error, PeerRejectedError):
         return True
     cause = error.__cause__

@@ -129,7 +129,8 @@ class _Beside:
                 try:
                     await self._stdin.send_all(data)
                 except trio.BrokenResourceError:
-                    # It reads no more. It may still write; whether the peer is there is seen then.
+                    # The program reads no more input, but it may still write. When it does, we see
+                    # whether the peer is still there.
                     await self._wait_for_the_peer()
                     return
         except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -133,7 +133,7 @@ def _blame(end: End) -> Generator[None]:
 
 
 def first_error(group: BaseExceptionGroup[BrokenEndError]) -> BrokenEndError:
-    """An exception of a group, the first at the bottom."""
+    """Return the first exception of a group; where that is a group too, the first of that one."""
     error: BaseExceptionGroup[BrokenEndError] | BrokenEndError = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

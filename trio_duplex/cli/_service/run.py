@@ -179,7 +179,7 @@ class Running:
         return context
 
     async def _say_alive(self, every: float) -> None:
-        """Feed the watchdog from the loop that serves: one that hangs is one that starves it."""
+        """Feed the watchdog from the loop that serves connections: if that hangs, the watchdog is not fed."""
         while True:
             self._host.alive()
             await trio.sleep(every)

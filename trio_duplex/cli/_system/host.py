@@ -66,7 +66,7 @@ class SystemHost(Host):
     def watchdog(self) -> float | None:
         """Seconds within which the manager wants to hear `alive`.
 
-        Whoever feeds it does so at half of them, as sd_watchdog_enabled(3) advises.
+        Call `alive` twice as often, as sd_watchdog_enabled(3) advises.
         """
         return self._notifier.watchdog
 
