@@ -305,5 +305,18 @@ def test_default_server_imports_nothing_while_it_serves(
     assert later == set()
 
 
+@pytest.mark.parametrize("module", ["trio_duplex", "certificates", "windows"])
+def test_names_that_are_imported_later_are_listed_from_the_beginning(module: str) -> None:
+    """In a fresh process, because in this one others have asked for them. ``help()`` and completion look there."""
+    program = (
+        f"import trio_duplex.{module} as m" if module != "trio_duplex" else f"import {module} as m"
+    )
+    program += "; listed = set(dir(m)); print(*sorted(set(m.__all__) - listed))"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == []
+
+
 def test_version_is_the_installed_one() -> None:
     assert trio_duplex.__version__ == importlib.metadata.version("trio-duplex")

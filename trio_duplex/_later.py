@@ -11,8 +11,12 @@ from importlib import import_module
 from types import FunctionType
 
 
-def import_later(public: str, where: Mapping[str, str]) -> Callable[[str], object]:
-    """Make the ``__getattr__`` of a public module (:pep:`562`).
+def import_later(
+    public: str, where: Mapping[str, str]
+) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+    """Make the ``__getattr__`` and the ``__dir__`` of a public module (:pep:`562`).
+
+    Without the latter, ``help()`` and completion would leave out what was not imported yet.
 
     Args:
         public: The name of the public module. Users see it as the module of the names.
@@ -31,4 +35,7 @@ def import_later(public: str, where: Mapping[str, str]) -> Callable[[str], objec
             setattr(sys.modules[public], each, value)
         return getattr(module, name)
 
-    return import_name
+    def names() -> list[str]:
+        return sorted({*vars(sys.modules[public]), *where})
+
+    return import_name, names

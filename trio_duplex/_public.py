@@ -61,7 +61,7 @@ else:
         "PinnedPeer": "trio_duplex._trust.policies",
         "RolesAllowed": "trio_duplex._trust.policies",
     }
-    __getattr__ = import_later("trio_duplex", _LATER)
+    __getattr__, _ = import_later("trio_duplex", _LATER)
 
 __all__ = [
     "Address",

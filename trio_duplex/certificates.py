@@ -9,7 +9,8 @@ from trio_duplex._trust.own import Check, Grade
 if TYPE_CHECKING:
     from trio_duplex._trust.check import check_certificate
 else:
-    __getattr__ = import_later(__name__, {"check_certificate": "trio_duplex._trust.check"})
+    _LATER = {"check_certificate": "trio_duplex._trust.check"}
+    __getattr__, __dir__ = import_later(__name__, _LATER)
 
 __all__ = ["Check", "Grade", "check_certificate"]
 

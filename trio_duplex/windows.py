@@ -34,7 +34,7 @@ else:
         "ByLocalPort": "trio_duplex._decision.rules",
         "ByNetwork": "trio_duplex._decision.rules",
     }
-    __getattr__ = import_later(__name__, _LATER)
+    __getattr__, __dir__ = import_later(__name__, _LATER)
 
 __all__ = [
     "SILENT",

@@ -864,6 +864,22 @@ async def test_last_words_that_do_not_fit_are_left_to_aclose() -> None:
         assert descriptor(ours) != -1
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_transport_that_was_closed_before_is_left_to_aclose(
+    version: ssl.TLSVersion,
+) -> None:
+    """Where nothing is left to say, the last look is the first to find out."""
+    async with connected("tcp", version) as (ours, _):
+        await ours.send_eof()
+        await trio.aclose_forcefully(ours.transport)
+        known = Known()
+        assert ours.close_nowait(known) is known
+        await ours.aclose(known)
+        assert ours.tls.transport_stream is ours.transport  # closed, like the connection
+        with pytest.raises(trio.ClosedResourceError):
+            await ours.tls.receive_some()
+
+
 def descriptor(flow: Flow) -> int:
     assert isinstance(flow.transport, trio.SocketStream)
     return flow.transport.socket.fileno()

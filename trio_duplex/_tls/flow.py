@@ -599,9 +599,9 @@ class Flow:
         try:
             if self._push():
                 return known
-        except OSError:
+            wait = look(transport, known)
+        except (OSError, trio.ClosedResourceError):  # the transport was closed, perhaps by its user
             return known  # `leave` meets the same
-        wait = look(transport, known)
         if wait is not Wait.NOTHING:
             return attrs.evolve(known, unread=True) if wait is Wait.HANGUP else known
         self._closed = True
