@@ -41,24 +41,23 @@ def readme_block(name: str) -> str:
     return code
 
 
-def test_readme_shows_the_example_as_it_is() -> None:
-    name = "docs/examples/echo.py"
-    assert readme_block(name) == (ROOT / name).read_text(encoding="utf-8")
-
-
 def test_readme_shows_the_first_server_as_it_is() -> None:
     shown = readme_block("first-server").partition("<<'EOF'\n")[2].partition("EOF\n")[0]
     assert shown == (ROOT / "docs/examples/first_server.py").read_text(encoding="utf-8")
 
 
 TIME = r"\b\d\.\d{3}\b"
-FIRST_FIVE_MINUTES = (
+PASTED = (
     "first-certificates",
     "first-server",
     "first-speaking-peer",
     "first-silent-peer",
     "first-look",
+    "first-check",
+    "proxy",
+    "exec",
 )
+"""The blocks behind the two commands, in their order."""
 
 
 @pytest.fixture
@@ -72,15 +71,25 @@ def shell_path(tmp_path: Path) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+def test_every_block_of_the_readme_is_pasted() -> None:
+    named = re.findall(r"<!-- begin (\S+) -->\n```sh", readme_text())
+    assert tuple(named) == ("demo-command", "test-command", *PASTED)
+    assert (
+        len(re.findall("^```[a-z]", readme_text(), re.MULTILINE)) == len(named) + 1
+    )  # what one sees
+
+
 def test_readme_pasted_from_top_to_bottom(tmp_path: Path, shell_path: str) -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        free = str(sock.getsockname()[1])
+    with socket.socket() as sock, socket.socket() as other:
+        for each in (sock, other):
+            each.bind(("127.0.0.1", 0))
+        free, backend = (str(each.getsockname()[1]) for each in (sock, other))
     # What `python -m pip install ...` gives, the tests have already.
     demo = readme_block("demo-command").rpartition("&&")[2]
-    blocks = [demo, *map(readme_block, FIRST_FIVE_MINUTES)]
+    blocks = [demo, *map(readme_block, PASTED)]
     # The blocks are pasted into one shell; and the server is not left behind if one fails.
-    pasted = "".join(f"{block}\necho END OF BLOCK\n" for block in blocks).replace("8443", free)
+    pasted = "".join(f"{block}\necho END OF BLOCK\n" for block in blocks)
+    pasted = pasted.replace("8443", free).replace("8080", backend)
     result = subprocess.run(
         ["bash", "-c", f"trap 'kill $(jobs -p) 2>/dev/null' EXIT\n{pasted}"],
         capture_output=True,
@@ -91,7 +100,7 @@ def test_readme_pasted_from_top_to_bottom(tmp_path: Path, shell_path: str) -> No
     )
     answers = result.stdout.split("END OF BLOCK\n")
     assert len(answers) == len(blocks) + 1, result.stdout + result.stderr
-    demonstrated, made, started, speaking, silent, looked, _ = answers
+    demonstrated, made, started, speaking, silent, looked, checked, proxied, executed, _ = answers
     assert "WRONG" not in demonstrated
     assert "lab/peer.example.key" in made
     assert started == ""
@@ -106,6 +115,11 @@ def test_readme_pasted_from_top_to_bottom(tmp_path: Path, shell_path: str) -> No
     assert [p for p in patterns if not any(re.fullmatch(p, line) for line in seen)] == []
     assert len(seen) == len(patterns), looked
     assert "unknown_ca" in result.stderr  # which the stranger is told
+    assert "As TLS server: ok\nAs TLS client: ok\n" in checked
+    assert proxied.startswith("HTTP/1.0 200 OK"), result.stderr
+    assert "role=client reason=silent" in proxied
+    assert executed.startswith("we are the TLS server, and you said: hello\n"), result.stderr
+    assert "role=server reason=spoke" in executed
 
 
 @pytest.mark.parametrize("name", ["demo-command", "test-command"])

@@ -122,7 +122,9 @@ def find_private_key(pem: Pem) -> Block:
                 raise CredentialsError(defect)
             return block
     if found and pem.what.startswith("certificate chain"):
-        raise CredentialsError(f"there is no private key in the {pem.what}; give it as private_key")
+        raise CredentialsError(
+            f"there is no private key in the {pem.what}; give it as private_key, with a command as --key"
+        )
     raise CredentialsError(_nothing_found(pem, found, "private key"))
 
 
