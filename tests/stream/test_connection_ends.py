@@ -547,6 +547,16 @@ async def test_a_task_that_is_sending_learns_of_the_idle_timeout() -> None:
         await trio.aclose_forcefully(peer)
 
 
+async def test_every_receive_after_the_idle_timeout_tells_of_it() -> None:
+    """Over TCP, where the socket that was closed must not be waited for."""
+    with trio.fail_after(10):
+        connection, peer = await connection_pair(streams=await tcp_pair())
+        connection.idle_timeout = 0.1
+        errors = [await broken(connection) for _ in range(3)]
+        assert {str(error) for error in errors} == {str(errors[0])}
+        await trio.aclose_forcefully(peer)
+
+
 async def test_closed_here_is_still_told_from_given_up(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -864,6 +864,15 @@ async def test_last_words_that_do_not_fit_are_left_to_aclose() -> None:
         assert descriptor(ours) != -1
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_receiving_on_a_transport_that_was_closed_says_so_each_time(transport: str) -> None:
+    async with connected(transport) as (ours, _):
+        await trio.aclose_forcefully(ours.transport)
+        for _attempt in range(2):
+            with pytest.raises(trio.ClosedResourceError):
+                await ours.receive_some()
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_transport_that_was_closed_before_is_left_to_aclose(
     version: ssl.TLSVersion,

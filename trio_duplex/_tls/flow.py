@@ -296,6 +296,8 @@ class Flow:
         while True:
             try:
                 if self._dry:
+                    if self._socket.fileno() == -1:  # Trio would take -1 for a descriptor
+                        raise trio.ClosedResourceError("this connection was closed")
                     await wait_readable(self._socket)
                     waited = True
                 count = os.readv(self._socket.fileno(), [_READ.view[:size]])
