@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import re
 import runpy
 import socket
@@ -79,11 +81,20 @@ def test_every_block_of_the_readme_is_pasted() -> None:
     )  # what one sees
 
 
+def free_ports(count: int) -> list[str]:
+    """Ports of loopback that nobody has, below those that the kernel gives to everybody who dials meanwhile."""
+    with contextlib.ExitStack() as stack:
+        found: list[str] = []
+        for port in random.sample(range(20_000, 32_768), 100):
+            sock = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                sock.bind(("127.0.0.1", port))
+                found.append(str(port))
+        return found[:count]
+
+
 def test_readme_pasted_from_top_to_bottom(tmp_path: Path, shell_path: str) -> None:
-    with socket.socket() as sock, socket.socket() as other:
-        for each in (sock, other):
-            each.bind(("127.0.0.1", 0))
-        free, backend = (str(each.getsockname()[1]) for each in (sock, other))
+    free, backend = free_ports(2)
     # What `python -m pip install ...` gives, the tests have already.
     demo = readme_block("demo-command").rpartition("&&")[2]
     blocks = [demo, *map(readme_block, PASTED)]
