@@ -18,13 +18,14 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
 DISTRIBUTION = "/usr/bin/python3"
 USING_DEPENDENCIES = [
-    *(
-        "tests/stream/test_negotiate.py",
-        "tests/stream/test_connection.py",
-        "tests/serve/test_serve.py",
-    ),
-    *("tests/trust/test_trusted_certificates.py", "tests/cli/test_command.py"),
-    *("tests/test_anyio.py", "tests/test_httpcore.py", "tests/test_metrics.py"),
+    "tests/stream/test_negotiate.py",
+    "tests/stream/test_connection.py",
+    "tests/serve/test_serve.py",
+    "tests/trust/test_trusted_certificates.py",
+    "tests/cli/test_command.py",
+    "tests/test_anyio.py",
+    "tests/test_httpcore.py",
+    "tests/test_metrics.py",
     "tests/test_pytest_plugin.py",
 ]
 COVERAGE_FLOOR = 97  # per cent of the lines of trio_duplex/
@@ -161,17 +162,8 @@ def min_versions(session: nox.Session) -> None:
         session.run("python", "-m", "pytest", *session.posargs)
         return
     session.run("python", "-m", "pytest", "-n", "auto", "-m", "not interop and not slow")
-    session.run(
-        "python",
-        "-m",
-        "pytest",
-        "-n",
-        "auto",
-        "-m",
-        "not interop",
-        "--share=1/3",
-        *USING_DEPENDENCIES,
-    )
+    some = ["-m", "not interop", "--share=1/3", *USING_DEPENDENCIES]
+    session.run("python", "-m", "pytest", "-n", "auto", *some)
 
 
 @nox.session(python=OLDEST)

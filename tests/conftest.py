@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from xdist.scheduler import LoadFileScheduling, Scheduling
 from xdist.workermanage import WorkerController
 
 from tests.support import tools
+from tests.support.folders import short_folder
 from tests.support.shares import left_out
 
 MOST_PROCESSES = 8
@@ -31,9 +31,9 @@ if not any(
 
 @pytest.fixture
 def socket_folder() -> Iterator[Path]:
-    """A folder for Unix sockets: their addresses have 108 bytes on Linux, and `tmp_path` can be longer."""
-    with tempfile.TemporaryDirectory(dir="/tmp" if os.name == "posix" else None) as folder:
-        yield Path(folder)
+    """A folder for Unix sockets, in place of `tmp_path`."""
+    with short_folder() as folder:
+        yield folder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

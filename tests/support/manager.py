@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import tempfile
 from collections.abc import Iterator
 
 import trio
 
 from tests.support.command import PATIENCE
+from tests.support.folders import short_folder
 
 READY = "READY=1"
 
@@ -31,9 +31,7 @@ class Manager:
     def listening(cls, *, abstract: bool = False) -> Iterator[Manager]:
         """Listen at a path, or at an abstract name, which Linux gives to every user."""
         with contextlib.ExitStack() as stack:
-            # Not in pytest's own: a Unix socket's address has 108 bytes.
-            folder = stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp"))
-            name = f"{folder}/notify"
+            name = str(stack.enter_context(short_folder()) / "notify")
             sock = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             sock.bind(f"\0{name}" if abstract else name)
             sock.setblocking(False)

@@ -33,7 +33,7 @@ async def take_role(n: Negotiation) -> Connection:
         HandshakeTimeoutError: It took longer than ``handshake_timeout``.
         DuplexError: Something else went wrong; see `negotiate`.
     """
-    decision, glare = n.detected.decision, None
+    decision, glare = n.decision, None
     timeout = n.settings.handshake_timeout
     phase = "the TLS handshake was not complete"
     with n.supervision.stage(n.detected.began + timeout):
@@ -97,9 +97,7 @@ async def _admit(n: Negotiation, attempt: Attempt, role: Role, glare: Glare | No
             )
             judged_by = in_force
         n.supervision.admitted(handshake.engine.peer_certificate())
-        if n.detected.lesson is None:  # as with plain seconds
-            pass
-        elif glare is not None:
+        if glare is not None:
             n.learn(Conduct.LATE, n.decision.waited + glare.late_by, admitted=True)
         else:
             conduct = Conduct.SPOKE if role is Role.SERVER else Conduct.SILENT
